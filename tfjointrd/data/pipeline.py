@@ -1,0 +1,117 @@
+"""Batches of images in an order that depends on nothing but the seed and the epoch."""
+
+import abc
+import threading
+
+import keras
+import numpy as np
+
+from tfjointrd.data.information import DatasetInfo
+
+
+class Pipeline(keras.utils.PyDataset, abc.ABC):
+    """Batches of raw images and labels for `fit`, `evaluate` and `predict`.
+
+    Batch `position` of epoch `epoch` is a pure function of the seed, the epoch and the position:
+    `batch(position, epoch)` returns it at any time. Training that is interrupted and taken up again
+    therefore sees what uninterrupted training sees, provided that the pipeline is told where it
+    starts: `train.set_epoch(5); model.fit(train, initial_epoch=5, epochs=10)`.
+
+    While `fit` runs an epoch, batches come in the pipeline's own order and not in the one that `fit`
+    asks for, because `fit(shuffle=True)`, which is Keras' default, draws that from a global generator
+    which a restart does not restore. `epoch` advances at each epoch's end. The epochs counted are
+    those that were run on this pipeline, so `model.evaluate(train)` counts as one too.
+
+    A batch is `(images, labels)`: images `(batch, height, width, channels)` in float32, raw pixels
+    from 0 to 255; labels `(batch,)` in int32. The last batch of an epoch holds what is left over.
+
+    Args:
+        info: The `DatasetInfo` of the set.
+        size: Number of images in an epoch.
+        batch_size: Number of images in a batch.
+        training: Whether the images are shuffled anew for each epoch.
+        seed: Seed of order and augmentation, a non-negative integer.
+
+    Attributes:
+        info: The `DatasetInfo` of the set.
+        epoch: The epoch whose batches come next. See `set_epoch`.
+    """
+
+    def __init__(self, info: DatasetInfo, size: int, batch_size: int, *, training: bool, seed: int = 0):
+        # One worker: several would hand over an epoch's batches in an order that depends on their speed.
+        super().__init__(workers=1)
+        self.info = info
+        self.size = size
+        self.batch_size = batch_size
+        self.training = training
+        self.seed = seed
+        self.set_epoch(0)
+        self._lock = threading.Lock()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make `epoch` the next one to be served.
+
+        Args:
+            epoch: Non-negative integer, counted from 0 as `fit(initial_epoch=...)` counts.
+        """
+        if not isinstance(epoch, int | np.integer) or epoch < 0:
+            raise ValueError(f"Expected `epoch` to be a non-negative integer. Received: epoch={epoch!r}")
+        self.epoch = int(epoch)
+        self._served = None  # batches served in the running epoch; None between epochs
+        self._opened = False
+
+    @abc.abstractmethod
+    def batch(self, position: int, epoch: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """One batch of an epoch.
+
+        Args:
+            position: Position of the batch in its epoch, from 0 to `len(pipeline) - 1`.
+            epoch: The epoch. Defaults to the one that comes next.
+
+        Returns:
+            Tuple `(images, labels)`.
+        """
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Indices of all images in the order in which an epoch serves them, shape `(size,)`."""
+        if not self.training:
+            return np.arange(self.size)
+        # SeedSequence ignores trailing zeros, so 0 is kept for the order and positions count from 1.
+        return np.random.default_rng([self.seed, epoch, 0]).permutation(self.size)
+
+    def generator(self, position: int, epoch: int) -> np.random.Generator:
+        """The random generator that belongs to one batch of one epoch."""
+        return np.random.default_rng([self.seed, epoch, position + 1])
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        with self._lock:
+            if self.training and self._served is not None:
+                index, self._served = self._served, self._served + 1
+            else:
+                self._opened = True
+        if not 0 <= index < len(self):
+            raise IndexError(f"Expected a position from 0 to {len(self) - 1}. Received: {index}")
+        return self.batch(index, self.epoch)
+
+    def __iter__(self):
+        for position in range(len(self)):
+            yield self.batch(position)
+
+    def on_epoch_begin(self) -> None:
+        """Called by Keras: from here on batches are served in the pipeline's own order."""
+        self._served = 0
+
+    def on_epoch_end(self) -> None:
+        """Called by Keras: go on to the next epoch, if this one was really run.
+
+        Keras calls this once more before the first epoch, after it looked at a batch or two to build
+        the model; `_opened` and the number of batches tell that apart from an epoch.
+        """
+        looked_only = self._opened or self._served is None or self._served < min(len(self), 3)
+        if self.training and not looked_only:
+            self.epoch += 1
+        self._served = None
+        self._opened = False
