@@ -1,0 +1,25 @@
+"""Train with what helps training, deploy only what the phone needs.
+
+Residual Distillation (JointRD) trains networks without shortcuts, Adjoined Networks train narrow networks, each by
+`model.fit`; both hand back an ordinary, smaller `keras.Model`. See the README for the whole way.
+"""
+
+from tfjointrd import data, export, models, report, surgery, training
+from tfjointrd.surgery import remove_shortcuts, slim
+from tfjointrd.training import Adjoined, JointRD, adjoin
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Adjoined",
+    "JointRD",
+    "adjoin",
+    "data",
+    "export",
+    "models",
+    "remove_shortcuts",
+    "report",
+    "slim",
+    "surgery",
+    "training",
+]

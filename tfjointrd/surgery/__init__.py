@@ -1,0 +1,23 @@
+"""A network in, a network out: read a network's graph, remove shortcuts, keep channels, adjoin."""
+
+from tfjointrd.surgery.channels import Channels
+from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, functional
+from tfjointrd.surgery.rules import IN, OUT, Rule, pointwise, register_rule
+from tfjointrd.surgery.shortcuts import remove_shortcuts
+from tfjointrd.surgery.slim import slim
+
+__all__ = [
+    "IN",
+    "OUT",
+    "Call",
+    "Channels",
+    "Graph",
+    "LayerSpec",
+    "Ref",
+    "Rule",
+    "functional",
+    "pointwise",
+    "register_rule",
+    "remove_shortcuts",
+    "slim",
+]

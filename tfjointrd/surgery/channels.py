@@ -1,0 +1,147 @@
+"""Which channels belong together.
+
+Every channel of every tensor gets an id. A convolution makes new ids, a batch normalisation passes them on, an Add ties
+its inputs' ids, a Concatenate strings them together. Tied channels can only be kept or dropped together; what this
+analysis says is all that `slim`, adjoined networks and pruning need to know of a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from tfjointrd.surgery.graph import Call, Graph, Ref
+from tfjointrd.surgery.rules import rule_for
+
+
+class Channels:
+    """The channels of a network and the ties between them.
+
+    Args:
+        graph: The network.
+
+    Attributes:
+        graph: The network.
+        ids: For every tensor the id of each of its channels, `(channels,)` int.
+
+    Raises:
+        ValueError: If the network has a layer without a rule, or channels that are not the last axis.
+    """
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.ids: dict[Ref, np.ndarray] = {}
+        self._parent: list[int] = []
+        self._fixed: list[np.ndarray] = []
+        self._made: dict[str, np.ndarray] = {}
+        self._taken: dict[str, list[np.ndarray]] = {}
+        for call in graph.calls:
+            self._visit(call)
+        for ref in graph.output_refs():
+            self.fix(self.ids[ref])
+
+    def _visit(self, call: Call) -> None:
+        spec = self.graph.layers[call.layer]
+        if spec.config.get("data_format", "channels_last") != "channels_last":
+            raise ValueError(
+                f"Layer '{call.layer}' expects data_format='channels_last'. "
+                f"Received: data_format='{spec.config['data_format']}'."
+            )
+        inputs = [self.ids[ref] for ref in call.inputs]
+        rule = rule_for(call.layer, spec)
+        if rule.weight_axes(spec.config):  # one kernel, several calls: all see the same channels
+            for first, again in zip(self._taken.setdefault(call.layer, inputs), inputs, strict=True):
+                self.tie(first, again)
+        self.ids[call.output] = rule.channels(self, call, spec, inputs)
+
+    # === What rules say ===
+
+    def fresh(self, call: Call) -> np.ndarray:
+        """New ids for the output channels of `call`; a layer called twice makes the same channels twice."""
+        if call.layer not in self._made:
+            width = self.graph.shapes[call.output][-1]
+            start = len(self._parent)
+            self._parent.extend(range(start, start + width))
+            self._made[call.layer] = np.arange(start, start + width)
+        return self._made[call.layer]
+
+    def tie(self, first: np.ndarray, second: np.ndarray) -> None:
+        """Ties channels one by one: `first[i]` and `second[i]` are kept or dropped together."""
+        for a, b in zip(first.tolist(), second.tolist(), strict=True):
+            a, b = self._root(a), self._root(b)
+            self._parent[max(a, b)] = min(a, b)
+
+    def tie_all(self, ids: np.ndarray) -> None:
+        """Ties all of these channels into one."""
+        self.tie(ids[:-1], ids[1:])
+
+    def fix(self, ids: np.ndarray) -> None:
+        """Says that these channels can never be dropped."""
+        self._fixed.append(ids)
+
+    def _root(self, channel: int) -> int:
+        while self._parent[channel] != channel:
+            self._parent[channel] = self._parent[self._parent[channel]]
+            channel = self._parent[channel]
+        return channel
+
+    # === What surgery asks ===
+
+    def producers(self) -> list[str]:
+        """Names of the layers whose output channels can be chosen, in order."""
+        graph = self.graph
+        return [name for name in self._made if rule_for(name, graph.layers[name]).producer]
+
+    def width(self, layer: str) -> int:
+        """Number of output channels of a layer named by `producers()`."""
+        return len(self._made[layer])
+
+    def groups(self) -> list[list[str]]:
+        """Producers whose channels are tied, together; each group in network order."""
+        found: dict[int, set[str]] = {}
+        for name in self.producers():
+            for channel in self._made[name].tolist():
+                found.setdefault(self._root(channel), set()).add(name)
+        order = {name: i for i, name in enumerate(self.producers())}
+        return sorted((sorted(g, key=order.get) for g in {frozenset(g) for g in found.values()}), key=lambda g: order[g[0]])
+
+    def fixed(self, layer: str) -> bool:
+        """Whether all output channels of a producer have to stay."""
+        fixed = {self._root(c) for ids in self._fixed for c in ids.tolist()}
+        return all(self._root(c) in fixed for c in self._made[layer].tolist())
+
+    def keep(self, wanted: Mapping[str, Iterable[int]]) -> dict[Ref, np.ndarray]:
+        """Which channels of every tensor are left when these layers keep these channels.
+
+        Args:
+            wanted: Layer name -> positions of the output channels to keep. Naming one layer of a tied group is
+                enough; where several named ones disagree, the channel stays. Layers not tied to any named one keep
+                all channels.
+
+        Returns:
+            For every tensor, the positions of its kept channels in rising order.
+
+        Raises:
+            ValueError: If a name is not a producer, a position is out of range, or a layer is left without channels.
+        """
+        keeps: set[int] = {self._root(c) for ids in self._fixed for c in ids.tolist()}
+        named: set[int] = set()
+        for name, positions in wanted.items():
+            ids = self._made.get(name)
+            if ids is None or not rule_for(name, self.graph.layers[name]).producer:
+                raise ValueError(f"Expected a convolution or dense layer of '{self.graph.name}'. Received: '{name}'.")
+            positions = np.asarray(list(positions), dtype=int)
+            if not len(positions) or positions.min() < 0 or positions.max() >= len(ids):
+                raise ValueError(
+                    f"Expected layer '{name}' to keep between 1 and {len(ids)} channels, named by positions below "
+                    f"{len(ids)}. Received: {positions.tolist()}."
+                )
+            named.update(self._root(c) for c in ids.tolist())
+            keeps.update(self._root(c) for c in ids[positions].tolist())
+        kept = np.array([self._root(c) in keeps or self._root(c) not in named for c in range(len(self._parent))])
+        result = {ref: np.flatnonzero(kept[ids]) for ref, ids in self.ids.items()}
+        for ref, positions in result.items():
+            if not len(positions):
+                raise ValueError(f"Layer '{ref.layer}' would be left without channels.")
+        return result

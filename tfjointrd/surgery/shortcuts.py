@@ -1,0 +1,92 @@
+"""Plain networks: the same layers without their shortcuts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import keras
+
+from tfjointrd.surgery.graph import Call, Graph, Ref, substitute
+
+
+def remove_shortcuts(model: keras.Model, keep_projections: bool = False, name: str | None = None) -> keras.Model:
+    """Builds the plain network: every addition is replaced by its main branch.
+
+    Of the tensors an addition takes, the main branch is the one with the most convolutions and dense layers of its
+    own; the others are shortcuts. Layers that only served a shortcut disappear. Additions of equally deep branches are
+    not shortcuts and stay, and so do concatenations.
+
+    Args:
+        model: A functional or Sequential network with shortcuts, from `tfjointrd.models`, `keras.applications` or
+            your own. It is not changed.
+        keep_projections: Keep the shortcuts that do something, that is, hold weights or change the shape (the
+            authors' `keepdownsampling`), and remove only identities.
+        name: The new network's name; `plain_` and the old one's by default.
+
+    Returns:
+        A functional `keras.Model`. Remaining layers keep their names and weights.
+
+    Raises:
+        ValueError: If `model` is not functional, or no shortcut is found.
+
+    Example:
+
+    >>> plain = remove_shortcuts(tfjointrd.models.resnet20())
+    >>> any(isinstance(layer, keras.layers.Add) for layer in plain.layers)
+    False
+
+    Reference:
+        Residual Distillation (NeurIPS 2020), section 1.
+    """
+    graph = Graph.of(model)
+    instead = {}
+    ancestors = _ancestors(graph)
+    for call in graph.calls:
+        if graph.layers[call.layer].cls.__name__ != "Add" or len(call.inputs) < 2:
+            continue
+        main, shortcuts = _branches(graph, call, ancestors)
+        if main is None or (keep_projections and not all(_is_identity(graph, main, s, ancestors) for s in shortcuts)):
+            continue
+        instead[call.output] = main
+    if not instead:
+        kind = "identity shortcut" if keep_projections else "shortcut"
+        raise ValueError(f"Expected `model` to have a {kind} (an addition to skip). Received: '{model.name}', with none.")
+
+    def resolve(ref: Ref) -> Ref:
+        while ref in instead:
+            ref = instead[ref]
+        return ref
+
+    calls = [
+        replace(call, args=substitute(call.args, resolve), kwargs=substitute(call.kwargs, resolve))
+        for call in graph.calls
+    ]
+    plain = replace(graph, calls=calls, outputs=substitute(graph.outputs, resolve)).pruned()
+    return plain.build(name or f"plain_{model.name}")
+
+
+def _ancestors(graph: Graph) -> dict[Ref, frozenset[Ref]]:
+    """For every tensor, itself and all tensors it is computed from."""
+    found: dict[Ref, frozenset[Ref]] = {}
+    for call in graph.calls:
+        found[call.output] = frozenset({call.output}).union(*(found[ref] for ref in call.inputs))
+    return found
+
+
+def _branches(graph: Graph, call: Call, ancestors) -> tuple[Ref | None, list[Ref]]:
+    """The main branch and the shortcuts of an addition; no main branch where two are equally deep."""
+    kernels = graph.kernel_layers()
+    depths = []
+    for ref in call.inputs:
+        others = frozenset().union(*(ancestors[other] for other in call.inputs if other != ref))
+        depths.append(sum(own.layer in kernels for own in ancestors[ref] - others))
+    deepest = max(depths)
+    if depths.count(deepest) != 1:
+        return None, []
+    main = call.inputs[depths.index(deepest)]
+    return main, [ref for ref in call.inputs if ref != main]
+
+
+def _is_identity(graph: Graph, main: Ref, shortcut: Ref, ancestors) -> bool:
+    """Whether a shortcut hands on a tensor as it is: without layers of its own between the fork and the addition."""
+    return shortcut in ancestors[main]

@@ -1,0 +1,109 @@
+"""Physically narrower networks: layers rebuilt with fewer channels, weights sliced to match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import keras
+import numpy as np
+
+from tfjointrd.surgery.channels import Channels
+from tfjointrd.surgery.graph import Graph, LayerSpec, Ref
+from tfjointrd.surgery.rules import IN, OUT, rule_for
+
+Kept = Mapping[Ref, np.ndarray]
+Weights = Mapping[str, Mapping[str, np.ndarray]]
+
+
+def slim(model: keras.Model, keep: Mapping[str, Iterable[int]], name: str | None = None) -> keras.Model:
+    """Builds the narrow network that keeps only these channels.
+
+    Args:
+        model: A functional or Sequential network.
+        keep: Layer name -> positions of the output channels to keep, for convolution and dense layers. Naming one
+            layer of a group tied by additions is enough. Where named layers of a group disagree, the channel stays.
+            Layers that are not named, nor tied to a named one, keep all channels.
+        name: The new network's name; the old one by default.
+
+    Returns:
+        An ordinary functional `keras.Model` of standard layers, with the matching slices of the weights. Where the
+        dropped channels carried only zeros, it computes the same function as `model`.
+
+    Raises:
+        ValueError: If a layer is not known to surgery, a name is not a convolution or dense layer, a position does
+            not exist, a layer would be left without channels, or a named layer's channels all have to stay.
+
+    Example:
+
+    >>> network = tfjointrd.models.resnet20()
+    >>> narrow = slim(network, {"stage2_block1_conv1": range(16)})
+    >>> narrow.get_layer("stage2_block1_conv1").filters
+    16
+    """
+    graph = Graph.of(model)
+    channels = Channels(graph)
+    keep = {layer: list(positions) for layer, positions in keep.items()}
+    kept = channels.keep(keep)
+    for layer, positions in keep.items():
+        if len(positions) < channels.width(layer) and channels.fixed(layer):
+            raise ValueError(
+                f"Expected `keep` to name layers that can be narrowed. Received: '{layer}', whose "
+                f"{channels.width(layer)} channels are the network's output or go into a layer that needs them all."
+            )
+    weights = {layer: graph.weights(layer) for layer in graph.layers}
+    return slim_graph(graph, kept).build(name, slim_weights(graph, kept, weights))
+
+
+def slim_graph(graph: Graph, kept: Kept) -> Graph:
+    """`graph` with the layers made as narrow as `kept`, the kept positions of each tensor, says."""
+    return Graph(
+        graph.name,
+        {call.layer: narrow_spec(graph, kept, call.layer) for call in graph.calls},
+        graph.calls,
+        graph.inputs,
+        graph.outputs,
+        {ref: (*shape[:-1], len(kept[ref])) if ref in kept else shape for ref, shape in graph.shapes.items()},
+        sources={},
+    )
+
+
+def slim_weights(graph: Graph, kept: Kept, weights: Weights) -> Weights:
+    """The slices of `weights` that belong to the kept channels.
+
+    Args:
+        graph: The full network.
+        kept: Kept positions of each tensor.
+        weights: The full weights by layer and weight name.
+
+    Returns:
+        The narrow weights by layer and weight name.
+    """
+    narrow = {}
+    for name, spec in graph.layers.items():
+        axes = rule_for(name, spec).weight_axes(spec.config)
+        ends = dict(zip((IN, OUT), _ends(graph, kept, name), strict=True))
+        narrow[name] = {
+            key: _slice(value, axes[key][-value.ndim :], ends) if key in axes else value
+            for key, value in weights[name].items()
+        }
+    return narrow
+
+
+def narrow_spec(graph: Graph, kept: Kept, name: str) -> LayerSpec:
+    """The specification of layer `name` in the narrow network."""
+    spec = graph.layers[name]
+    kept_in, kept_out = _ends(graph, kept, name)
+    return spec.with_config(**rule_for(name, spec).narrow(spec.config, kept_in, kept_out))
+
+
+def _ends(graph: Graph, kept: Kept, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Kept positions of the (first) input and of the output of a layer."""
+    call = next(call for call in graph.calls if call.layer == name)
+    return kept[call.inputs[0]] if call.inputs else kept[call.output], kept[call.output]
+
+
+def _slice(value: np.ndarray, axes: tuple, ends: Mapping[str, np.ndarray]) -> np.ndarray:
+    for axis, end in enumerate(axes):
+        if end is not None:
+            value = np.take(value, ends[end], axis=axis)
+    return value

@@ -1,0 +1,129 @@
+"""What all training methods share: progress through the training, compilation, and early checks of the labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+class _Progress(keras.callbacks.Callback):
+    """Tells the model the length of the training, which its schedules need."""
+
+    def on_train_begin(self, logs=None):
+        """Called by Keras once it knows the number of steps an epoch."""
+        steps = self.params.get("steps")
+        if steps:
+            self.model.total_steps.assign(float(steps * self.params["epochs"]))
+        elif not float(ops.convert_to_numpy(self.model.total_steps.value)):
+            raise ValueError(
+                "Expected data of known length, since the loss changes over the training. Received: a data set "
+                "without a length. Pass `steps_per_epoch` to `fit`."
+            )
+
+
+class ScheduledModel(keras.Model):
+    """A `keras.Model` whose loss changes over the training and that is saved and resumed like any other.
+
+    Subclasses hold finished networks, and define `call`, `compute_loss`, `default_losses` and `get_config`.
+
+    Attributes:
+        step: Number of training steps taken, a non-trainable weight. It counts with the optimizer, and unlike the
+            optimizer's own counter it is visible to the loss on every backend.
+        total_steps: Number of steps of the whole training, a non-trainable weight; set by `fit`.
+    """
+
+    def __init__(self, name: str | None = None):
+        super().__init__(name=name)
+        self.step = self.add_weight(
+            name="step", shape=(), dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica"
+        )
+        self.total_steps = self.add_weight(
+            name="total_steps", shape=(), dtype="float32", initializer="zeros", trainable=False
+        )
+        self._compile_arguments: dict[str, Any] = {}
+
+    def build(self, input_shape):
+        """The networks inside are built already."""
+        self.built = True
+
+    def num_classes(self) -> int:
+        """Number of classes of the networks inside."""
+        raise NotImplementedError(f"{type(self).__name__} does not define `num_classes()`.")
+
+    def set_loss(self, loss: keras.losses.Loss | None) -> None:
+        """Takes the loss given to `compile`, or `None` for the default."""
+        raise NotImplementedError(f"{type(self).__name__} does not define `set_loss(loss)`.")
+
+    def route_metrics(self, metrics: list | dict | None) -> list | dict | None:
+        """What Keras is told of the metrics given to `compile`."""
+        return metrics
+
+    # === compile, and the same again after loading ===
+
+    def compile(self, optimizer="rmsprop", loss=None, metrics=None, **kwargs):
+        """Configures the training.
+
+        Args:
+            optimizer: As for `keras.Model.compile`.
+            loss: Cross-entropy for your labels, as for `keras.Model.compile`. By default integer labels are expected,
+                and logits or probabilities are told apart by the network's last layer.
+            metrics: As for a `keras.Model` with one output, e.g. `["accuracy"]`.
+            **kwargs: As for `keras.Model.compile`.
+        """
+        self.set_loss(None if loss is None else keras.losses.get(loss))
+        super().compile(optimizer=optimizer, metrics=self.route_metrics(metrics), **kwargs)
+        arguments = {"loss": loss, "metrics": metrics, **kwargs}
+        self._compile_arguments = {key: keras.saving.serialize_keras_object(value) for key, value in arguments.items()}
+
+    def get_compile_config(self):
+        """The arguments of `compile`, serialised."""
+        if not self.compiled:
+            return {}
+        return {"optimizer": keras.saving.serialize_keras_object(self.optimizer), **self._compile_arguments}
+
+    def compile_from_config(self, config):
+        """Compiles again with the arguments from `get_compile_config`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    # === fit ===
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
+        """Trains as `keras.Model.fit` does.
+
+        The schedules run from the first to the last of `epochs`; a training that is continued with `initial_epoch`
+        goes on where it was.
+
+        Raises:
+            ValueError: If labels lie outside the classes, or the data's length is unknown.
+        """
+        self._check_labels(x, y)
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = [_Progress(), *(callbacks if isinstance(callbacks, (list, tuple)) else filter(None, [callbacks]))]
+        return super().fit(
+            x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks, **kwargs
+        )
+
+    def _check_labels(self, x, y) -> None:
+        """Looks at the labels given as an array, or at the first batch of a data set."""
+        if y is None:
+            batch = x[0] if isinstance(x, keras.utils.PyDataset) else next(iter(x.take(1))) if hasattr(x, "take") else None
+            y = batch[1] if isinstance(batch, (list, tuple)) and len(batch) > 1 else None
+        if y is None:
+            return
+        y, classes = np.asarray(y), self.num_classes()
+        sparse = y.ndim == 1 or y.shape[-1] == 1
+        if sparse and y.size and (y.min() < 0 or y.max() >= classes):
+            raise ValueError(
+                f"Expected labels between 0 and {classes - 1} for a network with {classes} classes. "
+                f"Received: labels between {y.min()} and {y.max()}."
+            )
+        if not sparse and y.shape[-1] != classes:
+            raise ValueError(f"Expected one-hot labels of {classes} classes. Received: labels of shape {y.shape}.")
+
+    def count_step(self) -> None:
+        """Counts one training step."""
+        self.step.assign(self.step + 1)

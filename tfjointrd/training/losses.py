@@ -1,0 +1,48 @@
+"""Loss functions, and what they need to know of a network's output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+from keras import ops
+
+from tfjointrd.surgery.graph import Graph
+
+EPSILON = 1e-6  # Adjoined Networks, section 4
+
+
+def ends_in_softmax(model: keras.Model) -> bool:
+    """Whether a classifier returns probabilities rather than logits, read from the layer that makes its output."""
+    graph = Graph.of(model)
+    spec = graph.layers[graph.single_output().layer]
+    activation = spec.config.get("activation")
+    if isinstance(activation, Mapping):
+        activation = activation.get("config")
+    return activation == "softmax" or spec.cls is keras.layers.Softmax
+
+
+def default_loss(model: keras.Model) -> keras.losses.Loss:
+    """Cross-entropy with integer labels, on logits or probabilities as the network returns them."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model))
+
+
+def kullback_leibler(p, q, sample_weight=None):
+    """KL(p, q) = sum_i p_i log((p_i + epsilon) / (q_i + epsilon)), averaged over the batch.
+
+    Args:
+        p: Probabilities `(batch, classes)` of the full network.
+        q: Probabilities `(batch, classes)` of the small network.
+        sample_weight: `(batch,)` weights, or `None`.
+
+    Returns:
+        A float32 scalar.
+
+    Reference:
+        Adjoined Networks (https://arxiv.org/abs/2006.05624), Eqn 3 with epsilon = 1e-6.
+    """
+    p, q = ops.cast(p, "float32"), ops.cast(q, "float32")
+    divergence = ops.sum(p * ops.log((p + EPSILON) / (q + EPSILON)), axis=-1)
+    if sample_weight is not None:
+        divergence = divergence * ops.reshape(ops.cast(sample_weight, "float32"), ops.shape(divergence))
+    return ops.mean(divergence)

@@ -1,0 +1,124 @@
+"""Weights that change over a training, as functions of the step.
+
+Like Keras' learning-rate schedules they are called with the number of the step; the length of the training comes as a
+second argument, so that one schedule serves trainings of any length and a resumed training goes on where it was.
+"""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+
+class Schedule:
+    """Base class: a weight that is a function of the training's progress t = step / total_steps in [0, 1].
+
+    Subclasses define `value(progress)` and `get_config()`.
+    """
+
+    def __call__(self, step, total_steps):
+        """The weight at `step` of `total_steps`, a float32 scalar tensor.
+
+        Args:
+            step: Number of finished steps, a scalar.
+            total_steps: Number of steps of the whole training, a scalar.
+        """
+        step, total = ops.cast(step, "float32"), ops.cast(total_steps, "float32")
+        return ops.cast(self.value(ops.clip(step / ops.maximum(total, 1.0), 0.0, 1.0)), "float32")
+
+    def value(self, progress):
+        """The weight at `progress`, a float32 scalar tensor in [0, 1]."""
+        raise NotImplementedError(f"{type(self).__name__} does not define `value(progress)`.")
+
+    def get_config(self) -> dict:
+        """The configuration from which the schedule can be made again."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict) -> Schedule:
+        """Makes the schedule again."""
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="tfjointrd")
+class QuadraticRamp(Schedule):
+    """min(4t², 1): zero at the start, one from the middle of the training on.
+
+    Reference:
+        Adjoined Networks (https://arxiv.org/abs/2006.05624), section 4, lambda(t).
+    """
+
+    def value(self, progress):
+        """min(4t², 1)."""
+        return ops.minimum(4.0 * progress * progress, 1.0)
+
+
+@keras.saving.register_keras_serializable(package="tfjointrd")
+class CosineFade(Schedule):
+    """Falls from 1 to `floor` along half a cosine, then stays there.
+
+    Args:
+        floor: The weight at the end. The authors of Residual Distillation use 0.005 on ImageNet, 0.5 on CIFAR.
+        fade: The part of the training after which the floor is reached. The authors fade over 60 epochs, 0.5 of
+            their ImageNet trainings and 0.3 of those on CIFAR.
+
+    Raises:
+        ValueError: If `floor` is not in [0, 1] or `fade` not in (0, 1].
+
+    Reference:
+        Residual Distillation (NeurIPS 2020), section 1: the teacher's gradients are gradually reduced.
+    """
+
+    def __init__(self, floor: float = 0.005, fade: float = 0.5):
+        if not 0 <= floor <= 1:
+            raise ValueError(f"Expected `floor` in [0, 1]. Received: floor={floor}.")
+        if not 0 < fade <= 1:
+            raise ValueError(f"Expected `fade`, a part of the training, in (0, 1]. Received: fade={fade}.")
+        self.floor = floor
+        self.fade = fade
+
+    def value(self, progress):
+        """floor + (1 - floor) (1 + cos(pi t / fade)) / 2 while t < fade."""
+        phase = ops.minimum(progress / self.fade, 1.0)
+        return self.floor + (1 - self.floor) * 0.5 * (1.0 + ops.cos(math.pi * phase))
+
+    def get_config(self) -> dict:
+        """The configuration from which the schedule can be made again."""
+        return {"floor": self.floor, "fade": self.fade}
+
+
+@keras.saving.register_keras_serializable(package="tfjointrd")
+class Constant(Schedule):
+    """The same weight throughout.
+
+    Args:
+        weight: The weight.
+    """
+
+    def __init__(self, weight: float = 1.0):
+        self.weight = weight
+
+    def value(self, progress):
+        """The weight, whatever the progress."""
+        return ops.full_like(progress, self.weight)
+
+    def get_config(self) -> dict:
+        """The configuration from which the schedule can be made again."""
+        return {"weight": self.weight}
+
+
+def get(schedule: Schedule | float | dict) -> Schedule:
+    """A schedule from a schedule, a number (constant), or a serialised schedule.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    if isinstance(schedule, dict):
+        schedule = keras.saving.deserialize_keras_object(schedule)
+    if isinstance(schedule, (int, float)) and not isinstance(schedule, bool):
+        schedule = Constant(float(schedule))
+    if not isinstance(schedule, Schedule):
+        raise ValueError(f"Expected a `tfjointrd.training.Schedule` or a number. Received: {schedule!r}.")
+    return schedule
