@@ -1,0 +1,200 @@
+"""What the residual networks of this package have in common: input, blocks, stages, head.
+
+Layers are named by position: `stem_conv`, `stage2_block1_conv1`, `stage2_block1_shortcut_conv`, `logits`. A stage ends
+at the last `stage{k}_block{n}_relu`; that layer still exists when shortcuts are removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import layers
+
+from tfjointrd.layers.pad_channels import PadChannels
+
+# Mean and standard deviation of each channel over the training images, pixels from 0 to 255.
+CIFAR10_MEAN = (125.31, 122.95, 113.87)
+CIFAR10_STD = (62.99, 62.09, 66.70)
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+def image_input(
+    input_shape: Sequence[int],
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    default_mean: Sequence[float],
+    default_std: Sequence[float],
+):
+    """The input `image` of raw pixels and the layer `normalization` behind it.
+
+    Args:
+        input_shape: `(height, width, channels)`.
+        mean: Mean of each channel in pixel units, or `None` for the default.
+        std: Standard deviation of each channel in pixel units, or `None` for the default.
+        default_mean: Default for three channels; their average serves one channel.
+        default_std: Likewise.
+
+    Returns:
+        The input tensor and the normalised tensor `(x - mean) / std`.
+
+    Raises:
+        ValueError: If the shape is not three positive integers, or the statistics do not fit it.
+    """
+    check_input_shape(input_shape)
+    channels = input_shape[-1]
+    mean = _statistics("mean", mean, default_mean, channels)
+    std = _statistics("std", std, default_std, channels)
+    if min(std) <= 0:
+        raise ValueError(f"Expected `std` to be positive in each channel. Received: std={std}")
+    image = keras.Input(tuple(input_shape), name="image")
+    # A product and a sum, because the quantised operators of TFLite know no division.
+    scale, offset = [1 / s for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
+    return image, layers.Rescaling(scale, offset, name="normalization")(image)
+
+
+def check_input_shape(input_shape: Any) -> None:
+    """Raises a `ValueError` unless `input_shape` is `(height, width, channels)` and Keras works channels last."""
+    dimensions = list(input_shape) if isinstance(input_shape, (list, tuple)) else []
+    if len(dimensions) != 3 or not all(_is_positive(size) for size in dimensions):
+        raise ValueError(
+            "Expected `input_shape` to be three positive integers (height, width, channels). "
+            f"Received: input_shape={input_shape}"
+        )
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "Expected `keras.config.image_data_format()` to be 'channels_last', the only order these networks are "
+            f"built in. Received: '{keras.config.image_data_format()}'"
+        )
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _statistics(argument: str, values, default: Sequence[float], channels: int) -> list[float]:
+    if values is None:
+        values = default if channels == len(default) else [sum(default) / len(default)]
+    values = [float(value) for value in values] if isinstance(values, (list, tuple)) else [values]
+    if len(values) != channels or not all(isinstance(value, float) for value in values):
+        raise ValueError(
+            f"Expected `{argument}` to hold one number for each of the {channels} channels of `input_shape`, in pixel "
+            f"units from 0 to 255. Received: {argument}={values}"
+        )
+    return values
+
+
+def convolution(
+    x, filters: int, kernel_size: int, strides: int = 1, *, name: str, index="", relu: bool = True, gamma="ones"
+):
+    """Convolution without bias, batch normalisation and, if `relu`, a ReLU.
+
+    Args:
+        x: Tensor of shape `(batch, height, width, channels)`.
+        filters: Number of output channels.
+        kernel_size: Height and width of the kernel.
+        strides: Stride along height and width.
+        name: Where the layers are, e.g. `stage2_block1`.
+        index: Number of the convolution there; ends the layer names, as in `stage2_block1_conv1`.
+        relu: Whether a ReLU follows.
+        gamma: Initializer of the batch normalisation's scale.
+
+    Returns:
+        Tensor of shape `(batch, ceil(height / strides), ceil(width / strides), filters)`.
+    """
+    x = layers.Conv2D(
+        filters,
+        kernel_size,
+        strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=f"{name}_conv{index}",
+    )(x)
+    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, name=f"{name}_bn{index}")(x)
+    return layers.ReLU(name=f"{name}_relu{index}")(x) if relu else x
+
+
+# === Shortcuts ===
+
+
+def projection(x, filters: int, strides: int, name: str):
+    """Shortcut type B: a strided 1x1 convolution with batch normalisation."""
+    return convolution(x, filters, 1, strides, name=f"{name}_shortcut", relu=False)
+
+
+def zero_padding(x, filters: int, strides: int, name: str):
+    """Shortcut type A: every `strides`-th pixel, and zeros for the new channels. No weights."""
+    if strides > 1:
+        x = layers.AveragePooling2D(1, strides, name=f"{name}_shortcut_pool")(x)
+    return PadChannels(filters, name=f"{name}_shortcut_pad")(x)
+
+
+def pooled_projection(x, filters: int, strides: int, name: str):
+    """Shortcut of the XResNet: average pooling instead of the stride, then the 1x1 convolution."""
+    if strides > 1:
+        x = layers.AveragePooling2D(strides, padding="same", name=f"{name}_shortcut_pool")(x)
+    return projection(x, filters, 1, name)
+
+
+# === Blocks and stages ===
+
+
+def basic_block(x, filters: int, strides: int, name: str, gamma="ones"):
+    """The main branch of a block of two 3x3 convolutions, `filters` wide."""
+    x = convolution(x, filters, 3, strides, name=name, index=1)
+    return convolution(x, filters, 3, name=name, index=2, relu=False, gamma=gamma)
+
+
+def bottleneck_block(x, filters: int, strides: int, name: str, gamma="ones"):
+    """The main branch of a block of 1x1, 3x3 (with the stride) and 1x1 convolutions; ends `4 * filters` wide."""
+    x = convolution(x, filters, 1, name=name, index=1)
+    x = convolution(x, filters, 3, strides, name=name, index=2)
+    return convolution(x, 4 * filters, 1, name=name, index=3, relu=False, gamma=gamma)
+
+
+def stages(
+    x,
+    blocks: Sequence[int],
+    filters: Sequence[int],
+    block: Callable = basic_block,
+    shortcut: Callable = projection,
+    gamma="ones",
+):
+    """Stages of residual blocks, each stage but the first at half the resolution of the one before.
+
+    Args:
+        x: Tensor of shape `(batch, height, width, channels)`.
+        blocks: Number of blocks of each stage.
+        filters: Width of each stage.
+        block: `basic_block` or `bottleneck_block`: a block's main branch.
+        shortcut: The shortcut of blocks that change the tensor's shape; all others are identities.
+        gamma: Initializer of the scale of each block's last batch normalisation.
+
+    Returns:
+        The output of the last block's ReLU.
+    """
+    for stage, (count, width) in enumerate(zip(blocks, filters, strict=True), start=1):
+        for number in range(1, count + 1):
+            name = f"stage{stage}_block{number}"
+            strides = 2 if stage > 1 and number == 1 else 1
+            branch = block(x, width, strides, name, gamma)
+            if strides > 1 or x.shape[-1] != branch.shape[-1]:
+                x = shortcut(x, branch.shape[-1], strides, name)
+            x = layers.Add(name=f"{name}_add")([branch, x])
+            x = layers.ReLU(name=f"{name}_relu")(x)
+    return x
+
+
+def classifier(x, num_classes: int, activation: str | Callable | None):
+    """Global average pooling and the dense layer `logits`.
+
+    Raises:
+        ValueError: If `num_classes` is not a positive integer.
+    """
+    if not _is_positive(num_classes):
+        raise ValueError(f"Expected `num_classes` to be a positive integer. Received: num_classes={num_classes!r}")
+    x = layers.GlobalAveragePooling2D(name="head_pool")(x)
+    return layers.Dense(num_classes, activation=activation, name="logits")(x)
