@@ -18,6 +18,15 @@ from tfjointrd.models.resnet import (
     wide_resnet34,
     wide_resnet50,
 )
+from tfjointrd.models.xresnet import (
+    xresnet,
+    xresnet18,
+    xresnet34,
+    xresnet50,
+    xresnet100,
+    xresnet101,
+    xresnet152,
+)
 
 __all__ = [
     "cifar_resnet",
@@ -36,4 +45,11 @@ __all__ = [
     "wide_resnet18",
     "wide_resnet34",
     "wide_resnet50",
+    "xresnet",
+    "xresnet18",
+    "xresnet34",
+    "xresnet50",
+    "xresnet100",
+    "xresnet101",
+    "xresnet152",
 ]

@@ -41,9 +41,8 @@ def image_input(
         The input tensor and the normalised tensor `(x - mean) / std`.
 
     Raises:
-        ValueError: If the shape is not three positive integers, or the statistics do not fit it.
+        ValueError: If the statistics do not fit the channels.
     """
-    check_input_shape(input_shape)
     channels = input_shape[-1]
     mean = _statistics("mean", mean, default_mean, channels)
     std = _statistics("std", std, default_std, channels)
@@ -51,17 +50,25 @@ def image_input(
         raise ValueError(f"Expected `std` to be positive in each channel. Received: std={std}")
     image = keras.Input(tuple(input_shape), name="image")
     # A product and a sum, because the quantised operators of TFLite know no division.
-    scale, offset = [1 / s for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
+    scale = [1 / s for s in std]
+    offset = [-m / s for m, s in zip(mean, std, strict=True)]
     return image, layers.Rescaling(scale, offset, name="normalization")(image)
 
 
-def check_input_shape(input_shape: Any) -> None:
-    """Raises a `ValueError` unless `input_shape` is `(height, width, channels)` and Keras works channels last."""
+def check_arguments(num_classes: Any, input_shape: Any) -> None:
+    """Checks what all builders take.
+
+    Raises:
+        ValueError: If `num_classes` is not a positive integer, `input_shape` is not `(height, width, channels)`, or
+            Keras is not set to channels last.
+    """
+    if not _is_positive(num_classes):
+        raise ValueError(f"Expected `num_classes` to be a positive integer. Received: num_classes={num_classes!r}")
     dimensions = list(input_shape) if isinstance(input_shape, (list, tuple)) else []
     if len(dimensions) != 3 or not all(_is_positive(size) for size in dimensions):
         raise ValueError(
             "Expected `input_shape` to be three positive integers (height, width, channels). "
-            f"Received: input_shape={input_shape}"
+            f"Received: input_shape={input_shape!r}"
         )
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
@@ -155,6 +162,29 @@ def bottleneck_block(x, filters: int, strides: int, name: str, gamma="ones"):
     return convolution(x, 4 * filters, 1, name=name, index=3, relu=False, gamma=gamma)
 
 
+# Blocks of each stage and their kind, by depth. Widths count before a bottleneck's expansion.
+_BLOCKS = {
+    18: ((2, 2, 2, 2), basic_block),
+    34: ((3, 4, 6, 3), basic_block),
+    50: ((3, 4, 6, 3), bottleneck_block),
+    100: ((6, 8, 12, 6), bottleneck_block),
+    101: ((3, 4, 23, 3), bottleneck_block),
+    152: ((3, 8, 36, 3), bottleneck_block),
+}
+FILTERS = (64, 128, 256, 512)
+
+
+def of_depth(depth: int, depths: Sequence[int]) -> tuple[tuple[int, ...], Callable]:
+    """The blocks of each stage and the kind of block of a network of `depth` layers.
+
+    Raises:
+        ValueError: If `depth` is not among `depths`, those that the family has.
+    """
+    if depth not in depths:
+        raise ValueError(f"Expected `depth` to be one of {tuple(depths)}. Received: depth={depth!r}")
+    return _BLOCKS[depth]
+
+
 def stages(
     x,
     blocks: Sequence[int],
@@ -189,12 +219,6 @@ def stages(
 
 
 def classifier(x, num_classes: int, activation: str | Callable | None):
-    """Global average pooling and the dense layer `logits`.
-
-    Raises:
-        ValueError: If `num_classes` is not a positive integer.
-    """
-    if not _is_positive(num_classes):
-        raise ValueError(f"Expected `num_classes` to be a positive integer. Received: num_classes={num_classes!r}")
+    """Global average pooling and the dense layer `logits`."""
     x = layers.GlobalAveragePooling2D(name="head_pool")(x)
     return layers.Dense(num_classes, activation=activation, name="logits")(x)

@@ -14,14 +14,6 @@ from keras import layers
 from tfjointrd.models import blocks
 from tfjointrd.models.naming import depth_function
 
-_BLOCKS = {
-    18: ((2, 2, 2, 2), blocks.basic_block),
-    34: ((3, 4, 6, 3), blocks.basic_block),
-    50: ((3, 4, 6, 3), blocks.bottleneck_block),
-    101: ((3, 4, 23, 3), blocks.bottleneck_block),
-    152: ((3, 8, 36, 3), blocks.bottleneck_block),
-}
-_FILTERS = (64, 128, 256, 512)
 _SHORTCUTS = {"A": blocks.zero_padding, "B": blocks.projection}
 
 
@@ -62,6 +54,7 @@ def cifar_resnet(
     Reference:
         Deep Residual Learning for Image Recognition (https://arxiv.org/abs/1512.03385), section 4.2.
     """
+    blocks.check_arguments(num_classes, input_shape)
     if not isinstance(depth, int) or depth < 8 or depth % 6 != 2:
         raise ValueError(f"Expected `depth` to be 6n + 2 with n at least 1, as in 20 or 56. Received: depth={depth!r}")
     if shortcut not in _SHORTCUTS:
@@ -110,14 +103,15 @@ def wide_resnet(
     (None, 100)
 
     Reference:
-        Residual Distillation (NeurIPS 2020), section 4.
+        Residual Distillation (NeurIPS 2020), the networks of its CIFAR experiments.
     """
-    counts, block = _blocks(depth, (18, 34, 50))
+    blocks.check_arguments(num_classes, input_shape)
+    counts, block = blocks.of_depth(depth, (18, 34, 50))
     image, x = blocks.image_input(input_shape, mean, std, blocks.CIFAR10_MEAN, blocks.CIFAR10_STD)
 
     # === Functional model ===
     x = blocks.convolution(x, 64, 3, name="stem")
-    x = blocks.stages(x, counts, _FILTERS, block)
+    x = blocks.stages(x, counts, blocks.FILTERS, block)
     outputs = blocks.classifier(x, num_classes, classifier_activation)
     return keras.Model(image, outputs, name=name or f"wide_resnet{depth}")
 
@@ -158,21 +152,16 @@ def imagenet_resnet(
     Reference:
         Deep Residual Learning for Image Recognition (https://arxiv.org/abs/1512.03385), Table 1.
     """
-    counts, block = _blocks(depth, tuple(_BLOCKS))
+    blocks.check_arguments(num_classes, input_shape)
+    counts, block = blocks.of_depth(depth, (18, 34, 50, 101, 152))
     image, x = blocks.image_input(input_shape, mean, std, blocks.IMAGENET_MEAN, blocks.IMAGENET_STD)
 
     # === Functional model ===
     x = blocks.convolution(x, 64, 7, 2, name="stem")
     x = layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
-    x = blocks.stages(x, counts, _FILTERS, block)
+    x = blocks.stages(x, counts, blocks.FILTERS, block)
     outputs = blocks.classifier(x, num_classes, classifier_activation)
     return keras.Model(image, outputs, name=name or f"resnet{depth}")
-
-
-def _blocks(depth: int, depths: Sequence[int]):
-    if depth not in depths:
-        raise ValueError(f"Expected `depth` to be one of {tuple(depths)}. Received: depth={depth!r}")
-    return _BLOCKS[depth]
 
 
 resnet20 = depth_function(cifar_resnet, 20, "resnet20")
