@@ -121,7 +121,7 @@ class Adjoined(ScheduledModel):
 
     def num_classes(self) -> int:
         """Number of classes."""
-        return self.network.output_shape["full"][-1]
+        return self.network.outputs[0].shape[-1]
 
     def call(self, inputs, training=None):
         """Returns the outputs of both networks."""
