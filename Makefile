@@ -1,0 +1,52 @@
+# Everything runs in .venv, which is made on first use. Another Python: make demo PYTHON=python3.12
+PYTHON ?= python3
+BIN := .venv/bin
+# What the notebooks run at: smoke takes seconds, laptop is what the committed outputs show.
+SCALE ?= smoke
+
+.PHONY: help demo test lint format notebooks clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       train, shrink and export small networks on real digits, in a few minutes"
+	@echo "make test       the test suite with coverage; SLOW=1 adds the slow tests"
+	@echo "make lint       style of code and notebooks"
+	@echo "make format     rewrite code and notebooks in that style"
+	@echo "make notebooks  run every notebook from top to bottom; SCALE=smoke|laptop|paper"
+	@echo "make clean      remove the virtual environment and everything that was built"
+
+demo: .venv/installed
+	$(BIN)/python -m tfjointrd demo
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest --cov --cov-report=term $(if $(SLOW),--slow)
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: .venv/installed-test
+	TFJOINTRD_SCALE=$(SCALE) $(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 notebooks
+
+clean:
+	rm -rf .venv build demo runs .pytest_cache .ruff_cache .coverage *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
+		echo "tfjointrd needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+		echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python requirements.txt pyproject.toml
+	@echo "Installing into .venv; the first time takes a few minutes and 3 GB ..."
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@

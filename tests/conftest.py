@@ -1,0 +1,41 @@
+"""Shared by all tests: one seed a test, no chatter from TensorFlow, and which tests are left out."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from pathlib import Path
+
+import keras
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests that take over a minute")
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="takes over a minute; run with --slow"))
+        for mark in item.iter_markers("data"):
+            (name,) = mark.args
+            folder = os.environ.get("TFDS_DATA_DIR")
+            if not folder or not (Path(folder) / name).is_dir():
+                item.add_marker(pytest.mark.skip(reason=f"needs the data set '{name}' in TFDS_DATA_DIR={folder}"))
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Every test draws the same random numbers, alone or in the whole suite."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def restore_keras():
+    """What a test sets in Keras for the whole process ends with the test."""
+    policy = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(policy)
+    keras.backend.clear_session()
