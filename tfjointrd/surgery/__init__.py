@@ -5,6 +5,7 @@ from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, functional
 from tfjointrd.surgery.rules import IN, OUT, Rule, pointwise, register_rule
 from tfjointrd.surgery.shortcuts import remove_shortcuts
 from tfjointrd.surgery.slim import slim
+from tfjointrd.surgery.swap import swap_layers
 
 __all__ = [
     "IN",
@@ -20,4 +21,5 @@ __all__ = [
     "register_rule",
     "remove_shortcuts",
     "slim",
+    "swap_layers",
 ]
