@@ -3,15 +3,16 @@
 `load` returns two pipelines that `fit` takes, and `info` what is known of a set beforehand.
 
 Example:
-
 >>> import tfjointrd as jrd
 >>> train, validation = jrd.data.load("digits", batch_size=64)
 >>> model.fit(train, validation_data=validation, epochs=10)
 """
 
 from tfjointrd.data.arrays import ArrayPipeline
+from tfjointrd.data.folder import FolderPipeline
 from tfjointrd.data.information import DatasetInfo
 from tfjointrd.data.loading import info, load, names
 from tfjointrd.data.pipeline import Pipeline
+from tfjointrd.data.tfds_sets import StreamPipeline
 
-__all__ = ["ArrayPipeline", "DatasetInfo", "Pipeline", "info", "load", "names"]
+__all__ = ["ArrayPipeline", "DatasetInfo", "FolderPipeline", "Pipeline", "StreamPipeline", "info", "load", "names"]

@@ -6,6 +6,16 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tfjointrd.data.information import DatasetInfo
 from tfjointrd.data.pipeline import Pipeline
 
+# x_train, y_train, x_validation, y_validation
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of images `(size, height, width, channels)`."""
+    mean = x.mean(axis=(0, 1, 2), dtype="float64")
+    square = np.mean([np.square(image, dtype="float64").mean(axis=(0, 1)) for image in x], axis=0)
+    return tuple(mean.tolist()), tuple(np.sqrt(square - mean**2).tolist())
+
 
 def random_crop(images: np.ndarray, padding: int, flip: bool, generator: np.random.Generator) -> np.ndarray:
     """Pad with zeros, crop back to the old size at a random place, flip half of the images.
@@ -13,7 +23,7 @@ def random_crop(images: np.ndarray, padding: int, flip: bool, generator: np.rand
     Args:
         images: Array `(batch, height, width, channels)`.
         padding: Number of zero pixels on each side.
-        flip: Whether every second image on average is mirrored left to right.
+        flip: Whether images are mirrored with probability 0.5, left to right.
         generator: Source of randomness.
 
     Returns:
@@ -51,7 +61,6 @@ class ArrayPipeline(Pipeline):
         y: Their labels.
 
     Example:
-
     >>> train, validation = load("digits", batch_size=32)
     >>> images, labels = train.batch(position=0, epoch=3)
     >>> images.shape, labels.shape
@@ -77,20 +86,13 @@ class ArrayPipeline(Pipeline):
         self.y = y.astype("int32")
         self.padding = padding
         self.flip = flip
-        self._ordered = None, None
 
     def batch(self, position: int, epoch: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """One batch of an epoch, by default the next one. See `Pipeline.batch`."""
         epoch = self.epoch if epoch is None else epoch
         start = position * self.batch_size
-        chosen = self._order_once(epoch)[start : start + self.batch_size]
+        chosen = self.order(epoch)[start : start + self.batch_size]
         images = self.x[chosen]
         if self.padding or self.flip:
             images = random_crop(images, self.padding, self.flip, self.generator(position, epoch))
         return images.astype("float32"), self.y[chosen]
-
-    def _order_once(self, epoch: int) -> np.ndarray:
-        ordered_epoch, order = self._ordered
-        if ordered_epoch != epoch:
-            order = self.order(epoch)
-            self._ordered = epoch, order
-        return order

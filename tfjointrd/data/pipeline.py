@@ -47,6 +47,7 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         self.seed = seed
         self.set_epoch(0)
         self._lock = threading.Lock()
+        self._ordered = None, None  # the last epoch asked for, and its order
 
     def set_epoch(self, epoch: int) -> None:
         """Make `epoch` the next one to be served.
@@ -76,8 +77,12 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         """Indices of all images in the order in which an epoch serves them, shape `(size,)`."""
         if not self.training:
             return np.arange(self.size)
-        # SeedSequence ignores trailing zeros, so 0 is kept for the order and positions count from 1.
-        return np.random.default_rng([self.seed, epoch, 0]).permutation(self.size)
+        ordered_epoch, order = self._ordered
+        if ordered_epoch != epoch:
+            # SeedSequence ignores trailing zeros, so 0 is kept for the order and positions count from 1.
+            order = np.random.default_rng([self.seed, epoch, 0]).permutation(self.size)
+            self._ordered = epoch, order
+        return order
 
     def generator(self, position: int, epoch: int) -> np.random.Generator:
         """The random generator that belongs to one batch of one epoch."""

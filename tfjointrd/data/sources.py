@@ -1,11 +1,16 @@
-"""Where the arrays of the data sets that fit into memory come from."""
+"""Arrays that need no TensorFlow: the digits of scikit-learn and .npz files."""
+
+from pathlib import Path
 
 import numpy as np
 
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+from tfjointrd.data.arrays import Arrays, channel_statistics
+from tfjointrd.data.information import DatasetInfo
+
+_NPZ_NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 
-def digits() -> Arrays:
+def read_digits() -> Arrays:
     """The digits that scikit-learn contains: 1437 images for training, 360 for validation, 8x8x1."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -18,14 +23,77 @@ def digits() -> Arrays:
     return x_train, y_train, x_validation, y_validation
 
 
-def tfds_arrays(builder, splits: tuple[str, str] = ("train", "test")) -> Arrays:
-    """Read a small set of tensorflow-datasets whole."""
-    import tensorflow_datasets as tfds
+def read_npz(path: Path) -> tuple[DatasetInfo, Arrays]:
+    """Read and check a file with the arrays `x_train`, `y_train`, `x_test` and `y_test`.
 
-    arrays = []
-    for split in splits:
-        whole = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False))
-        arrays += [whole["image"], whole["label"]]
-    return tuple(arrays)
+    Args:
+        path: Path of the file. Images are `(size, height, width, channels)` or, in grey,
+            `(size, height, width)`, with pixels from 0 to 255; labels are integers `(size,)`.
+
+    Returns:
+        Tuple of the `DatasetInfo` and the arrays, images with a channel axis.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: An array is missing or not as above.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected an .npz file. Received: {path}, which does not exist")
+    with np.load(path, allow_pickle=False) as file:
+        missing = [name for name in _NPZ_NAMES if name not in file]
+        if missing:
+            raise ValueError(
+                f"Expected {path} to contain {', '.join(_NPZ_NAMES)}. Missing: {', '.join(missing)}. "
+                f"Received: {', '.join(file.files)}"
+            )
+        x_train, y_train, x_test, y_test = (file[name] for name in _NPZ_NAMES)
+    x_train, x_test = _check_images(x_train, "x_train"), _check_images(x_test, "x_test")
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise ValueError(
+            f"Expected x_test to have images of the shape of x_train, {x_train.shape[1:]}. Received: {x_test.shape[1:]}"
+        )
+    num_classes = int(_check_labels(y_train, len(x_train), "y_train").max()) + 1
+    if num_classes <= _check_labels(y_test, len(x_test), "y_test").max():
+        raise ValueError(
+            f"Expected labels in y_test from 0 to {num_classes - 1}, the largest in y_train. Received: {y_test.max()}"
+        )
+    mean, std = channel_statistics(x_train)
+    info = DatasetInfo(
+        name=str(path),
+        num_classes=num_classes,
+        input_shape=x_train.shape[1:],
+        mean=mean,
+        std=std,
+        train_size=len(x_train),
+        validation_size=len(x_test),
+    )
+    return info, (x_train, y_train, x_test, y_test)
 
 
+def _check_images(x: np.ndarray, name: str) -> np.ndarray:
+    if x.ndim == 3:
+        x = x[..., None]
+    if x.ndim != 4 or x.size == 0 or x.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"Expected {name} to have the shape (size, height, width) or (size, height, width, 1 or 3). "
+            f"Received: {x.shape}"
+        )
+    if x.dtype.kind not in "uif":
+        raise ValueError(f"Expected {name} to hold numbers. Received: dtype {x.dtype}")
+    low, high = x.min(), x.max()
+    unscaled = x.dtype.kind == "f" and high <= 1
+    if unscaled or not (low >= 0 and high <= 255):
+        hint = " Multiply by 255 what was divided by it." if unscaled and low >= 0 else ""
+        raise ValueError(f"Expected {name} to hold raw pixels from 0 to 255.{hint} Received: {low} to {high}")
+    return x
+
+
+def _check_labels(y: np.ndarray, size: int, name: str) -> np.ndarray:
+    if y.shape != (size,) or y.dtype.kind not in "ui":
+        raise ValueError(
+            f"Expected {name} to hold one integer label for each image, shape {(size,)}. "
+            f"Received: shape {y.shape}, dtype {y.dtype}"
+        )
+    if y.min() < 0:
+        raise ValueError(f"Expected labels in {name} from 0 on. Received: {y.min()}")
+    return y
