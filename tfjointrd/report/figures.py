@@ -1,0 +1,133 @@
+"""Figures of results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+# Marker areas in points squared, for the smallest and the largest network.
+_AREAS = (50.0, 400.0)
+_SIZES = {
+    "peak_activation_bytes": ("Peak live activations", "MiB", 2**20),
+    "parameters": ("Parameters", "M", 10**6),
+}
+
+
+def accuracy_against_cost(
+    rows: Sequence[Mapping[str, Any]], path: str | PathLike | None = None, size: str = "peak_activation_bytes"
+):
+    """Draws accuracy against multiply-accumulates, one labelled point a network.
+
+    The MACs' axis is logarithmic where the largest network has more than eight times those of the smallest.
+
+    Args:
+        rows: A mapping for each network with `name`, `accuracy` (0 to 1), `macs` and what `size` names.
+        path: Where to write a PNG; its folder is made.
+        size: What the markers' areas show: `"peak_activation_bytes"` or `"parameters"`.
+
+    Returns:
+        The matplotlib `Axes`.
+
+    Raises:
+        ValueError: If there are no rows, a row lacks an entry, or `size` is neither of the two.
+
+    Example:
+
+    >>> rows = [{"name": "ResNet-20", "accuracy": 0.92, "macs": 40813184, "parameters": 270896}]
+    >>> axes = accuracy_against_cost(rows, size="parameters")
+    """
+    _check(rows, size)
+    import seaborn
+    from matplotlib.figure import Figure
+
+    macs, accuracies = [row["macs"] / 1e6 for row in rows], [100 * row["accuracy"] for row in rows]
+    areas = _areas([row[size] for row in rows])
+    with seaborn.axes_style("whitegrid", {"grid.color": "0.9"}), seaborn.plotting_context("notebook"):
+        figure = Figure(figsize=(7.5, 4.8), dpi=160, layout="constrained")
+        axes = figure.subplots()
+        colors = seaborn.color_palette("colorblind", len(rows))
+        axes.scatter(macs, accuracies, s=areas, c=colors, edgecolors="white", zorder=3)
+        _set_axes(axes, macs, accuracies)
+        _explain_areas(axes, rows, areas, size)
+        _label(axes, macs, accuracies, areas, [row["name"] for row in rows])
+        seaborn.despine(ax=axes)
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png")
+    return axes
+
+
+def _check(rows, size: str) -> None:
+    if size not in _SIZES:
+        raise ValueError(f"Expected `size` to be one of {list(_SIZES)}. Received: size={size!r}")
+    if not rows:
+        raise ValueError("Expected `rows` to hold at least one network. Received: none")
+    for row in rows:
+        missing = [key for key in ("name", "accuracy", "macs", size) if row.get(key) is None]
+        if missing:
+            raise ValueError(f"Expected each row to have {missing}. Received: {dict(row)}")
+
+
+def _areas(values: Sequence[float]) -> list[float]:
+    """Areas in proportion to the values, as far as the smallest marker stays visible."""
+    smallest, largest = _AREAS
+    return [max(smallest, largest * value / max(values)) for value in values]
+
+
+def _set_axes(axes, macs: Sequence[float], accuracies: Sequence[float]) -> None:
+    if max(macs) > 8 * min(macs):
+        from matplotlib.ticker import LogLocator, NullFormatter
+
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlim(min(macs) / 1.4, max(macs) * 1.4)
+    else:
+        margin = max(0.1 * (max(macs) - min(macs)), 0.05 * max(macs))
+        axes.set_xlim(min(macs) - margin, max(macs) + margin)
+    axes.xaxis.set_major_formatter("{x:g}")
+    spread = max(max(accuracies) - min(accuracies), 0.5)
+    axes.set_ylim(min(accuracies) - 0.2 * spread, max(accuracies) + 0.2 * spread)
+    axes.set_xlabel("Multiply-accumulates per image (millions)")
+    axes.set_ylabel("Accuracy (%)")
+
+
+def _explain_areas(axes, rows, areas: Sequence[float], size: str) -> None:
+    """Writes above the axes which area stands for the smallest and the largest network."""
+    label, unit, factor = _SIZES[size]
+    ordered = sorted({row[size]: area for row, area in zip(rows, areas, strict=True)}.items())
+    shown = dict([ordered[0], ordered[-1]])
+    axes.figure.legend(
+        [axes.scatter([], [], s=area, c="0.6", linewidths=0) for area in shown.values()],
+        [f"{value / factor:.3g} {unit}" for value in shown],
+        title=f"{label} (marker area)",
+        loc="outside upper center",
+        ncols=len(shown),
+        frameon=False,
+        fontsize=9,
+        title_fontsize=9,
+    )
+
+
+def _label(axes, macs, accuracies, areas, names) -> None:
+    """Writes each name beside its point, towards the middle, pushed up where two would overlap."""
+    axes.figure.draw_without_rendering()
+    taken: list = []
+    for x, y, area, name in sorted(zip(macs, accuracies, areas, names, strict=True), key=lambda point: point[1]):
+        side = 1 if axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0] < 0.5 else -1
+        offset = side * ((area / 3.14) ** 0.5 + 5)
+        text = axes.annotate(
+            name,
+            (x, y),
+            xytext=(offset, 0),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            va="center",
+            fontsize=9.5,
+            zorder=4,
+        )
+        while any(text.get_window_extent().overlaps(other) for other in taken):
+            text.xyann = (offset, text.xyann[1] + 3)
+        taken.append(text.get_window_extent())

@@ -1,0 +1,75 @@
+"""How much activation memory a network holds while it runs, from the lifetimes of its tensors.
+
+A tensor lives from the layer that produces it to the last layer that takes it; the network's inputs live from the
+start and its outputs to the end. Layers run in the order of the network's graph. Batch normalisation, activations,
+dropout, reshapes and arithmetic with constants work in place where nobody needs their input afterwards; an addition
+of two tensors does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from keras import layers
+
+from tfjointrd.surgery.graph import Call, Graph, Ref, refs_in
+
+_LAYERS = """
+    Activation ReLU LeakyReLU PReLU ELU Softmax BatchNormalization Normalization Rescaling Identity Dropout
+    SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout ActivityRegularization
+    Flatten Reshape
+"""
+_OPERATORS = """
+    Relu Relu6 Sigmoid HardSigmoid Silu HardSilu HardSwish Gelu Tanh HardTanh Softplus Elu Selu Celu LeakyRelu Softmax
+    Add Subtract Multiply Divide TrueDivide Maximum Minimum Power Negative Absolute Square Sqrt Rsqrt Exp Log Clip
+    Reshape Squeeze ExpandDims
+"""
+_LAYERS_IN_PLACE = tuple(getattr(layers, name) for name in _LAYERS.split())
+_OPERATORS_IN_PLACE = set(_OPERATORS.split())
+
+
+def live_bytes(graph: Graph, sizes: Mapping[Ref, int]) -> list[int]:
+    """Bytes of all tensors that live while a call runs, for each call of the graph.
+
+    Args:
+        graph: The network.
+        sizes: Bytes of every tensor.
+
+    Returns:
+        One number for each of `graph.calls`. A call's own inputs and outputs are among the tensors.
+    """
+    end = len(graph.calls) - 1
+    last_use = dict.fromkeys(sizes, -1)
+    for index, call in enumerate(graph.calls):
+        last_use.update(dict.fromkeys(call.inputs, index))
+    last_use.update(dict.fromkeys(refs_in(graph.outputs), end + 1))
+
+    # Births and deaths of buffers as changes of a running sum. A call in place hands its input's buffer on.
+    changes = [0] * (end + 3)
+    inputs = set(refs_in(graph.inputs))
+    outputs = outputs_by_call(sizes)
+    for index, call in enumerate(graph.calls):
+        reused = _works_in_place(graph, call, sizes) and last_use[call.inputs[0]] == index
+        for ref in outputs.get((call.layer, call.number), ()):
+            birth = 0 if ref in inputs else index + 1 if reused else index
+            changes[birth] += sizes[ref]
+            changes[max(last_use[ref], index) + 1] -= sizes[ref]
+    running, live = 0, []
+    for change in changes[: end + 1]:
+        running += change
+        live.append(running)
+    return live
+
+
+def outputs_by_call(tensors: Iterable[Ref]) -> dict[tuple[str, int], list[Ref]]:
+    """The tensors that each call `(layer, number)` returns, in order."""
+    found: dict[tuple[str, int], list[Ref]] = {}
+    for ref in sorted(tensors, key=lambda ref: ref.index):
+        found.setdefault((ref.layer, ref.call), []).append(ref)
+    return found
+
+
+def _works_in_place(graph: Graph, call: Call, sizes: Mapping[Ref, int]) -> bool:
+    cls, tensors = graph.layers[call.layer].cls, call.inputs
+    known = issubclass(cls, _LAYERS_IN_PLACE) or cls.__name__ in _OPERATORS_IN_PLACE
+    return known and len(tensors) == 1 and sizes[tensors[0]] == sizes.get(call.output)
