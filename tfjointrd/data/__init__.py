@@ -3,6 +3,7 @@
 `load` returns two pipelines that `fit` takes, and `info` what is known of a set beforehand.
 
 Example:
+
 >>> import tfjointrd as jrd
 >>> train, validation = jrd.data.load("digits", batch_size=64)
 >>> model.fit(train, validation_data=validation, epochs=10)

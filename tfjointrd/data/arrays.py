@@ -61,6 +61,7 @@ class ArrayPipeline(Pipeline):
         y: Their labels.
 
     Example:
+
     >>> train, validation = load("digits", batch_size=32)
     >>> images, labels = train.batch(position=0, epoch=3)
     >>> images.shape, labels.shape

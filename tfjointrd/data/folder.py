@@ -97,6 +97,7 @@ class FolderPipeline(PhotographPipeline):
         seed: Seed of order and augmentation.
 
     Example:
+
     >>> train, validation = load("photographs/", batch_size=32, image_size=128)
     >>> train.info.class_names
     ('cat', 'dog')

@@ -37,6 +37,7 @@ def info(name: str, *, data_dir: str | os.PathLike | None = None) -> DatasetInfo
         A `DatasetInfo`.
 
     Example:
+
     >>> info("cifar10").num_classes
     10
     """
@@ -97,6 +98,7 @@ def load(
         ImportError: The set needs a package that is not installed.
 
     Example:
+
     >>> train, validation = load("digits", batch_size=64)
     >>> model.fit(train, validation_data=validation, epochs=10)
     """

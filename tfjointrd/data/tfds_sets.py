@@ -66,7 +66,7 @@ def open_builder(name: str, data_dir: str | os.PathLike | None, download: bool):
 
 
 def _unknown_name(name: str, found: list[str]) -> ValueError:
-    nearest = difflib.get_close_matches(name, [*KNOWN, *found], n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, KNOWN, n=1) or difflib.get_close_matches(name, found, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return ValueError(
         f"Expected `name` to be one of {', '.join(KNOWN)}, another data set of tensorflow-datasets, an .npz "

@@ -1,0 +1,168 @@
+"""Order and augmentation depend on seed and epoch alone, whatever Keras does around them."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+
+from tfjointrd.data import ArrayPipeline, DatasetInfo, load
+
+
+def numbered(size, batch_size, **options):
+    """Images whose pixels are their index, so that a batch says which images it holds."""
+    info = DatasetInfo("numbered", 2, (1, 1, 1), (0.0,), (1.0,))
+    x = np.arange(size, dtype="uint8").reshape(size, 1, 1, 1)
+    return ArrayPipeline(x, np.arange(size) % 2, info, batch_size, **{"training": True, **options})
+
+
+def record(pipeline):
+    """Note what the pipeline serves, as (epoch, position)."""
+    served, batch = [], pipeline.batch
+
+    def noted(position, epoch=None):
+        served.append((pipeline.epoch if epoch is None else epoch, position))
+        return batch(position, epoch)
+
+    pipeline.batch = noted
+    return served
+
+
+def make_model():
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(1e-4), loss, metrics=["accuracy"])
+    return model
+
+
+def images_of(pipeline, epoch):
+    return [int(i) for position in range(len(pipeline)) for i in pipeline.batch(position, epoch)[0].ravel()]
+
+
+def test_every_epoch_holds_every_image_once_in_its_own_order():
+    pipeline = numbered(50, 8, seed=3)
+    epochs = [images_of(pipeline, epoch) for epoch in range(4)]
+    assert all(sorted(images) == list(range(50)) for images in epochs)
+    assert len({tuple(images) for images in epochs}) == 4
+
+
+def test_batches_are_a_pure_function_of_seed_epoch_and_position():
+    first, second = load("digits", batch_size=64, seed=5)[0], load("digits", batch_size=64, seed=5)[0]
+    other = load("digits", batch_size=64, seed=6)[0]
+    expected = first.batch(3, epoch=7)
+    first.batch(0, epoch=2)
+    np.random.seed(1)
+    for pipeline in (first, second):
+        images, labels = pipeline.batch(3, epoch=7)
+        np.testing.assert_array_equal(images, expected[0])
+        np.testing.assert_array_equal(labels, expected[1])
+    assert not np.array_equal(other.batch(3, epoch=7)[1], expected[1])
+
+
+def test_validation_is_never_shuffled():
+    pipeline = numbered(20, 8, training=False)
+    pipeline.on_epoch_begin()
+    assert images_of(pipeline, 0) == images_of(pipeline, 3) == list(range(20))
+    np.testing.assert_array_equal(pipeline[1][0].ravel(), np.arange(8, 16))
+
+
+def test_last_batch_is_what_is_left_over():
+    pipeline = numbered(20, 8)
+    assert len(pipeline) == 3
+    assert [len(labels) for _, labels in pipeline] == [8, 8, 4]
+
+
+def test_batches_are_float32_and_int32():
+    images, labels = numbered(4, 4)[0]
+    assert (images.dtype, labels.dtype) == ("float32", "int32")
+
+
+def test_iterating_serves_the_current_epoch():
+    pipeline = numbered(20, 8)
+    pipeline.set_epoch(2)
+    assert [int(i) for images, _ in pipeline for i in images.ravel()] == images_of(pipeline, 2)
+
+
+@pytest.mark.parametrize("position", [-1, 3])
+def test_position_outside_the_epoch(position):
+    with pytest.raises(IndexError, match="from 0 to 2. Received"):
+        numbered(20, 8)[position]
+
+
+@pytest.mark.parametrize("epoch", [-1, 1.5, "2"])
+def test_epoch_must_be_a_count(epoch):
+    with pytest.raises(ValueError, match="`epoch` to be a non-negative integer. Received: epoch="):
+        numbered(20, 8).set_epoch(epoch)
+
+
+@pytest.mark.parametrize("batch_size", [256, 700, 1437])
+def test_fit_serves_epoch_after_epoch_in_the_pipelines_order(batch_size):
+    train, validation = load("digits", batch_size=batch_size)
+    model = make_model()
+    served = record(train)
+    model.fit(train, validation_data=validation, epochs=2, verbose=0)
+    model.fit(train, epochs=1, verbose=0)
+    assert train.epoch == 3
+    count = len(train)
+    looks = min(count, 2)  # Keras looks at up to two batches before it starts
+    expected = [(0, position) for position in range(looks)]
+    expected += [(epoch, position) for epoch in (0, 1) for position in range(count)]
+    expected += [(2, position) for position in range(looks)] + [(2, position) for position in range(count)]
+    assert served == expected
+
+
+def test_resumed_training_equals_uninterrupted_training(tmp_path):
+    whole = make_model()
+    start = whole.get_weights()
+    train, _ = load("digits", seed=4)
+    whole.fit(train, epochs=3, verbose=0)
+
+    first = make_model()
+    first.set_weights(start)
+    train, _ = load("digits", seed=4)
+    first.fit(train, epochs=1, verbose=0)
+    first.save(tmp_path / "checkpoint.keras")
+
+    resumed = keras.saving.load_model(tmp_path / "checkpoint.keras")
+    train, _ = load("digits", seed=4)
+    train.set_epoch(1)
+    resumed.fit(train, initial_epoch=1, epochs=3, verbose=0)
+    for weight, expected in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_steps_per_epoch_does_not_repeat_the_same_batches():
+    train, _ = load("digits", batch_size=64)
+    make_model().fit(train, epochs=3, steps_per_epoch=5, verbose=0)
+    assert train.epoch == 3
+
+
+ON_JAX = """
+import json, keras
+from tfjointrd.data import load
+
+train, validation = load("digits", batch_size=256)
+served, batch = [], train.batch
+train.batch = lambda position, epoch=None: (served.append((epoch, position)), batch(position, epoch))[1]
+model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+model.fit(train, validation_data=validation, epochs=2, verbose=0)
+model.fit(train, epochs=1, verbose=0)
+print(json.dumps([train.epoch, len(train), served]))
+"""
+
+
+def test_fit_on_jax_serves_epoch_after_epoch():
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    output = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(ON_JAX)], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    epoch, count, served = json.loads(output.splitlines()[-1])
+    assert epoch == 3
+    expected = [[epoch, position] for epoch in range(3) for position in range(count)]
+    assert served[-len(expected) :] == expected
+    assert len(served) - len(expected) <= 2
