@@ -1,0 +1,101 @@
+"""Sample images, to calibrate int8 files on and to compare files with networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+SAMPLE_SIZE = 256
+
+
+def batches(data: Any) -> Iterator[tuple[Any, Any]]:
+    """The batches of a data set.
+
+    Args:
+        data: An array of images, arrays `(x, y)`, or an iterable of batches `x`, `(x, y)` or `(x, y, weights)`.
+
+    Yields:
+        `(x, y)` of each batch; `y` is `None` where there are no labels.
+    """
+    if hasattr(data, "shape"):
+        yield data, None
+    elif isinstance(data, tuple) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
+        yield data
+    else:
+        # A PyDataset need not end by itself when it is iterated.
+        indexed = isinstance(data, keras.utils.PyDataset) and not hasattr(type(data), "__iter__")
+        for batch in (data[i] for i in range(data.num_batches)) if indexed else data:
+            x, y, *_ = (*batch, None) if isinstance(batch, (tuple, list)) else (batch, None)
+            yield x, y
+
+
+def random_images(model: keras.Model) -> np.ndarray:
+    """Random images of the size `model` takes; whichever range it takes, some of these are in it."""
+    shape = model.inputs[0].shape[1:]
+    ranges = np.array([[0, 255], [0, 1], [-1, 1]] * 11).reshape(-1, 2, *[1] * len(shape))
+    return np.random.default_rng(0).uniform(ranges[:, 0], ranges[:, 1], (len(ranges), *shape)).astype("float32")
+
+
+def sample(data: Any, model: keras.Model) -> np.ndarray:
+    """The first images of a data set, or images from all over an array.
+
+    Args:
+        data: As `batches` takes it.
+        model: The network that the images are for.
+
+    Returns:
+        Up to `SAMPLE_SIZE` images in float32.
+
+    Raises:
+        ValueError: If there are no images, if their shape is not the network's, if all pixels are equal, if one is not
+            finite, or if they lie between 0 and 1 and the network begins by rescaling pixels from 0 to 255.
+    """
+    shape = tuple(model.inputs[0].shape[1:])
+    images: list[np.ndarray] = []
+    for x, _ in batches(data):
+        if np.shape(x)[1:] != shape:
+            expected = f"(count, {', '.join(map(str, shape))})"
+            raise ValueError(
+                f"Expected `representative_data` of shape {expected}, as '{model.name}' takes. "
+                f"Received: shape {np.shape(x)}"
+            )
+        chosen = np.linspace(0, len(x) - 1, min(len(x), SAMPLE_SIZE - len(images))).round().astype(int)
+        images.extend(np.asarray(x)[chosen].astype("float32"))
+        if len(images) == SAMPLE_SIZE:
+            break
+    if not images:
+        raise ValueError("Expected `representative_data` to hold images. Received: none")
+    sampled = np.stack(images)
+    _check_range(sampled, model)
+    return sampled
+
+
+def _check_range(images: np.ndarray, model: keras.Model) -> None:
+    low, high = float(images.min()), float(images.max())
+    if not np.isfinite([low, high]).all() or low == high:
+        raise ValueError(
+            f"Expected `representative_data` to hold varied, finite values. Received: values from {low} to {high}"
+        )
+    first = model.layers[1] if len(model.layers) > 1 else None
+    takes_pixels = isinstance(first, keras.layers.Rescaling) and np.max(first.scale) < 0.1
+    if takes_pixels and high <= 1:
+        raise ValueError(
+            f"Expected `representative_data` to hold pixels from 0 to 255, as layer '{first.name}' of '{model.name}' "
+            f"rescales them. Received: values from {low} to {high}"
+        )
+
+
+def with_pixel_limits(images: np.ndarray) -> np.ndarray:
+    """The images; if they are pixels from 0 to 255, two pixels of one are set to these limits.
+
+    The calibrated range of the input is then exactly 0 to 255, and byte b of the file's input means pixel value b.
+    """
+    if images.min() < 0 or not 1 < images.max() <= 255:
+        return images
+    images = images.copy()
+    first = images[0].reshape(-1)
+    first[first.argmin()], first[first.argmax()] = 0, 255
+    return images
