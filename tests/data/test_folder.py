@@ -94,9 +94,10 @@ def test_hidden_folders_are_no_classes(split_folder):
     assert load(split_folder)[0].info.num_classes == 3
 
 
-def test_missing_folder():
-    with pytest.raises(FileNotFoundError, match="Expected a folder of images. Received: /no/such/folder, which does"):
-        load("/no/such/folder")
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nothing", "pictures/"])
+def test_missing_folder(name):
+    with pytest.raises(FileNotFoundError, match="Expected a folder of images. Received: .*, which does not exist"):
+        load(name)
 
 
 def test_folder_without_images(tmp_path):

@@ -189,13 +189,23 @@ def test_cifar100_is_downloaded_and_augmented(tmp_path, monkeypatch):
     assert (again.padding, again.flip) == (0, False)
 
 
-def test_unknown_name_lists_the_names_and_the_nearest():
-    with pytest.raises(ValueError, match="digits, cifar10, cifar100.*Did you mean 'cifar10'. Received: name='cifar11'"):
-        load("cifar11")
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("cifar11", "cifar10"), ("CIFAR-10", "cifar10"), ("fashion mnist", "fashion_mnist")]
+)
+def test_unknown_name_lists_the_names_and_the_nearest(name, nearest):
+    with pytest.raises(ValueError, match=f"digits, cifar10, cifar100.*Did you mean '{nearest}'. Received: name="):
+        load(name)
+
+
+def test_nearest_name_may_be_one_of_tensorflow_datasets():
     with pytest.raises(ValueError, match="Did you mean 'eurosat'"):
         info("eurosatt")
-    with pytest.raises(ValueError, match="a folder of images. Received: name='no_such_thing_at_all'"):
-        load("no_such_thing_at_all")
+
+
+@pytest.mark.parametrize("name", ["no_such_thing_at_all", "pictures/of/nothing", "", "huggingface:mnist"])
+def test_unknown_name_that_resembles_none(name):
+    with pytest.raises(ValueError, match=f"an existing folder of images. Received: name='{name}'"):
+        load(name)
 
 
 def test_unknown_variant():

@@ -109,7 +109,7 @@ def load(
     path = Path(name).expanduser()
     if name not in KNOWN and path.suffix == ".npz":
         return _from_arrays(*sources.read_npz(path), batch_size, augment, seed, image_size)
-    if name not in KNOWN and (path.is_dir() or path.is_absolute() or name.startswith(".")):
+    if name not in KNOWN and _looks_like_folder(name, path):
         _check_no_borrowing(augment, name)
         return folder.load_folder(
             path,
@@ -134,6 +134,10 @@ def load(
         tfds_sets.StreamPipeline(builder, splits[0], found, batch_size, training=True, augment=augment, seed=seed),
         tfds_sets.StreamPipeline(builder, splits[1], found, batch_size, training=False),
     )
+
+
+def _looks_like_folder(name: str, path: Path) -> bool:
+    return bool(name) and (path.is_dir() or path.is_absolute() or name.startswith(".") or name.endswith("/"))
 
 
 def _from_arrays(

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -55,9 +56,10 @@ def open_builder(name: str, data_dir: str | os.PathLike | None, download: bool):
     tfds = _import_tfds(name)
     try:
         builder = tfds.builder(name, data_dir=data_dir or os.environ.get("TFDS_DATA_DIR"), try_gcs=False)
-    except tfds.core.DatasetNotFoundError:
-        raise _unknown_name(name, tfds.list_builders(with_community_datasets=False)) from None
-    except (ValueError, AssertionError) as error:
+    except (ValueError, AssertionError, ImportError) as error:
+        found = tfds.list_builders(with_community_datasets=False)
+        if re.split("[/:]", name)[0] not in found:
+            raise _unknown_name(name, found) from None
         raise ValueError(f"Expected a data set of tensorflow-datasets. Received: name={name!r} ({error})") from error
     _check_features(name, builder.info)
     if not builder.is_prepared():
@@ -66,11 +68,11 @@ def open_builder(name: str, data_dir: str | os.PathLike | None, download: bool):
 
 
 def _unknown_name(name: str, found: list[str]) -> ValueError:
-    nearest = difflib.get_close_matches(name, KNOWN, n=1) or difflib.get_close_matches(name, found, n=1)
+    nearest = difflib.get_close_matches(name.lower(), KNOWN, n=1) or difflib.get_close_matches(name.lower(), found, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return ValueError(
         f"Expected `name` to be one of {', '.join(KNOWN)}, another data set of tensorflow-datasets, an .npz "
-        f"file or a folder of images.{hint} Received: name={name!r}"
+        f"file or an existing folder of images.{hint} Received: name={name!r}"
     )
 
 
