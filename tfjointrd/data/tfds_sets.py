@@ -96,7 +96,8 @@ def _prepare(name: str, builder, download: bool) -> None:
     if not download:
         raise FileNotFoundError(f"{absent}. {advice}, or allow the download by download=True.")
     try:
-        _check_connection(builder)
+        if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+            _check_connection(builder)
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except (OSError, AssertionError, tfds.download.DownloadError) as error:
         raise FileNotFoundError(f"{absent}, and it could not be downloaded. {advice}. Reason: {error}") from error
