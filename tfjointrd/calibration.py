@@ -79,7 +79,7 @@ def _check_range(images: np.ndarray, model: keras.Model) -> None:
         raise ValueError(
             f"Expected `representative_data` to hold varied, finite values. Received: values from {low} to {high}"
         )
-    first = model.layers[1] if len(model.layers) > 1 else None
+    first = next((layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)), None)
     takes_pixels = isinstance(first, keras.layers.Rescaling) and np.max(first.scale) < 0.1
     if takes_pixels and high <= 1:
         raise ValueError(

@@ -120,7 +120,7 @@ def tflite(
     print(report, export.accuracy(report.path, test))
     ```
     """
-    model = _checked_network(model)
+    _check_network(model)
     input_type = input_type or ("uint8" if quantization == "int8" else "float32")
     _check_types(model, quantization, input_type, output_type)
     if quantization == "int8" and representative_data is None:
@@ -165,8 +165,7 @@ def accuracy(path: str | os.PathLike, data: Any, threads: int = 1) -> float:
 # === Arguments ===
 
 
-def _checked_network(model: keras.Model) -> keras.Model:
-    """The network in functional form, if it can be exported."""
+def _check_network(model: keras.Model) -> None:
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             "Files for phones are written on the TensorFlow backend. Save the network with `model.save('model.keras')` "
@@ -177,7 +176,7 @@ def _checked_network(model: keras.Model) -> keras.Model:
     if parts:
         options = " or ".join(f"`model.{part}`" for part in parts)
         raise ValueError(f"Expected one network to deploy, such as {options}. Received: {type(model).__name__}")
-    model = functional(model)
+    functional(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
             "Expected `model` to have one input and one output; make a `keras.Model(inputs, output)` of the part to "
@@ -189,7 +188,6 @@ def _checked_network(model: keras.Model) -> keras.Model:
             "Expected `model` to take floats of a fixed size. Received: "
             f"'{model.name}' with an input of shape {tuple(shape)} and dtype {dtype}"
         )
-    return model
 
 
 def _check_types(model: keras.Model, quantization: str | None, input_type: str, output_type: str) -> None:
@@ -291,11 +289,11 @@ def _save(model: keras.Model, folder: str) -> None:
     """Writes a SavedModel for one image at a time, with the names of the Keras network at its interface."""
     import tensorflow as tf
 
-    name = lambda tensor: re.sub(r"\W", "_", tensor.name)  # noqa: E731
-    signature = tf.TensorSpec((1, *model.inputs[0].shape[1:]), "float32", name=name(model.inputs[0]))
+    input_name, output_name = (re.sub(r"\W", "_", name) for name in (model.inputs[0].name, model.layers[-1].name))
+    signature = tf.TensorSpec((1, *model.inputs[0].shape[1:]), "float32", name=input_name)
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint("serving_default", lambda x: model(x, training=False), input_signature=[signature])
+    archive.add_endpoint("serving_default", lambda x: {output_name: model(x, training=False)}, [signature])
     archive.write_out(folder, verbose=False)
 
 

@@ -2,6 +2,16 @@
 
 from tfjointrd.report.costs import LayerProfile, Profile, profile, summary
 from tfjointrd.report.figures import accuracy_against_cost
+from tfjointrd.report.latency import Latency, latency
 from tfjointrd.report.macs import register_macs
 
-__all__ = ["LayerProfile", "Profile", "accuracy_against_cost", "profile", "register_macs", "summary"]
+__all__ = [
+    "Latency",
+    "LayerProfile",
+    "Profile",
+    "accuracy_against_cost",
+    "latency",
+    "profile",
+    "register_macs",
+    "summary",
+]

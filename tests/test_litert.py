@@ -1,0 +1,83 @@
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from tfjointrd import export, litert
+from tfjointrd.litert import TFLiteModel
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are written on TensorFlow")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("files") / "model.tflite"
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    export.tflite(model, path)
+    return path
+
+
+def test_unfit_arguments(path, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"Received: path='nowhere\.tflite'"):
+        TFLiteModel("nowhere.tflite")
+    with pytest.raises(ValueError, match="Received: threads=0"):
+        TFLiteModel(path, threads=0)
+    with pytest.raises(ValueError, match=r"\(count, 4, 4, 1\). Received: shape \(4, 4, 1\)"):
+        TFLiteModel(path).predict(np.zeros((4, 4, 1)))
+    text = tmp_path / "text.tflite"
+    text.write_text("this is no network at all")
+    with pytest.raises(ValueError):
+        TFLiteModel(text)
+
+
+def test_several_outputs(tmp_path):
+    import tensorflow as tf
+
+    function = tf.function(lambda x: (x, 2 * x)).get_concrete_function(tf.TensorSpec((1, 2)))
+    path = tmp_path / "fork.tflite"
+    with litert.quiet():
+        path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function]).convert())
+    with pytest.raises(ValueError, match="1 inputs and 2 outputs"):
+        TFLiteModel(path)
+
+
+def test_no_images(path):
+    assert TFLiteModel(path).predict(np.zeros((0, 4, 4, 1))).shape == (0, 3)
+
+
+def test_tensorflow_takes_over_without_litert(path, monkeypatch):
+    images = np.random.default_rng(0).normal(size=(3, 4, 4, 1))
+    expected = TFLiteModel(path).predict(images)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    model = TFLiteModel(path)
+    assert type(model.interpreter).__module__.startswith("tensorflow")
+    np.testing.assert_allclose(model.predict(images), expected, rtol=1e-6)
+
+
+def test_runs_files_without_tensorflow(path):
+    code = f"""
+import sys
+sys.modules["tensorflow"] = None
+import numpy as np
+from tfjointrd.litert import TFLiteModel
+print(TFLiteModel({str(path)!r}).predict(np.zeros((2, 4, 4, 1))).shape)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True
+    )
+    assert process.stdout.strip() == "(2, 3)", process.stderr
+
+
+def test_quiet_keeps_output_away_and_gives_it_back(capfd):
+    with litert.quiet():
+        print("from Python")
+        os.write(2, b"from C")
+    print("afterwards")
+    assert capfd.readouterr() == ("afterwards\n", "")
+    with pytest.raises(KeyError), litert.quiet():
+        raise KeyError
+    print("after an error")
+    assert capfd.readouterr().out == "after an error\n"
