@@ -1,6 +1,6 @@
 """What networks are made of."""
 
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
-from tfjointrd.layers.pad_channels import PadChannels
+from tfjointrd.layers.fit_channels import FitChannels
 
-__all__ = ["FusedBatchNormalization", "PadChannels"]
+__all__ = ["FusedBatchNormalization", "FitChannels"]

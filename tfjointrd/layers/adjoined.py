@@ -145,7 +145,7 @@ class _AdjoinedMixin:
 
     def compute_output_shape(self, input_shape):
         """The shapes of `[z_full, z_small]`."""
-        if not isinstance(input_shape[0], (list, tuple)):  # Keras' build asks about the full path alone
+        if input_shape[0] is None or isinstance(input_shape[0], int):  # Keras' build asks about the full path alone
             return super().compute_output_shape(input_shape)
         full = super().compute_output_shape(_pair(self, input_shape)[0])
         return [full, (*full[:-1], self._small_width())]

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from tfjointrd.layers.pad_channels import PadChannels
+from tfjointrd.layers.fit_channels import FitChannels
 
 # Mean and standard deviation of each channel over the training images, pixels from 0 to 255.
 CIFAR10_MEAN = (125.31, 122.95, 113.87)
@@ -136,7 +136,7 @@ def zero_padding(x, filters: int, strides: int, name: str):
     """Shortcut type A: every `strides`-th pixel, and zeros for the new channels. No weights."""
     if strides > 1:
         x = layers.AveragePooling2D(1, strides, name=f"{name}_shortcut_pool")(x)
-    return PadChannels(filters, name=f"{name}_shortcut_pad")(x)
+    return FitChannels(filters, name=f"{name}_shortcut_pad")(x)
 
 
 def pooled_projection(x, filters: int, strides: int, name: str):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -61,44 +60,30 @@ def first_filters(channels: Channels, alpha: int, keep_full: Iterable[str]) -> d
 def stem_and_first_stage(graph: Graph) -> list[str]:
     """Names of the layers in the stem and the first stage, which Adjoined Networks leave at full width.
 
-    The first stage ends where the resolution of the first merge (an addition or concatenation) is left. In a network
-    without merges that names its layers `stage2_...`, it ends before these; else it is the first resolution that
-    holds at least two convolutions.
+    The first stage ends with the last merge (an addition or concatenation) at the resolution of the first one. In a
+    network without merges that names its layers `stage2_...`, it ends before these; else it is all up to the last
+    convolution at the first resolution that holds two.
 
     Reference:
         Adjoined Networks, section 6; that stage 1 belongs to what stays full follows from the paper's parameter counts.
     """
-    calls = [call for call in graph.calls if call.layer in graph.kernel_layers()]
-    resolution = _first_stage_resolution(graph, calls)
-    if resolution is None:
-        return [call.layer for call in graph.calls[: _first_index(graph, r"stage2_")]]
-    return [call.layer for call in calls if _pixels(graph, call) >= resolution]
-
-
-def _first_stage_resolution(graph: Graph, kernels: list[Call]) -> int | None:
-    merges = [c for c in graph.calls if graph.layers[c.layer].cls.__name__ in _MERGES and _pixels(graph, c) > 1]
+    merges = [c for c in graph.calls if graph.layers[c.layer].cls.__name__ in _MERGES and len(_positions(graph, c)) > 1]
     if merges:
-        return _pixels(graph, merges[0])
-    if _first_index(graph, r"stage2_") is not None:
-        return None
-    counts: dict[int, int] = {}
-    for call in kernels:
-        counts[_pixels(graph, call)] = counts.get(_pixels(graph, call), 0) + 1
-        if counts[_pixels(graph, call)] == 2:
-            return _pixels(graph, call)
-    return max(counts, default=1) + 1
+        last = [c for c in merges if _positions(graph, c) == _positions(graph, merges[0])][-1]
+        return [ref.layer for ref in graph.ancestors()[last.output]]
+    named = next((i for i, call in enumerate(graph.calls) if call.layer.startswith("stage2_")), None)
+    if named is not None:
+        return [call.layer for call in graph.calls[:named]]
+    kernels = graph.kernel_layers()
+    resolutions = [_positions(graph, call) for call in graph.calls if call.layer in kernels]
+    first = next((r for i, r in enumerate(resolutions) if r in resolutions[:i]), None)
+    last_index = max((i for i, c in enumerate(graph.calls) if c.layer in kernels and _positions(graph, c) == first), default=-1)
+    return [call.layer for call in graph.calls[: last_index + 1]]
 
 
-def _first_index(graph: Graph, pattern: str) -> int | None:
-    return next((i for i, call in enumerate(graph.calls) if re.match(pattern, call.layer)), None)
-
-
-def _pixels(graph: Graph, call: Call) -> int:
-    """Output positions of a call; for networks of unknown input size, in units of the input."""
-    shape = graph.shapes[call.output][1:-1]
-    if any(size is None for size in shape):
-        raise ValueError(f"Layer '{call.layer}' has outputs of unknown size. Give the network an input_shape.")
-    return int(np.prod(shape, dtype=np.int64))
+def _positions(graph: Graph, call: Call) -> tuple:
+    """Height and width of a call's output; empty behind a global pooling."""
+    return graph.shapes[call.output][1:-1]
 
 
 def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
@@ -255,11 +240,9 @@ class AdjoinedGraph:
 
     def _full_weights(self, network: keras.Model) -> dict[str, dict[str, np.ndarray]]:
         """The weights of the full path by layer and weight name."""
-        weights = {}
-        for name in self.graph.layers:
-            layer = network.get_layer(name)
-            weights[name] = weights_of(layer.full if isinstance(layer, AdjoinedBatchNormalization) else layer)
-        return weights
+        layers = {layer.name: layer for layer in network.layers}  # operators have no weights and are not among them
+        layers = {n: x.full if isinstance(x, AdjoinedBatchNormalization) else x for n, x in layers.items()}
+        return {name: weights_of(layers.get(name)) for name in self.graph.layers}
 
 
 def _with_fused_kernel(spec: LayerSpec) -> LayerSpec:

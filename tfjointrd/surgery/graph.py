@@ -130,6 +130,13 @@ class Graph:
                 found.setdefault(ref, []).append(call)
         return found
 
+    def ancestors(self) -> dict[Ref, frozenset[Ref]]:
+        """For every tensor, itself and all tensors it is computed from."""
+        found: dict[Ref, frozenset[Ref]] = {}
+        for call in self.calls:
+            found[call.output] = frozenset({call.output}).union(*(found[ref] for ref in call.inputs))
+        return found
+
     def output_refs(self) -> list[Ref]:
         """The output tensors, flat."""
         return list(refs_in(self.outputs))

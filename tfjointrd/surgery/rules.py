@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
-from tfjointrd.layers.pad_channels import PadChannels
+from tfjointrd.layers.fit_channels import FitChannels
 
 if TYPE_CHECKING:
     from tfjointrd.surgery.channels import Channels
@@ -190,10 +190,10 @@ def _convolution_axes(config):
     return {"kernel": (None, None, ins, OUT), "bias": (OUT,)}
 
 
-def _narrow_padding(config, kept_in, kept_out):
+def _narrow_fit(config, kept_in, kept_out):
     if list(kept_in) != list(range(len(kept_in))) or list(kept_out) != list(range(len(kept_out))):
         raise ValueError(
-            f"Layer '{config['name']}' appends zero channels, so that only the first channels can be kept around it. "
+            f"Layer '{config['name']}' appends channels or cuts them off, so that only first channels can be kept around it. "
             f"Received: {kept_in.tolist()} of its input, {kept_out.tolist()} of its output."
         )
     return {"filters": len(kept_out)}
@@ -242,7 +242,7 @@ register_rule(keras.layers.Concatenate, Rule(_concatenated))
 _OPERATOR_RULES["Concatenate"] = Rule(_concatenated)
 register_rule(keras.layers.Flatten, Rule(_flattened))
 register_rule(keras.layers.Reshape, Rule(_reshaped, narrow=_narrow_reshape))
-register_rule(PadChannels, Rule(_elastic, narrow=_narrow_padding))
+register_rule(FitChannels, Rule(_elastic, narrow=_narrow_fit))
 register_rule(keras.layers.PReLU, Rule(_same, {"alpha": (None, None, IN)}))
 register_rule(keras.layers.Conv2D, Rule(_convolved, _convolution_axes, _narrow_convolution, producer=True))
 register_rule(

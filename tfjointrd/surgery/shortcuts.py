@@ -40,7 +40,7 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool = False, name: s
     """
     graph = Graph.of(model)
     instead = {}
-    ancestors = _ancestors(graph)
+    ancestors = graph.ancestors()
     for call in graph.calls:
         if graph.layers[call.layer].cls.__name__ != "Add" or len(call.inputs) < 2:
             continue
@@ -63,14 +63,6 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool = False, name: s
     ]
     plain = replace(graph, calls=calls, outputs=substitute(graph.outputs, resolve)).pruned()
     return plain.build(name or f"plain_{model.name}")
-
-
-def _ancestors(graph: Graph) -> dict[Ref, frozenset[Ref]]:
-    """For every tensor, itself and all tensors it is computed from."""
-    found: dict[Ref, frozenset[Ref]] = {}
-    for call in graph.calls:
-        found[call.output] = frozenset({call.output}).union(*(found[ref] for ref in call.inputs))
-    return found
 
 
 def _branches(graph: Graph, call: Call, ancestors) -> tuple[Ref | None, list[Ref]]:

@@ -1,0 +1,145 @@
+"""The sliced layers of adjoined networks against Eqn 1 of the paper, which multiplies the full kernel by a mask.
+
+Runs on the TensorFlow backend here and on the JAX backend through tests/test_jax_backend.py.
+"""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from tfjointrd.layers.adjoined import AdjoinedConv2D, AdjoinedDense, AdjoinedDepthwiseConv2D
+
+TOLERANCE = 1e-5
+
+
+def value_and_gradients(function, values):
+    """`function(values)`, a scalar, and its gradient in each of the arrays `values`."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        value, gradients = jax.value_and_grad(function)([jax.numpy.asarray(v) for v in values])
+    else:
+        import tensorflow as tf
+
+        tensors = [tf.constant(v) for v in values]
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            value = function(tensors)
+        gradients = tape.gradient(value, tensors)
+    return ops.convert_to_numpy(value), [ops.convert_to_numpy(g) for g in gradients]
+
+
+def mask(size, keep):
+    """One for the kept entries, zero for the rest."""
+    ones = np.zeros(size, "float32")
+    ones[np.arange(keep) if isinstance(keep, int) else keep] = 1
+    return ones
+
+
+def spread(x, size, keep):
+    """A small tensor as a full one with zeros for the dropped channels."""
+    matrix = np.zeros((x.shape[-1], size), "float32")
+    matrix[np.arange(x.shape[-1]), np.arange(keep) if isinstance(keep, int) else keep] = 1
+    return ops.matmul(x, matrix)
+
+
+def check(layer, full_shape, small_shape, keep_out, masked):
+    """Compares `layer` on a random pair with the masked formula, in values and all gradients.
+
+    `masked(weights, x_full, x_small)` computes the pair of full-width outputs by Eqn 1.
+    """
+    rng = np.random.default_rng(1)
+    layer.build([full_shape, small_shape])
+    weights = [rng.normal(size=v.shape).astype("float32") for v in layer.trainable_variables]
+    inputs = [rng.normal(size=shape).astype("float32") for shape in (full_shape, small_shape)]
+    full, small = layer.compute_output_shape([full_shape, small_shape])
+    probes = [rng.normal(size=shape).astype("float32") for shape in (full, small)]
+
+    def sliced(values):
+        *variables, x_full, x_small = values
+        (z_full, z_small), _ = layer.stateless_call(variables, [], [x_full, x_small])
+        return ops.sum(z_full * probes[0]) + ops.sum(z_small * probes[1])
+
+    def reference(values):
+        *variables, x_full, x_small = values
+        z_full, z_small = masked(variables, x_full, x_small)
+        return ops.sum(z_full * probes[0]) + ops.sum(z_small * spread(probes[1], full[-1], keep_out))
+
+    (value, gradients), (expected, references) = (
+        value_and_gradients(function, [*weights, *inputs]) for function in (sliced, reference)
+    )
+    scale = max(1.0, abs(float(expected)))
+    assert abs(value - expected) / scale < TOLERANCE
+    for gradient, wanted in zip(gradients, references, strict=True):
+        assert np.max(np.abs(gradient - wanted)) / max(1.0, np.max(np.abs(wanted))) < TOLERANCE
+    assert layer([ops.convert_to_tensor(x) for x in inputs])[1].shape == small
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("strides, dilation", [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("keep_in, keep_out", [(4, 3), (8, 6), ([0, 2, 7], [1, 4, 5]), (4, [0, 5])])
+def test_convolution(padding, strides, dilation, keep_in, keep_out):
+    layer = AdjoinedConv2D(
+        6, 3, strides=strides, padding=padding, dilation_rate=dilation, small_inputs=keep_in, small_outputs=keep_out
+    )
+
+    def masked(variables, x_full, x_small):
+        kernel, bias = variables
+        m = mask(6, keep_out)
+        z_full = ops.conv(x_full, kernel, strides, padding, dilation_rate=dilation) + bias
+        z_small = ops.conv(spread(x_small, 8, keep_in), kernel * m, strides, padding, dilation_rate=dilation) + bias * m
+        return z_full, z_small
+
+    width = keep_in if isinstance(keep_in, int) else len(keep_in)
+    check(layer, (2, 7, 7, 8), (2, 7, 7, width), keep_out, masked)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("keep_in, keep_out", [(4, 6), (2, 3), ([2, 3, 6, 7], [3, 4, 5, 9, 10, 11])])
+def test_grouped_convolution(use_bias, keep_in, keep_out):
+    layer = AdjoinedConv2D(
+        12, 3, groups=4, padding="same", use_bias=use_bias, small_inputs=keep_in, small_outputs=keep_out
+    )
+
+    def masked(variables, x_full, x_small):
+        m = mask(12, keep_out)
+        kernel, bias = variables if use_bias else (variables[0], 0.0)
+        z_full = ops.conv(x_full, kernel, 1, "same") + bias
+        return z_full, ops.conv(spread(x_small, 8, keep_in), kernel * m, 1, "same") + bias * m
+
+    width = keep_in if isinstance(keep_in, int) else len(keep_in)
+    check(layer, (2, 5, 5, 8), (2, 5, 5, width), keep_out, masked)
+
+
+@pytest.mark.parametrize("keep", [3, [0, 2, 5]])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_depthwise_convolution(keep, strides):
+    layer = AdjoinedDepthwiseConv2D(3, strides=strides, padding="same", depth_multiplier=2, small_inputs=keep)
+    positions = list(range(keep)) if isinstance(keep, int) else keep
+    keep_out = [2 * p + i for p in positions for i in range(2)]
+
+    def masked(variables, x_full, x_small):
+        kernel, bias = variables
+        m = mask(12, keep_out)
+        z_full = ops.depthwise_conv(x_full, kernel, strides, "same") + bias
+        masked_kernel = kernel * mask(6, keep)[:, None]
+        return z_full, ops.depthwise_conv(spread(x_small, 6, keep), masked_kernel, strides, "same") + bias * m
+
+    check(layer, (2, 6, 6, 6), (2, 6, 6, len(positions)), keep_out, masked)
+
+
+@pytest.mark.parametrize("keep_in, keep_out", [(4, None), (4, 3), ([1, 5, 6], [0, 4])])
+@pytest.mark.parametrize("activation", [None, "tanh"])
+def test_dense(keep_in, keep_out, activation):
+    layer = AdjoinedDense(5, activation=activation, small_inputs=keep_in, small_outputs=keep_out)
+    act = keras.activations.get(activation)
+
+    def masked(variables, x_full, x_small):
+        kernel, bias = variables
+        m = mask(5, 5 if keep_out is None else keep_out)
+        z_small = ops.matmul(spread(x_small, 8, keep_in), kernel * m) + bias * m
+        return act(ops.matmul(x_full, kernel) + bias), act(z_small)
+
+    width = keep_in if isinstance(keep_in, int) else len(keep_in)
+    check(layer, (3, 8), (3, width), 5 if keep_out is None else keep_out, masked)

@@ -1,0 +1,99 @@
+import keras
+import numpy as np
+import pytest
+
+from tfjointrd.surgery import Graph, Ref, functional, swap_layers
+from tfjointrd.surgery.graph import assign_weights
+
+
+def same_function(first, second, shape, tolerance=0.0):
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
+    outputs = [keras.tree.flatten(model.predict_on_batch(x)) for model in (first, second)]
+    for a, b in zip(*outputs, strict=True):
+        np.testing.assert_allclose(a, b, atol=tolerance)
+
+
+def test_a_network_is_built_again(residual):
+    graph = Graph.of(residual)
+    again = graph.build()
+    assert [layer.name for layer in again.layers] == [layer.name for layer in residual.layers]
+    assert graph.shapes[Ref("end")] == (None, 8, 8, 16)
+    assert not {id(v) for v in again.weights} & {id(v) for v in residual.weights}
+    same_function(residual, again, (16, 16, 3))
+
+
+def test_shared_layers_operators_and_several_outputs():
+    inputs = keras.Input((8,), name="x")
+    dense, relu = keras.layers.Dense(8, name="twice"), keras.layers.ReLU()
+    y = relu(dense(relu(dense(inputs))))
+    y = keras.ops.concatenate([y, inputs], axis=-1)
+    model = keras.Model({"x": inputs}, {"wide": y, "narrow": inputs * 2.0 + y[:, :8]})
+    graph = Graph.of(model)
+    assert [call.number for call in graph.calls if call.layer == "twice"] == [0, 1]
+    again = graph.build()
+    assert set(again.output) == {"wide", "narrow"}
+    assert again.count_params() == model.count_params() == 72
+    x = {"x": np.random.default_rng(0).normal(size=(3, 8)).astype("float32")}
+    for key, value in model.predict_on_batch(x).items():
+        np.testing.assert_array_equal(again.predict_on_batch(x)[key], value)
+    with pytest.raises(ValueError, match="one output. Received: .* with 2 outputs"):
+        graph.single_output()
+
+
+def test_nested_networks_are_written_out(randomised):
+    base = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(32, 32, 3), alpha=0.35)
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(randomised(base)(inputs, training=False))
+    model = keras.Model(inputs, keras.layers.Dense(4)(x))
+    again = Graph.of(model).build()
+    assert again.get_layer("block_2_add").name == "block_2_add"
+    assert not any(isinstance(layer, keras.Model) for layer in again.layers)
+    same_function(model, again, (32, 32, 3))
+
+
+def test_two_nested_networks_with_the_same_layer_names():
+    def part(name, filters):
+        inputs = keras.Input((4, 4, 3), name="in")
+        return keras.Model(inputs, keras.layers.Conv2D(filters, 1, name="conv")(inputs), name=name)
+
+    inputs = keras.Input((4, 4, 3), name="in")
+    model = keras.Model(inputs, keras.layers.Concatenate()([part("a", 2)(inputs), part("b", 3)(inputs)]))
+    graph = Graph.of(model)
+    assert {"conv", "b_conv"} <= set(graph.layers)
+    same_function(model, graph.build(), (4, 4, 3))
+
+
+def test_sequential_networks():
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3), keras.layers.Flatten()])
+    same_function(model, Graph.of(model).build(), (8, 8, 1))
+    with pytest.raises(ValueError, match="`model` to be built. Received: the unbuilt Sequential"):
+        functional(keras.Sequential([keras.layers.Dense(3)]))
+
+
+def test_networks_that_only_their_code_knows():
+    class Own(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(ValueError, match="Expected `student` to be a functional keras.Model"):
+        functional(Own(), "student")
+    with pytest.raises(ValueError, match="Received: 3 of type int"):
+        functional(3)
+
+
+def test_weights_that_do_not_fit():
+    layer = keras.layers.Dense(3, name="d")
+    layer.build((None, 2))
+    with pytest.raises(ValueError, match=r"'d' expects its weight 'kernel' in shape \(2, 3\). Received: shape \(3, 2\)"):
+        assign_weights(layer, {"kernel": np.zeros((3, 2)), "bias": np.zeros(3)})
+    with pytest.raises(ValueError, match="'d' has no value for its weight 'kernel'"):
+        assign_weights(layer, {})
+
+
+def test_swap_layers(residual):
+    class Quiet(keras.layers.ReLU):
+        pass
+
+    swapped = swap_layers(residual, {keras.layers.ReLU: Quiet})
+    assert isinstance(swapped.get_layer("end"), Quiet)
+    same_function(residual, swapped, (16, 16, 3))

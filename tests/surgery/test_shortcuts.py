@@ -1,0 +1,62 @@
+import keras
+import numpy as np
+import pytest
+
+from tfjointrd import models, remove_shortcuts
+
+
+def additions(model):
+    return sum(type(operation).__name__ == "Add" for operation in model.operations)
+
+
+def test_no_addition_is_left_and_weights_survive(residual):
+    plain = remove_shortcuts(residual)
+    assert additions(residual) == 3 and additions(plain) == 0
+    names = {layer.name for layer in plain.layers}
+    assert "projection" not in names and "end" in names
+    for layer in plain.layers:
+        for ours, theirs in zip(layer.get_weights(), residual.get_layer(layer.name).get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert plain.name == "plain_own"
+    assert plain.output_shape == residual.output_shape
+
+
+def test_the_plain_network_is_a_chain_of_the_main_branch(residual):
+    plain = remove_shortcuts(residual)
+    x = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
+    value = x
+    for operation in plain.operations[1:]:  # each takes the one before
+        value = operation(value)
+    np.testing.assert_allclose(plain.predict_on_batch(x), keras.ops.convert_to_numpy(value), atol=1e-6)
+
+
+def test_projections_can_stay(residual):
+    kept = remove_shortcuts(residual, keep_projections=True)
+    assert additions(kept) == 1
+    assert kept.get_layer("projection").kernel.shape == (1, 1, 8, 16)
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+def test_own_networks(shortcut):
+    model = models.resnet20(shortcut=shortcut)
+    plain = remove_shortcuts(model)
+    assert additions(plain) == 0
+    assert not any("shortcut" in layer.name for layer in plain.layers)
+    assert additions(remove_shortcuts(model, keep_projections=True)) == 2
+
+
+@pytest.mark.parametrize("name, projections", [("ResNet50", 4), ("ResNet50V2", 7), ("MobileNetV2", 0)])
+def test_applications(name, projections):
+    model = getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3), classes=3)
+    assert additions(remove_shortcuts(model)) == 0
+    assert additions(remove_shortcuts(model, keep_projections=True)) == projections
+
+
+def test_nothing_to_remove():
+    model = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
+    with pytest.raises(ValueError, match="`model` to have a shortcut .*Received: 'vgg16'"):
+        remove_shortcuts(model)
+    inputs = keras.Input((4, 4, 3))
+    branches = [keras.layers.Conv2D(2, 1)(inputs) for _ in range(2)]
+    with pytest.raises(ValueError, match="shortcut"):  # two equally deep branches are not a shortcut
+        remove_shortcuts(keras.Model(inputs, keras.layers.Add()(branches)))
