@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfjointrd import data
+from tfjointrd import data, report
 from tfjointrd.experiments.recipe import METHODS, Recipe
 
 STATE, CARD = "state.json", "card.json"
@@ -169,8 +169,6 @@ def _fit(model, recipe: Recipe, train, validation, folder: Path, state: dict, ca
 
 def _finish(recipe: Recipe, model, train, validation, folder: Path, state: dict, note: str) -> Run:
     """Takes the networks out, measures them, and writes files and card."""
-    from tfjointrd import report
-
     networks = METHODS[recipe.method].networks(model)
     entries = {}
     for name, network in networks.items():
