@@ -1,0 +1,169 @@
+"""`Adjoined`: its loss, its metrics, and that it is an ordinary Keras model. Runs on JAX too."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfjointrd import Adjoined, adjoin
+from tfjointrd.training import Constant
+
+
+def compiled(model, **kwargs):
+    model.compile(optimizer=keras.optimizers.SGD(0.05, momentum=0.9), metrics=["accuracy"], **kwargs)
+    return model
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("ending", [False, True], ids=["logits", "softmax"])
+def test_loss_is_eqn_3(tiny, images, ending):
+    x, y = images
+    pair = compiled(adjoin(tiny(softmax=ending), 2, kl_weight=Constant(0.7)))
+    outputs = pair.predict(x, verbose=0)
+    p, q = (outputs[key] if ending else softmax(outputs[key]) for key in ("full", "small"))
+    cross_entropy = -np.log(p[np.arange(len(y)), y]).mean()
+    divergence = np.sum(p * np.log((p + 1e-6) / (q + 1e-6)), -1).mean()
+    result = pair.evaluate(x, y, batch_size=64, verbose=0, return_dict=True)
+    assert result["loss"] == pytest.approx(cross_entropy + 0.7 * divergence, rel=1e-4)
+    assert result["full_accuracy"] == pytest.approx((p.argmax(-1) == y).mean(), abs=1e-6)
+    assert result["small_accuracy"] == pytest.approx((q.argmax(-1) == y).mean(), abs=1e-6)
+
+
+def test_gradients_of_both_terms_reach_the_full_network(tiny, images):
+    """p is not detached: with the KL term alone, layers that only the full path uses still learn."""
+    x, y = images
+    pair = compiled(adjoin(tiny(), 2, kl_weight=0.0))
+    before = [w.copy() for w in pair.network.get_layer("stage2_conv2").get_weights()]
+    small_before = [w.copy() for w in pair.network.get_layer("stage2_bn2").small.get_weights()[:2]]
+    pair.fit(x, y, epochs=1, verbose=0)
+    assert np.abs(pair.network.get_layer("stage2_conv2").get_weights()[0] - before[0]).max() > 0
+    for ours, theirs in zip(pair.network.get_layer("stage2_bn2").small.get_weights(), small_before, strict=False):
+        np.testing.assert_array_equal(ours, theirs)  # lambda = 0: nothing trains what the small network owns
+
+
+def test_weight_follows_the_training(tiny, images):
+    x, y = images
+    pair = compiled(adjoin(tiny(), 2))
+    pair.fit(x, y, batch_size=16, epochs=3, verbose=0)
+    assert int(pair.step) == 12 and float(pair.total_steps) == 12
+    pair.fit(x, y, batch_size=16, epochs=5, initial_epoch=3, verbose=0)
+    assert int(pair.step) == 20 and float(pair.total_steps) == 20
+    assert int(pair.optimizer.iterations) == 20
+
+
+def test_both_networks_learn(tiny, images):
+    x, y = images
+    pair = compiled(adjoin(tiny(filters=8), 2))
+    history = pair.fit(x, y, batch_size=16, epochs=25, verbose=0, validation_data=(x, y)).history
+    assert set(history) == {
+        f"{prefix}{key}" for prefix in ("", "val_") for key in ("loss", "full_accuracy", "small_accuracy")
+    }
+    assert history["full_accuracy"][-1] > 0.9 and history["small_accuracy"][-1] > 0.9
+    outputs = pair.predict(x, verbose=0)
+    for path, network in (("full", pair.full()), ("small", pair.small())):
+        np.testing.assert_allclose(network.predict(x, verbose=0), outputs[path], atol=1e-4)
+
+
+def test_metrics_given_as_objects_and_one_hot_labels(tiny, images):
+    x, y = images
+    pair = adjoin(tiny(), 2)
+    pair.compile("sgd", loss="categorical_crossentropy", metrics=[keras.metrics.CategoricalAccuracy(name="top1")])
+    history = pair.fit(x, keras.utils.to_categorical(y, 3), epochs=1, verbose=0).history
+    assert {"full_top1", "small_top1", "loss"} == set(history)
+
+
+def test_sample_weights(tiny, images):
+    x, y = images
+    pair = compiled(adjoin(tiny(), 2, kl_weight=1.0))
+    weights = np.zeros(len(x), "float32")
+    assert pair.evaluate(x, y, sample_weight=weights, verbose=0, return_dict=True)["loss"] == 0
+    pair.fit(x, y, sample_weight=weights + 1, epochs=1, verbose=0)
+
+
+def test_regularisers_count(tiny, images):
+    x, y = images
+    model = tiny()
+    model.get_layer("stage2_conv2").kernel_regularizer = keras.regularizers.L2(1.0)
+    pair = compiled(adjoin(model, 2, kl_weight=0.0))
+    norm = np.sum(model.get_layer("stage2_conv2").get_weights()[0] ** 2)
+    plain = compiled(adjoin(tiny(), 2, kl_weight=0.0))
+    plain.set_weights(pair.get_weights())
+    difference = pair.evaluate(x, y, verbose=0)[0] - plain.evaluate(x, y, verbose=0)[0]
+    assert difference == pytest.approx(norm, rel=1e-3)
+
+
+def test_saved_and_trained_on(tiny, images, tmp_path):
+    x, y = images
+    pair = compiled(adjoin(tiny(), 2, kl_weight=Constant(0.5)))
+    pair.fit(x, y, batch_size=16, epochs=2, verbose=0, shuffle=False)
+    pair.save(tmp_path / "pair.keras")
+    again = keras.saving.load_model(tmp_path / "pair.keras")
+    assert isinstance(again, Adjoined) and int(again.step) == 8 and int(again.optimizer.iterations) == 8
+    assert again.kl_weight.get_config() == {"weight": 0.5}
+    for model in (pair, again):
+        model.fit(x, y, batch_size=16, epochs=4, initial_epoch=2, verbose=0, shuffle=False)
+    for ours, theirs in zip(again.get_weights(), pair.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    x = x[:4]
+    np.testing.assert_allclose(again.small().predict(x, verbose=0), pair.small().predict(x, verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(tiny, images, policy):
+    x, y = images
+    keras.config.set_dtype_policy(policy)
+    pair = compiled(adjoin(tiny(), 2))
+    history = pair.fit(x, y, batch_size=16, epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert pair.small().dtype_policy.name == policy
+    outputs = pair.predict(x, verbose=0)["small"]
+    np.testing.assert_allclose(pair.small().predict(x, verbose=0).astype("float32"), outputs, atol=0.05)
+
+
+def test_callbacks_see_an_ordinary_model(tiny, images, tmp_path):
+    x, y = images
+    pair = compiled(adjoin(tiny(), 2))
+    path = tmp_path / "best.weights.h5"
+    callbacks = [
+        keras.callbacks.ModelCheckpoint(path, monitor="val_small_accuracy", mode="max", save_weights_only=True),
+        keras.callbacks.EarlyStopping("val_small_accuracy", mode="max", patience=50),
+    ]
+    pair.fit(x, y, epochs=2, validation_data=(x, y), callbacks=callbacks, verbose=0)
+    fresh = adjoin(tiny(), 2)
+    fresh.load_weights(path)
+    assert int(fresh.step) == 4
+
+
+@pytest.mark.parametrize("labels", [np.full(64, 3), np.full((64, 1), -1), np.zeros((64, 4))])
+def test_labels_outside_the_classes(tiny, images, labels):
+    pair = compiled(adjoin(tiny(), 2))
+    with pytest.raises(ValueError, match=r"labels (between|of 3 classes|between 0 and 2).*Received: labels"):
+        pair.fit(images[0], labels, verbose=0)
+    assert int(pair.step) == 0
+
+
+def test_labels_in_a_data_set_are_looked_at_too(tiny, images):
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return images[0][:8], np.full(8, 9)
+
+    with pytest.raises(ValueError, match="between 0 and 2 .* Received: labels between 9 and 9"):
+        compiled(adjoin(tiny(), 2)).fit(Batches(), verbose=0)
+
+
+def test_data_without_a_length(tiny, images):
+    def batches():
+        while True:
+            yield images
+
+    pair = compiled(adjoin(tiny(), 2))
+    with pytest.raises(ValueError, match="Pass `steps_per_epoch`"):
+        pair.fit(batches(), verbose=0)
+    pair.fit(batches(), steps_per_epoch=2, epochs=2, verbose=0)
+    assert float(pair.total_steps) == 4

@@ -1,0 +1,191 @@
+"""`JointRD`: its paths, its loss, who moves, and that it is an ordinary Keras model. Runs on JAX too."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfjointrd import JointRD, models, remove_shortcuts
+from tfjointrd.training import Constant, CosineFade
+
+
+def pair(tiny, **kwargs):
+    """A student and a teacher with different weights."""
+    keras.utils.set_random_seed(1)
+    teacher = tiny(**kwargs)
+    keras.utils.set_random_seed(2)
+    return remove_shortcuts(tiny(**kwargs)), teacher
+
+
+def compiled(joint, learning_rate=0.05, **kwargs):
+    joint.compile(optimizer=keras.optimizers.SGD(learning_rate), metrics=["accuracy"], **kwargs)
+    return joint
+
+
+def cross_entropy(logits, y):
+    logits = logits - logits.max(-1, keepdims=True)
+    return -(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))[np.arange(len(y)), y].mean()
+
+
+def numpy(x):
+    return keras.ops.convert_to_numpy(x)
+
+
+def test_boundaries_are_found(tiny):
+    joint = JointRD(*pair(tiny))
+    assert joint.boundaries == [("stage1_relu", "stage1_relu"), ("stage2_relu", "stage2_relu")]
+    for name, depth in (("resnet20", 3), ("wide_resnet18", 2), ("xresnet18", 2)):
+        teacher = getattr(models, name)(num_classes=10, input_shape=(32, 32, 3))
+        stages = 2 if name == "resnet20" else 3
+        found = [student for student, _ in JointRD(remove_shortcuts(teacher), teacher).boundaries]
+        assert found == [f"stage{i}_block{depth}_relu" for i in range(1, stages + 1)]
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("ResNet50", ["conv2_block3_out", "conv3_block4_out", "conv4_block6_out"]),
+        ("MobileNetV2", ["block_3_expand_relu", "block_6_expand_relu", "block_13_expand_relu"]),
+    ],
+)
+def test_boundaries_of_applications(name, expected):
+    teacher = getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3), classes=3)
+    assert [name for name, _ in JointRD(remove_shortcuts(teacher), teacher).boundaries] == expected
+
+
+def test_paths_run_through_the_teachers_tails(tiny, images):
+    """Each tail, run as a network of its own on the student's feature, gives the same output."""
+    student, teacher = pair(tiny)
+    x = images[0]
+    joint = JointRD(student, teacher)
+    reference = keras.models.clone_model(student)
+    reference.set_weights(student.get_weights())
+    outputs = joint(x, training=True)
+    assert set(outputs) == {"student", "stage1_relu", "stage2_relu"}
+    features = keras.Model(reference.input, [reference.get_layer(n).output for n in ("stage1_relu", "stage2_relu")])
+    for name, feature in zip(("stage1_relu", "stage2_relu"), features(x, training=True), strict=True):
+        tail = keras.Model(teacher.get_layer(name).output, teacher.output)
+        np.testing.assert_allclose(numpy(outputs[name]), numpy(tail(feature, training=False)), atol=1e-5)
+    assert joint(x).shape == (64, 3)
+
+
+def test_loss(tiny, images):
+    x, y = images
+    student, teacher = pair(tiny)
+    joint = compiled(JointRD(student, teacher, tail_weight=Constant(0.25)), learning_rate=0.0)
+    outputs = {name: numpy(value) for name, value in joint(x, training=True).items()}
+    expected = cross_entropy(outputs["student"], y) + 0.25 * (
+        cross_entropy(outputs["stage1_relu"], y) + cross_entropy(outputs["stage2_relu"], y)
+    )
+    history = joint.fit(x, y, batch_size=64, epochs=1, verbose=0).history
+    assert history["loss"][0] == pytest.approx(expected, rel=1e-4)
+    result = joint.evaluate(x, y, batch_size=64, verbose=0, return_dict=True)
+    assert result["loss"] == pytest.approx(cross_entropy(student.predict(x, verbose=0), y), rel=1e-4)
+    assert result["accuracy"] == pytest.approx((student.predict(x, verbose=0).argmax(-1) == y).mean())
+
+
+def test_who_moves(tiny, images):
+    """The student does, the teacher does not; what lies behind the last boundary moves by its own path alone."""
+    x, y = images
+    student, teacher = pair(tiny)
+    joint = JointRD(student, teacher, tail_weight=1.0)
+    assert joint.student is student and joint.teacher is not teacher
+    frozen = [w.copy() for w in joint.teacher.get_weights()]
+    assert len(joint.trainable_variables) == len(student.trainable_variables)
+    alone = keras.models.clone_model(student)
+    alone.set_weights(student.get_weights())
+    alone.compile(keras.optimizers.SGD(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = {layer.name: [w.copy() for w in layer.get_weights()] for layer in student.layers}
+    compiled(joint).fit(x, y, batch_size=64, verbose=0)
+    alone.fit(x, y, batch_size=64, verbose=0)
+    for ours, theirs in zip(joint.teacher.get_weights(), frozen, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert teacher.trainable and len(teacher.trainable_variables) > 0
+    for layer in student.layers:
+        if not layer.get_weights():
+            continue
+        ours, theirs = layer.get_weights()[0], alone.get_layer(layer.name).get_weights()[0]
+        assert np.abs(ours - before[layer.name][0]).max() > 0
+        if layer.name.startswith(("stage3", "logits")):
+            np.testing.assert_allclose(ours, theirs, atol=1e-6)
+        else:
+            assert np.abs(ours - theirs).max() > 1e-6
+
+
+def test_student_learns_and_stays_an_ordinary_network(tiny, images, tmp_path):
+    x, y = images
+    student, teacher = pair(tiny, filters=8)
+    joint = compiled(JointRD(student, teacher))
+    history = joint.fit(x, y, batch_size=16, epochs=25, validation_data=(x, y), verbose=0).history
+    assert history["val_accuracy"][-1] > 0.9
+    np.testing.assert_array_equal(joint.predict(x, verbose=0), student.predict(x, verbose=0))
+    student.save(tmp_path / "student.keras")
+    loaded = keras.saving.load_model(tmp_path / "student.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), student.predict(x, verbose=0), atol=1e-6)
+
+
+def test_saved_and_trained_on(tiny, images, tmp_path):
+    x, y = images
+    student, teacher = pair(tiny)
+    joint = compiled(JointRD(student, teacher, tail_weight=CosineFade(0.1, 0.8)))
+    joint.fit(x, y, batch_size=16, epochs=4, steps_per_epoch=4, verbose=0, shuffle=False)
+    joint.save(tmp_path / "joint.keras")
+    again = keras.saving.load_model(tmp_path / "joint.keras")
+    assert again.boundaries == joint.boundaries and again.tail_weight.get_config() == {"floor": 0.1, "fade": 0.8}
+    assert int(again.step) == 16 == int(again.optimizer.iterations)
+    for model in (joint, again):
+        model.fit(x, y, batch_size=16, epochs=6, initial_epoch=4, verbose=0, shuffle=False)
+    for ours, theirs in zip(again.get_weights(), joint.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(tiny, images, policy):
+    keras.config.set_dtype_policy(policy)
+    joint = compiled(JointRD(*pair(tiny)))
+    assert np.isfinite(joint.fit(*images, epochs=2, verbose=0).history["loss"]).all()
+
+
+def test_softmax_networks_and_mixed_pairs(tiny, images):
+    student, teacher = pair(tiny, softmax=True)
+    assert np.isfinite(compiled(JointRD(student, teacher)).fit(*images, verbose=0).history["loss"]).all()
+    mixed = JointRD(remove_shortcuts(tiny()), teacher)
+    assert np.isfinite(compiled(mixed).fit(*images, verbose=0).history["loss"]).all()
+    with pytest.raises(ValueError, match="one `loss` to fit both"):
+        mixed.compile("sgd", loss="sparse_categorical_crossentropy")
+
+
+def test_boundaries_of_different_names(tiny, images):
+    student, teacher = pair(tiny)
+    joint = JointRD(student, teacher, boundaries=[("stage1_bn2", "stage1_add"), "stage2_relu"])
+    assert set(compiled(joint)(images[0], training=True)) == {"student", "stage1_bn2", "stage2_relu"}
+
+
+@pytest.mark.parametrize(
+    "boundaries, message",
+    [
+        ([], "at least one layer"),
+        (["nowhere"], "layers of the student. Received: 'nowhere'"),
+        ([("stage1_relu", "nowhere")], "layers of the teacher. Received: 'nowhere'"),
+        (["stage2_relu1"], "Received: 'stage2_relu1', which a shortcut bypasses"),
+        (["stage2_relu", "stage1_relu"], "in network order"),
+        ([("stage1_relu", "stage2_relu")], r"Received: \(None, 8, 8, 4\) and \(None, 4, 4, 8\)"),
+    ],
+)
+def test_boundaries_that_cannot_be(tiny, boundaries, message):
+    with pytest.raises(ValueError, match=message):
+        JointRD(*pair(tiny), boundaries=boundaries)
+
+
+def test_networks_that_do_not_fit_together(tiny):
+    student, teacher = pair(tiny)
+    with pytest.raises(ValueError, match="a student with 3 and a teacher with 5"):
+        JointRD(student, tiny(classes=5))
+    with pytest.raises(ValueError, match="Found no stage .* Received: student"):
+        JointRD(student, remove_shortcuts(teacher))
+    with pytest.raises(ValueError, match="Found no stage"):
+        JointRD(student, tiny(filters=6))
+    with pytest.raises(ValueError, match="`teacher` to be a functional"):
+        JointRD(student, "teacher")
+    two = keras.Model(teacher.input, [teacher.output, teacher.output])
+    with pytest.raises(ValueError, match="with 2 outputs"):
+        JointRD(student, two)

@@ -1,0 +1,29 @@
+import keras
+import numpy as np
+import pytest
+
+from tfjointrd.training import kullback_leibler
+from tfjointrd.training.losses import default_loss, ends_in_softmax
+
+
+def test_kullback_leibler_as_printed():
+    """Eqn 3: sum_i p_i log((p_i + 1e-6) / (q_i + 1e-6)), the mean over the batch."""
+    rng = np.random.default_rng(0)
+    p, q = (rng.dirichlet(np.ones(4), size=5).astype("float32") for _ in range(2))
+    q[0] = [1, 0, 0, 0]
+    expected = np.sum(p * np.log((p + 1e-6) / (q + 1e-6)), axis=-1)
+    assert float(kullback_leibler(p, q)) == pytest.approx(expected.mean(), rel=1e-5)
+    weights = np.array([1, 0, 2, 0, 0.5], "float32")
+    assert float(kullback_leibler(p, q, weights)) == pytest.approx((expected * weights).mean(), rel=1e-5)
+    assert float(kullback_leibler(p, p)) == pytest.approx(0, abs=1e-6)
+
+
+def test_logits_and_probabilities_are_told_apart(tiny):
+    assert not ends_in_softmax(tiny())
+    assert ends_in_softmax(tiny(softmax=True))
+    layered = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Softmax()])
+    assert ends_in_softmax(layered)
+    activated = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Activation("softmax")])
+    assert ends_in_softmax(activated)
+    assert default_loss(tiny()).get_config()["from_logits"]
+    assert not default_loss(tiny(softmax=True)).get_config()["from_logits"]
