@@ -38,4 +38,4 @@ def restore_keras():
     policy = keras.config.dtype_policy()
     yield
     keras.config.set_dtype_policy(policy)
-    keras.backend.clear_session()
+    keras.utils.clear_session(free_memory=False)
