@@ -1,3 +1,5 @@
+import io
+import logging
 import os
 import subprocess
 import sys
@@ -81,3 +83,19 @@ def test_quiet_keeps_output_away_and_gives_it_back(capfd):
         raise KeyError
     print("after an error")
     assert capfd.readouterr().out == "after an error\n"
+
+
+def test_quiet_keeps_logs_away_and_leaves_logging_as_it_was():
+    root, stream = logging.getLogger(), io.StringIO()
+    own = logging.StreamHandler(stream)
+    root.addHandler(own)
+    try:
+        before = list(root.handlers), root.manager.disable
+        with litert.quiet():
+            root.addHandler(logging.StreamHandler(sys.stderr))  # as the first call of logging.warning does
+            logging.getLogger("library").error("inside")
+        assert (list(root.handlers), root.manager.disable) == before
+        logging.getLogger("library").error("afterwards")
+        assert stream.getvalue() == "afterwards\n"
+    finally:
+        root.removeHandler(own)

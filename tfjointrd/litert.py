@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -130,4 +131,18 @@ def quiet() -> Iterator[None]:
             os.dup2(sink.fileno(), descriptor)
         stack.enter_context(contextlib.redirect_stdout(sink))
         stack.enter_context(contextlib.redirect_stderr(sink))
+        stack.enter_context(_no_logging())
         yield
+
+
+@contextlib.contextmanager
+def _no_logging() -> Iterator[None]:
+    """Turns `logging` off, whose handlers may write elsewhere, and removes the handlers that are set up meanwhile."""
+    root, level = logging.getLogger(), logging.root.manager.disable
+    handlers = list(root.handlers)
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(level)
+        root.handlers[:] = handlers  # a new one would write to a stream that is closed
