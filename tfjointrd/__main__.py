@@ -101,7 +101,9 @@ def _add_train(commands) -> None:
     )
     parser.add_argument("--out", required=True, help="folder for checkpoint, networks and card")
     parser.add_argument("--method", default="standard", help="how to train; see above")
-    parser.add_argument("--network", default="resnet20", help="of tfjointrd.models, keras.applications, or a .keras file")
+    parser.add_argument(
+        "--network", default="resnet20", help="of tfjointrd.models, keras.applications, or a .keras file"
+    )
     parser.add_argument("--data", default="digits", help="data set by name, folder of images, or .npz file")
     parser.add_argument("--epochs", type=int, default=10, help="epochs in all")
     parser.add_argument("--batch-size", type=int, default=128, help="images a step")

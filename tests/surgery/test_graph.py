@@ -84,7 +84,9 @@ def test_networks_that_only_their_code_knows():
 def test_weights_that_do_not_fit():
     layer = keras.layers.Dense(3, name="d")
     layer.build((None, 2))
-    with pytest.raises(ValueError, match=r"'d' expects its weight 'kernel' in shape \(2, 3\). Received: shape \(3, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"'d' expects its weight 'kernel' in shape \(2, 3\). Received: shape \(3, 2\)"
+    ):
         assign_weights(layer, {"kernel": np.zeros((3, 2)), "bias": np.zeros(3)})
     with pytest.raises(ValueError, match="'d' has no value for its weight 'kernel'"):
         assign_weights(layer, {})

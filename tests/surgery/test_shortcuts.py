@@ -60,3 +60,12 @@ def test_nothing_to_remove():
     branches = [keras.layers.Conv2D(2, 1)(inputs) for _ in range(2)]
     with pytest.raises(ValueError, match="shortcut"):  # two equally deep branches are not a shortcut
         remove_shortcuts(keras.Model(inputs, keras.layers.Add()(branches)))
+
+
+def test_gammas_of_zero_would_let_nothing_pass():
+    model = models.xresnet18(num_classes=3, input_shape=(32, 32, 3))
+    assert not np.any(model.get_layer("stage2_block1_bn2").gamma.numpy())
+    plain = remove_shortcuts(model)
+    assert np.all(keras.ops.convert_to_numpy(plain.get_layer("stage2_block1_bn2").gamma) == 1)
+    x = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
+    assert np.std(plain.predict_on_batch(x), axis=0).min() > 0

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfjointrd import Adjoined, adjoin
+from tfjointrd import Adjoined, adjoin, data
 from tfjointrd.training import Constant
 
 
@@ -167,3 +167,13 @@ def test_data_without_a_length(tiny, images):
         pair.fit(batches(), verbose=0)
     pair.fit(batches(), steps_per_epoch=2, epochs=2, verbose=0)
     assert float(pair.total_steps) == 4
+
+
+def test_pipelines_count_their_epochs(tiny):
+    """Looking at the labels before the first epoch does not change which epoch the pipeline serves."""
+    train, _ = data.load("digits", batch_size=240)
+    pair = compiled(adjoin(tiny(classes=10), 2))
+    pair.fit(train, epochs=2, verbose=0)
+    assert train.epoch == 2
+    pair.fit(train, epochs=4, initial_epoch=2, verbose=0)
+    assert train.epoch == 4

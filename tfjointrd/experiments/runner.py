@@ -91,7 +91,9 @@ def _open_folder(recipe: Recipe, folder: Path) -> Path:
         (folder / ".writable").touch()
         (folder / ".writable").unlink()
     except OSError as error:
-        raise PermissionError(f"Expected a folder that can be written. Received: folder='{folder}' ({error}).") from None
+        raise PermissionError(
+            f"Expected a folder that can be written. Received: folder='{folder}' ({error})."
+        ) from None
     kept = folder / "recipe.json"
     if kept.exists():
         other = json.loads(kept.read_text())
@@ -99,8 +101,8 @@ def _open_folder(recipe: Recipe, folder: Path) -> Path:
         if differing:
             changes = ", ".join(f"{key}={other.get(key)!r}" for key in sorted(differing))
             raise ValueError(
-                f"Expected a new folder, or one of the same recipe. Received: folder='{folder}', which holds a training "
-                f"with {changes}."
+                f"Expected a new folder, or one of the same recipe. Received: folder='{folder}', which holds a "
+                f"training with {changes}."
             )
     else:
         _write_json(kept, recipe.as_dict())
@@ -189,7 +191,11 @@ def _finish(recipe: Recipe, model, train, validation, folder: Path, state: dict,
         "history": state["history"],
         "seconds": round(state["seconds"], 1),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {"python": platform.python_version(), "keras": keras.__version__, "backend": keras.backend.backend()},
+        "versions": {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "backend": keras.backend.backend(),
+        },
     }
     _write_json(folder / CARD, card)
     (folder / state["checkpoint"]).unlink(missing_ok=True)

@@ -95,7 +95,9 @@ def markdown(rows: list[Row]) -> str:
     widths = [max(len(line[i]) for line in cells) for i in range(len(_COLUMNS))]
 
     def line(values: list[str]) -> str:
-        first, *others = (v.ljust(w) if i == 0 else v.rjust(w) for i, (v, w) in enumerate(zip(values, widths, strict=True)))
+        first, *others = (
+            v.ljust(w) if i == 0 else v.rjust(w) for i, (v, w) in enumerate(zip(values, widths, strict=True))
+        )
         return "| " + " | ".join([first, *others]) + " |"
 
     rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"

@@ -10,8 +10,8 @@ from typing import Any
 # Marker areas in points squared, for the smallest and the largest network.
 _AREAS = (50.0, 400.0)
 _SIZES = {
-    "peak_activation_bytes": ("Peak live activations", "MiB", 2**20),
-    "parameters": ("Parameters", "M", 10**6),
+    "peak_activation_bytes": ("Peak live activations", ((2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))),
+    "parameters": ("Parameters", ((10**6, "M"), (10**3, "k"), (1, ""))),
 }
 
 
@@ -96,7 +96,8 @@ def _set_axes(axes, macs: Sequence[float], accuracies: Sequence[float]) -> None:
 
 def _explain_areas(axes, rows, areas: Sequence[float], size: str) -> None:
     """Writes above the axes which area stands for the smallest and the largest network."""
-    label, unit, factor = _SIZES[size]
+    label, units = _SIZES[size]
+    factor, unit = next((f, u) for f, u in units if f == 1 or max(row[size] for row in rows) >= f)
     ordered = sorted({row[size]: area for row, area in zip(rows, areas, strict=True)}.items())
     shown = dict([ordered[0], ordered[-1]])
     axes.figure.legend(

@@ -77,7 +77,9 @@ def stem_and_first_stage(graph: Graph) -> list[str]:
     kernels = graph.kernel_layers()
     resolutions = [_positions(graph, call) for call in graph.calls if call.layer in kernels]
     first = next((r for i, r in enumerate(resolutions) if r in resolutions[:i]), None)
-    last_index = max((i for i, c in enumerate(graph.calls) if c.layer in kernels and _positions(graph, c) == first), default=-1)
+    last_index = max(
+        (i for i, c in enumerate(graph.calls) if c.layer in kernels and _positions(graph, c) == first), default=-1
+    )
     return [call.layer for call in graph.calls[: last_index + 1]]
 
 
@@ -134,7 +136,9 @@ class AdjoinedGraph:
         self.graph = graph
         self.kept: Kept = Channels(graph).keep(wanted)
         if all(len(self.kept[ref]) == graph.shapes[ref][-1] for ref in self.kept):
-            raise ValueError(f"Expected channels to drop in network '{graph.name}'. Received: `keep` covers every layer.")
+            raise ValueError(
+                f"Expected channels to drop in network '{graph.name}'. Received: `keep` covers every layer."
+            )
 
     def network(self, name: str) -> keras.Model:
         """The adjoined network: one input, outputs `{"full": p, "small": q}`.

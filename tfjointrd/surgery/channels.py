@@ -104,7 +104,9 @@ class Channels:
             for channel in self._made[name].tolist():
                 found.setdefault(self._root(channel), set()).add(name)
         order = {name: i for i, name in enumerate(self.producers())}
-        return sorted((sorted(g, key=order.get) for g in {frozenset(g) for g in found.values()}), key=lambda g: order[g[0]])
+        return sorted(
+            (sorted(g, key=order.get) for g in {frozenset(g) for g in found.values()}), key=lambda g: order[g[0]]
+        )
 
     def fixed(self, layer: str) -> bool:
         """Whether all output channels of a producer have to stay."""

@@ -68,7 +68,9 @@ def rule_for(name: str, spec: LayerSpec) -> Rule:
     Raises:
         ValueError: If there is none; the message names the layer.
     """
-    rule = _RULES.get(spec.cls) or (None if issubclass(spec.cls, keras.Layer) else _OPERATOR_RULES.get(spec.cls.__name__))
+    rule = _RULES.get(spec.cls) or (
+        None if issubclass(spec.cls, keras.Layer) else _OPERATOR_RULES.get(spec.cls.__name__)
+    )
     if rule is None:
         raise ValueError(
             f"Layer '{name}' is a {spec.cls.__name__}, and it is not known how channels pass through that layer. "
@@ -193,7 +195,7 @@ def _convolution_axes(config):
 def _narrow_fit(config, kept_in, kept_out):
     if list(kept_in) != list(range(len(kept_in))) or list(kept_out) != list(range(len(kept_out))):
         raise ValueError(
-            f"Layer '{config['name']}' appends channels or cuts them off, so that only first channels can be kept around it. "
+            f"Layer '{config['name']}' appends or cuts channels, so that only first channels can be kept around it. "
             f"Received: {kept_in.tolist()} of its input, {kept_out.tolist()} of its output."
         )
     return {"filters": len(kept_out)}
@@ -213,13 +215,35 @@ def pointwise(axes: Mapping[str, tuple] | None = None) -> Rule:
 
 
 _NORMALIZATION = pointwise({name: (IN,) for name in ("gamma", "beta", "moving_mean", "moving_variance")})
-_UNTOUCHED = (
-    "Activation ReLU LeakyReLU ELU Dropout SpatialDropout2D GaussianNoise GaussianDropout AlphaDropout Identity "
-    "ActivityRegularization MaxPooling2D AveragePooling2D GlobalAveragePooling2D GlobalMaxPooling2D ZeroPadding2D "
-    "Cropping2D UpSampling2D Resizing RandomFlip RandomCrop RandomTranslation RandomRotation RandomZoom CenterCrop"
-).split()
-_MERGES = "Add Subtract Multiply Average Maximum Minimum".split()
-_MIXING = "Permute RepeatVector Dot".split()
+_UNTOUCHED = [
+    "Activation",
+    "ReLU",
+    "LeakyReLU",
+    "ELU",
+    "Dropout",
+    "SpatialDropout2D",
+    "GaussianNoise",
+    "GaussianDropout",
+    "AlphaDropout",
+    "Identity",
+    "ActivityRegularization",
+    "MaxPooling2D",
+    "AveragePooling2D",
+    "GlobalAveragePooling2D",
+    "GlobalMaxPooling2D",
+    "ZeroPadding2D",
+    "Cropping2D",
+    "UpSampling2D",
+    "Resizing",
+    "RandomFlip",
+    "RandomCrop",
+    "RandomTranslation",
+    "RandomRotation",
+    "RandomZoom",
+    "CenterCrop",
+]
+_MERGES = ["Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"]
+_MIXING = ["Permute", "RepeatVector", "Dot"]
 
 for _name in _UNTOUCHED:
     register_rule(getattr(keras.layers, _name), pointwise())
@@ -228,7 +252,22 @@ for _name in _MERGES:
     _OPERATOR_RULES[_name] = Rule(_merged)
 for _name in _MIXING:
     register_rule(getattr(keras.layers, _name), Rule(_opaque))
-for _name in "Relu Relu6 Sigmoid Silu HardSigmoid HardSwish Gelu Tanh Softplus Elu LeakyRelu Absolute Square Sqrt".split():
+for _name in [
+    "Relu",
+    "Relu6",
+    "Sigmoid",
+    "Silu",
+    "HardSigmoid",
+    "HardSwish",
+    "Gelu",
+    "Tanh",
+    "Softplus",
+    "Elu",
+    "LeakyRelu",
+    "Absolute",
+    "Square",
+    "Sqrt",
+]:
     _OPERATOR_RULES[_name] = pointwise()
 _OPERATOR_RULES["TrueDivide"] = _OPERATOR_RULES["Divide"] = Rule(_merged)
 

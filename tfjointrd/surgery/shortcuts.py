@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import keras
+import numpy as np
 
 from tfjointrd.surgery.graph import Call, Graph, Ref, substitute
 
@@ -24,7 +25,9 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool = False, name: s
         name: The new network's name; `plain_` and the old one's by default.
 
     Returns:
-        A functional `keras.Model`. Remaining layers keep their names and weights.
+        A functional `keras.Model`. Remaining layers keep their names and weights; only a batch normalisation whose
+        gamma is zero throughout, as some networks initialise the last one of a block, starts at one instead, because
+        without a shortcut it would let nothing pass.
 
     Raises:
         ValueError: If `model` is not functional, or no shortcut is found.
@@ -50,7 +53,9 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool = False, name: s
         instead[call.output] = main
     if not instead:
         kind = "identity shortcut" if keep_projections else "shortcut"
-        raise ValueError(f"Expected `model` to have a {kind} (an addition to skip). Received: '{model.name}', with none.")
+        raise ValueError(
+            f"Expected `model` to have a {kind} (an addition to skip). Received: '{model.name}', with none."
+        )
 
     def resolve(ref: Ref) -> Ref:
         while ref in instead:
@@ -62,7 +67,20 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool = False, name: s
         for call in graph.calls
     ]
     plain = replace(graph, calls=calls, outputs=substitute(graph.outputs, resolve)).pruned()
-    return plain.build(name or f"plain_{model.name}")
+    return plain.build(name or f"plain_{model.name}", _weights(plain))
+
+
+def _weights(plain: Graph) -> dict[str, dict[str, np.ndarray]]:
+    """The weights that survive, with gammas of zero set to one.
+
+    Some networks start each block's last batch normalisation at gamma = 0, so that the block begins as its shortcut.
+    Without the shortcut nothing would ever pass.
+    """
+    weights = {name: plain.weights(name) for name in plain.layers}
+    for values in weights.values():
+        if "gamma" in values and not values["gamma"].any():
+            values["gamma"] = np.ones_like(values["gamma"])
+    return weights
 
 
 def _branches(graph: Graph, call: Call, ancestors) -> tuple[Ref | None, list[Ref]]:

@@ -102,15 +102,18 @@ class ScheduledModel(keras.Model):
         """
         self._check_labels(x, y)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks = [_Progress(), *(callbacks if isinstance(callbacks, (list, tuple)) else filter(None, [callbacks]))]
-        return super().fit(
-            x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks, **kwargs
-        )
+            callbacks = [
+                _Progress(),
+                *(callbacks if isinstance(callbacks, (list, tuple)) else filter(None, [callbacks])),
+            ]
+        return super().fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks, **kwargs)
 
     def _check_labels(self, x, y) -> None:
         """Looks at the labels given as an array, or at the first batch of a data set."""
         if y is None:
-            batch = x[0] if isinstance(x, keras.utils.PyDataset) else next(iter(x.take(1))) if hasattr(x, "take") else None
+            batch = (
+                x[0] if isinstance(x, keras.utils.PyDataset) else next(iter(x.take(1))) if hasattr(x, "take") else None
+            )
             y = batch[1] if isinstance(batch, (list, tuple)) and len(batch) > 1 else None
         if y is None:
             return

@@ -177,7 +177,9 @@ def _resolve(boundaries, student: Graph, teacher: Graph) -> list[tuple[str, str]
     pairs = [(entry, entry) if isinstance(entry, str) else tuple(entry) for entry in boundaries]
     if not pairs:
         raise ValueError(f"Expected `boundaries` to name at least one layer. Received: boundaries={boundaries}.")
-    for argument, graph, names in zip(("student", "teacher"), (student, teacher), zip(*pairs, strict=True), strict=True):
+    for argument, graph, names in zip(
+        ("student", "teacher"), (student, teacher), zip(*pairs, strict=True), strict=True
+    ):
         _check_cuts(argument, graph, names)
     for student_name, teacher_name in pairs:
         shapes = [_shape(student, student_name), _shape(teacher, teacher_name)]

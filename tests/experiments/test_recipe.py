@@ -1,0 +1,83 @@
+import keras
+import numpy as np
+import pytest
+
+from tfjointrd import data, models
+from tfjointrd.experiments import METHODS, Recipe
+from tfjointrd.experiments.recipe import build_network
+from tfjointrd.layers import FusedBatchNormalization
+
+
+def test_methods_build_what_they_say(tmp_path):
+    info = data.info("digits")
+    teacher = tmp_path / "teacher.keras"
+    models.resnet20(input_shape=info.input_shape).save(teacher)
+    shapes = {}
+    for method in METHODS:
+        recipe = Recipe(method=method, teacher=str(teacher) if method == "jointrd" else None)
+        model = recipe.trainer(info)
+        networks = METHODS[method].networks(model)
+        shapes[method] = {name: network.count_params() for name, network in networks.items()}
+        for network in networks.values():
+            assert not any(isinstance(layer, FusedBatchNormalization) for layer in network.layers)
+            assert network.output_shape == (None, 10)
+    assert shapes["plain"] == shapes["jointrd"]
+    assert shapes["adjoined"]["full"] == shapes["standard"]["model"] > shapes["plain"]["model"]
+    assert shapes["adjoined"]["small"] == shapes["narrow"]["model"] < shapes["standard"]["model"] / 2
+
+
+def test_narrow_baseline_starts_from_weights_of_its_own():
+    """A slice of a wide layer's initial weights would be too small for a narrow one."""
+    model = Recipe(method="narrow", network="wide_resnet18").trainer(data.info("cifar10"))
+    kernel = model.get_layer("stage4_block2_conv2").get_weights()[0]
+    assert np.std(kernel) == pytest.approx(np.sqrt(2 / (9 * 256)), rel=0.05)
+
+
+def test_schedule_and_decay():
+    optimizer = Recipe(learning_rate=0.2).optimizer(steps=100)
+    rates = [float(optimizer._learning_rate(step)) for step in (0, 5, 10, 55, 100)]
+    np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.1, 0], atol=1e-6)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.BatchNormalization()])
+    for variable in model.weights:
+        variable.assign(np.ones(variable.shape))
+    optimizer.build(model.trainable_variables)
+    optimizer.iterations.assign(10)
+    optimizer.apply([np.zeros(v.shape, "float32") for v in model.trainable_variables], model.trainable_variables)
+    decayed = {v.name: float(np.mean(v)) < 1 for v in model.trainable_variables}
+    assert decayed == {"kernel": True, "bias": False, "gamma": False, "beta": False}
+
+
+def test_networks_of_all_kinds(tmp_path):
+    info = data.info("cifar10")
+    assert build_network("resnet20", info).name
+    mobile = build_network("MobileNetV2", info)
+    assert mobile.get_layer("normalization") and mobile.output_shape == (None, 10)
+    efficient = build_network("EfficientNetV2B0", info)  # has a normalisation of its own
+    assert sum(isinstance(layer, keras.layers.Rescaling) for layer in efficient.layers) == 1
+    path = tmp_path / "own.keras"
+    models.resnet20(num_classes=4).save(path)
+    assert build_network(str(path), info).output_shape == (None, 4)
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({"method": "magic"}, ValueError, "one of .*adjoined.* Received: method='magic'"),
+        ({"method": "jointrd"}, ValueError, "Expected `teacher`"),
+        ({"teacher": "nowhere.keras"}, FileNotFoundError, "Received: teacher='nowhere.keras'"),
+        ({"epochs": 0}, ValueError, "Expected `epochs` above 0. Received: epochs=0"),
+        ({"batch_size": -1}, ValueError, "Received: batch_size=-1"),
+        ({"learning_rate": 0.0}, ValueError, "Received: learning_rate=0.0"),
+    ],
+)
+def test_recipes_that_cannot_be(arguments, error, message):
+    with pytest.raises(error, match=message):
+        Recipe(**arguments)
+
+
+@pytest.mark.parametrize("name", ["resnet21", "ResNet51", "GlobalAveragePooling2D"])
+def test_networks_that_do_not_exist(name):
+    with pytest.raises(ValueError, match=f"Received: network='{name}'"):
+        build_network(name, data.info("digits"))
+    with pytest.raises(FileNotFoundError, match="nowhere.keras"):
+        build_network("nowhere.keras", data.info("digits"))

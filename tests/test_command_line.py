@@ -1,0 +1,74 @@
+import json
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from tfjointrd import models
+from tfjointrd.__main__ import main
+
+
+def test_help_in_a_process_of_its_own():
+    for command in ([], ["train"], ["export"], ["report"], ["demo"]):
+        result = subprocess.run(
+            [sys.executable, "-m", "tfjointrd", *command, "--help"], capture_output=True, text=True, check=True
+        )
+        assert "usage: python -m tfjointrd" in result.stdout
+    assert "jointrd    the plain network" in subprocess.run(
+        [sys.executable, "-m", "tfjointrd", "train", "--help"], capture_output=True, text=True, check=True
+    ).stdout  # fmt: skip
+
+
+def test_train_export_report(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["train", "--method", "narrow", "--epochs", "1", "--batch-size", "480", "--out", str(out)]) == 0
+    assert "model.keras: accuracy" in capsys.readouterr().out
+    card = json.loads((out / "card.json").read_text())
+    assert card["recipe"]["method"] == "narrow" and card["data"] == "digits"
+    network = str(out / "model.keras")
+    assert main(["export", network, "--quantization", "int8", "--data", "digits"]) == 0
+    assert (out / "model_int8.tflite").exists() and "accuracy of the file on digits" in capsys.readouterr().out
+    assert main(["export", network]) == 0
+    assert (out / "model.tflite").exists()
+    assert main(["report", network]) == 0
+    assert "stage3_block3_conv2" in capsys.readouterr().out
+    assert main(["report", "resnet20", "--data", "digits"]) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train", "--out", "x", "--method", "magic"], "Received: method='magic'"),
+        (["train", "--out", "x", "--data", "cifer10"], "cifar10"),
+        (["train", "--out", "x", "--network", "resnet21"], "resnet20"),
+        (["train", "--out", "x", "--method", "adjoined", "--alpha", "0"], "Received: alpha=0"),
+        (["export", "nowhere.keras"], "Received: network='nowhere.keras'"),
+        (["export", "nowhere.keras", "--quantization", "int8"], "nowhere.keras"),
+        (["report", "nowhere.keras"], "nowhere.keras"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and "Traceback" not in error
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "fit", interrupted)
+    arguments = ["train", "--out", str(tmp_path / "a run"), "--epochs", "2"]
+    assert main(arguments) == 130
+    error = capsys.readouterr().err
+    assert "Stopped in epoch 1 of 2" in error
+    assert f"Continue with: python -m tfjointrd train --out '{tmp_path / 'a run'}' --epochs 2" in error
+
+
+def test_int8_needs_images(tmp_path, capsys):
+    path = tmp_path / "net.keras"
+    models.resnet20(input_shape=(8, 8, 1)).save(path)
+    assert main(["export", str(path), "--quantization", "int8"]) == 1
+    assert "representative_data" in capsys.readouterr().err
