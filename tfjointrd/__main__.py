@@ -165,9 +165,18 @@ def _add_report(commands) -> None:
         "report",
         help="what a network costs, layer by layer",
         formatter_class=_Help,
-        description="Prints parameters, multiply-accumulates, output and live memory of each layer of a network.",
+        description=(
+            "Prints parameters, multiply-accumulates, output and live memory of each layer of a network.\n"
+            "Given folders of finished trainings instead, exports their networks as float32 and int8 .tflite files, "
+            "measures these too,\nand prints one table.\n\n"
+            "examples:\n"
+            "  python -m tfjointrd report resnet20\n"
+            "  python -m tfjointrd report runs/resnet20 runs/jointrd20"
+        ),
     )
-    parser.add_argument("network", help="a .keras file, or a network of tfjointrd.models or keras.applications")
+    parser.add_argument(
+        "network", nargs="+", help="a .keras file, a network of tfjointrd.models or keras.applications, or a folder"
+    )
     parser.add_argument("--data", default="cifar10", help="whose image size and classes to build a named network for")
     parser.set_defaults(command=_report)
 
@@ -175,8 +184,17 @@ def _add_report(commands) -> None:
 def _report(options) -> None:
     from tfjointrd import data, report
     from tfjointrd.experiments.recipe import build_network
+    from tfjointrd.experiments.runner import finished_run
+    from tfjointrd.experiments.table import markdown, measure_run
 
-    report.summary(build_network(options.network, data.info(options.data)))
+    folders = [name for name in options.network if Path(name).is_dir()]
+    if not folders:
+        for name in options.network:
+            report.summary(build_network(name, data.info(options.data)))
+        return
+    if folders != options.network:
+        raise ValueError(f"Expected either networks or folders of finished trainings. Received: {options.network}.")
+    print(markdown([row for folder in folders for row in measure_run(finished_run(folder))]))
 
 
 def _load(path: str):

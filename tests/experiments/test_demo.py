@@ -1,8 +1,11 @@
 import json
 
+import pytest
+
 from tfjointrd.experiments.demo import demo
 
 
+@pytest.mark.slow
 def test_demo_goes_the_whole_way(tmp_path, capsys):
     rows = demo(tmp_path, epochs=1)
     out = capsys.readouterr().out

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tfjointrd.experiments import Interrupted, Recipe, run
-from tfjointrd.experiments.table import markdown, measure
+from tfjointrd.experiments.runner import finished_run
+from tfjointrd.experiments.table import markdown, measure, measure_run
 
 SMALL = {"network": "resnet20", "batch_size": 240, "epochs": 3, "learning_rate": 0.05}
 
@@ -92,6 +93,14 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         run(Recipe(**SMALL), tmp_path / "file" / "below")
 
 
+def test_a_teacher_that_does_not_exist(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Received: teacher='nowhere.keras'"):
+        run(Recipe(method="jointrd", teacher="nowhere.keras"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(FileNotFoundError, match="Expected a folder with a finished training"):
+        finished_run(tmp_path)
+
+
 def test_nan_stops_with_a_message(tmp_path):
     with pytest.raises(ArithmeticError, match="became NaN .* Lower `learning_rate`"):
         run(Recipe(**{**SMALL, "learning_rate": 1e30}), tmp_path, verbose=0)
@@ -105,6 +114,8 @@ def test_table_of_files(finished):
     assert row.accuracy_float32 == pytest.approx(row.accuracy, abs=0.003)
     assert row.bytes_int8 < row.bytes_float32 / 2
     assert row.parameters == finished.networks["small"].count_params()
+    rows = measure_run(finished)
+    assert [r.name for r in rows] == ["adjoined full", "adjoined small"] and rows[1].accuracy == row.accuracy
     lines = markdown([row, row]).splitlines()
     assert len({len(line) for line in lines}) == 1 and len(lines) == 4
     assert f"{100 * row.accuracy:.2f}" in lines[2] and f"{row.parameters:,}" in lines[2]

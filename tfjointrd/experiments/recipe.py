@@ -57,11 +57,18 @@ class Recipe:
             raise ValueError(f"Expected `method` to be one of {sorted(METHODS)}. Received: method='{self.method}'.")
         if self.method == "jointrd" and self.teacher is None:
             raise ValueError("Expected `teacher`, the .keras file of a trained network, for method 'jointrd'.")
-        if self.teacher is not None and not Path(self.teacher).is_file():
-            raise FileNotFoundError(f"Expected `teacher` to be a .keras file. Received: teacher='{self.teacher}'.")
         for name in ("epochs", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"Expected `{name}` above 0. Received: {name}={getattr(self, name)}.")
+
+    def check_files(self) -> None:
+        """Checks that the files it needs exist.
+
+        Raises:
+            FileNotFoundError: If the teacher's does not.
+        """
+        if self.teacher is not None and not Path(self.teacher).is_file():
+            raise FileNotFoundError(f"Expected `teacher` to be a .keras file. Received: teacher='{self.teacher}'.")
 
     def as_dict(self) -> dict:
         """The recipe as plain data."""

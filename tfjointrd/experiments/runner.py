@@ -70,11 +70,12 @@ def run(
         PermissionError: If `folder` cannot be written.
         Interrupted: If the user stops it (Ctrl-C); the last epoch's checkpoint is kept.
     """
-    folder = _open_folder(recipe, Path(folder))
+    folder = Path(folder)
+    if not (folder / CARD).exists():
+        recipe.check_files()
+    _open_folder(recipe, folder)
     if (folder / CARD).exists():
-        card = json.loads((folder / CARD).read_text())
-        networks = {name: keras.saving.load_model(folder / f"{name}.keras", compile=False) for name in card["networks"]}
-        return Run(recipe, folder, networks, card)
+        return finished_run(folder)
     train, validation = data.load(recipe.data, batch_size=recipe.batch_size, seed=recipe.seed)
     model, state = _start(recipe, train, folder)
     if state["epochs"] < recipe.epochs:
@@ -84,7 +85,24 @@ def run(
     return _finish(recipe, model, train, validation, folder, state, note)
 
 
-def _open_folder(recipe: Recipe, folder: Path) -> Path:
+def finished_run(folder: str | os.PathLike) -> Run:
+    """Loads a finished training.
+
+    Args:
+        folder: The folder that `run` was given.
+
+    Raises:
+        FileNotFoundError: If `folder` holds no finished training.
+    """
+    folder = Path(folder)
+    if not (folder / CARD).is_file():
+        raise FileNotFoundError(f"Expected a folder with a finished training ({CARD}). Received: folder='{folder}'.")
+    card = json.loads((folder / CARD).read_text())
+    networks = {name: keras.saving.load_model(folder / f"{name}.keras", compile=False) for name in card["networks"]}
+    return Run(Recipe(**card["recipe"]), folder, networks, card)
+
+
+def _open_folder(recipe: Recipe, folder: Path) -> None:
     """Makes the folder, and refuses one that holds another training."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +124,6 @@ def _open_folder(recipe: Recipe, folder: Path) -> Path:
             )
     else:
         _write_json(kept, recipe.as_dict())
-    return folder
 
 
 def _start(recipe: Recipe, train, folder: Path) -> tuple[keras.Model, dict]:

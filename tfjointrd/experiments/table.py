@@ -74,6 +74,15 @@ def measure(name: str, run: Run, network: str, train: data.Pipeline, validation:
     )
 
 
+def measure_run(run: Run) -> list[Row]:
+    """A row for each network of a finished training, named after its folder."""
+    train, validation = data.load(run.recipe.data, augment=False)
+    return [
+        measure(run.folder.name + ("" if network == "model" else f" {network}"), run, network, train, validation)
+        for network in run.networks
+    ]
+
+
 _COLUMNS = {
     "network": lambda row: row.name,
     "Keras %": lambda row: f"{100 * row.accuracy:.2f}",
