@@ -34,7 +34,7 @@ def test_every_network_is_a_labelled_point():
 
 @pytest.mark.parametrize(
     ("size", "legend"),
-    [("peak_activation_bytes", ["128 KiB", "192 KiB"]), ("parameters", ["0.075 M", "0.271 M"])],
+    [("peak_activation_bytes", ["128 KiB", "192 KiB"]), ("parameters", ["75 k", "271 k"])],
 )
 def test_areas_are_in_proportion(size, legend):
     axes = report.accuracy_against_cost(ROWS, size=size)
