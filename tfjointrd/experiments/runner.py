@@ -15,6 +15,8 @@ import numpy as np
 
 from tfjointrd import data, report
 from tfjointrd.experiments.recipe import METHODS, Recipe
+from tfjointrd.training.base import ScheduledModel
+from tfjointrd.training.losses import default_loss
 
 STATE, CARD = "state.json", "card.json"
 
@@ -133,10 +135,8 @@ def _start(recipe: Recipe, train, folder: Path) -> tuple[keras.Model, dict]:
         return keras.saving.load_model(folder / state["checkpoint"]), state
     keras.utils.set_random_seed(recipe.seed)
     model = recipe.trainer(train.info)
-    loss = {}
-    if METHODS[recipe.method].networks.__name__ == "_single":
-        loss = {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)}
-    model.compile(optimizer=recipe.optimizer(recipe.epochs * len(train)), metrics=["accuracy"], **loss)
+    loss = None if isinstance(model, ScheduledModel) else default_loss(model)  # the methods bring their own
+    model.compile(optimizer=recipe.optimizer(recipe.epochs * len(train)), loss=loss, metrics=["accuracy"])
     return model, {"epochs": 0, "history": [], "seconds": 0.0}
 
 
