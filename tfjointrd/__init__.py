@@ -4,6 +4,12 @@ Residual Distillation (JointRD) trains networks without shortcuts, Adjoined Netw
 `model.fit`; both hand back an ordinary, smaller `keras.Model`. See the README for the whole way.
 """
 
+import os
+import sys
+
+if sys.argv[:1] == ["-m"]:  # `python -m tfjointrd`: TensorFlow, which Keras imports, is to keep its start-up log short
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
 from tfjointrd import data, export, models, report, surgery, training
 from tfjointrd.surgery import remove_shortcuts, slim
 from tfjointrd.training import Adjoined, JointRD, adjoin
