@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         command = shlex.join(["python", "-m", "tfjointrd", *arguments])
         print(f"\n{interruption}\nContinue with: {command}", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ArithmeticError) as error:
+    except (ValueError, OSError, ArithmeticError, ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
