@@ -19,7 +19,7 @@ demo: .venv/installed
 	$(BIN)/python -m tfjointrd demo
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest --cov --cov-report=term $(if $(SLOW),--slow)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term $(if $(SLOW),--slow)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
