@@ -248,7 +248,7 @@ def functional(model: keras.Model, argument: str = "model") -> keras.Model:
     if isinstance(model, keras.Sequential):
         if not model.built:
             raise ValueError(f"Expected `{argument}` to be built. Received: the unbuilt Sequential '{model.name}'.")
-        return keras.Model(model.input, model.output, name=model.name)
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
         raise ValueError(
             f"Expected `{argument}` to be a functional keras.Model (made by `keras.Model(inputs, outputs)`), whose "
