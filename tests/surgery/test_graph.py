@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tfjointrd.surgery import Graph, Ref, functional, swap_layers
-from tfjointrd.surgery.graph import assign_weights
+from tfjointrd.surgery.weights import assign_weights
 
 
 def same_function(first, second, shape, tolerance=0.0):

@@ -80,6 +80,7 @@ def run(
         return finished_run(folder)
     train, validation = data.load(recipe.data, batch_size=recipe.batch_size, seed=recipe.seed)
     model, state = _start(recipe, train, folder)
+    _write_json(folder / "recipe.json", recipe.as_dict())
     if state["epochs"] < recipe.epochs:
         train.set_epoch(state["epochs"])
         callbacks = [_Checkpoint(folder, state), keras.callbacks.TerminateOnNaN(), *callbacks]
@@ -124,8 +125,6 @@ def _open_folder(recipe: Recipe, folder: Path) -> None:
                 f"Expected a new folder, or one of the same recipe. Received: folder='{folder}', which holds a "
                 f"training with {changes}."
             )
-    else:
-        _write_json(kept, recipe.as_dict())
 
 
 def _start(recipe: Recipe, train, folder: Path) -> tuple[keras.Model, dict]:

@@ -20,10 +20,10 @@ from tfjointrd.layers.adjoined import (
 )
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.surgery.channels import Channels
-from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, assign_weights, refs_in, substitute, weights_of
+from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, refs_in, substitute
 from tfjointrd.surgery.slim import Kept, narrow_spec, slim_graph, slim_weights
+from tfjointrd.surgery.weights import assign_weights, weights_of
 
-_MERGES = ("Add", "Concatenate")
 _BATCH_NORMALIZATIONS = (keras.layers.BatchNormalization, FusedBatchNormalization)
 
 
@@ -67,7 +67,7 @@ def stem_and_first_stage(graph: Graph) -> list[str]:
     Reference:
         Adjoined Networks, section 6; that stage 1 belongs to what stays full follows from the paper's parameter counts.
     """
-    merges = [c for c in graph.calls if graph.layers[c.layer].cls.__name__ in _MERGES and len(_positions(graph, c)) > 1]
+    merges = graph.merges()
     if merges:
         last = [c for c in merges if _positions(graph, c) == _positions(graph, merges[0])][-1]
         return [ref.layer for ref in graph.ancestors()[last.output]]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from tfjointrd.surgery.graph import Graph
 
-_MERGES = ("Add", "Concatenate")
-
 
 def cuts(graph: Graph) -> list[str]:
     """Names of the layers after which the network can be cut in two.
@@ -41,8 +39,7 @@ def stage_boundaries(teacher: Graph, student: Graph) -> list[str]:
     Reference:
         Residual Distillation (NeurIPS 2020), Figure 1.
     """
-    merges = [teacher.shapes[c.output][1:-1] for c in teacher.calls if teacher.layers[c.layer].cls.__name__ in _MERGES]
-    stages = list(dict.fromkeys(shape for shape in merges if len(shape) > 1))[:-1]
+    stages = list(dict.fromkeys(teacher.shapes[call.output][1:-1] for call in teacher.merges()))[:-1]
     shared = set(cuts(student)) & set(student.layers)
     shapes = {call.layer: teacher.shapes[call.output] for call in teacher.calls}
     found = {}

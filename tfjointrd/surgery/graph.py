@@ -14,6 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfjointrd.surgery.weights import assign_weights, weights_of
+
 
 @dataclass(frozen=True)
 class Ref:
@@ -134,8 +136,20 @@ class Graph:
         """For every tensor, itself and all tensors it is computed from."""
         found: dict[Ref, frozenset[Ref]] = {}
         for call in self.calls:
-            found[call.output] = frozenset({call.output}).union(*(found[ref] for ref in call.inputs))
+            taken = (found[replace(ref, index=0)] for ref in call.inputs)
+            found[call.output] = frozenset({call.output}).union(*taken)
         return found
+
+    def merges(self) -> list[Call]:
+        """Additions and concatenations of several tensors of the output's resolution: where paths meet."""
+        return [
+            call
+            for call in self.calls
+            if self.layers[call.layer].cls.__name__ in ("Add", "Concatenate")
+            and len(call.inputs) > 1
+            and len(self.shapes[call.output]) > 3
+            and all(self.shapes[ref][1:-1] == self.shapes[call.output][1:-1] for ref in call.inputs)
+        ]
 
     def output_refs(self) -> list[Ref]:
         """The output tensors, flat."""
@@ -192,8 +206,10 @@ class Graph:
         layers = {key: spec.make() for key, spec in self.layers.items()}
         model = self.assemble(lambda call, *args, **kwargs: layers[call.layer](*args, **kwargs), layers, name)
         for key, layer in layers.items():
-            values = (weights or {}).get(key)
-            assign_weights(layer, self.weights(key) if values is None else values)
+            if key in (weights or {}):
+                assign_weights(layer, weights[key])
+            elif getattr(self.sources.get(key), "weights", ()):
+                layer.set_weights(self.sources[key].get_weights())  # by position: names need not differ in a layer
         return model
 
     def assemble(self, apply: Callable, layers: Mapping[str, Any], name: str | None = None) -> keras.Model:
@@ -211,28 +227,6 @@ class Graph:
             args, kwargs = substitute(call.args, tensor), substitute(call.kwargs, tensor)
             tensors[call.layer, call.number] = apply(call, *args, **kwargs)
         return keras.Model(substitute(self.inputs, tensor), substitute(self.outputs, tensor), name=name or self.name)
-
-
-def weights_of(layer: Any) -> dict[str, np.ndarray]:
-    """The weights of a layer by variable name, e.g. `{"kernel": ..., "bias": ...}`; empty for an operator."""
-    return {variable.name: keras.ops.convert_to_numpy(variable.value) for variable in getattr(layer, "weights", ())}
-
-
-def assign_weights(layer: Any, values: Mapping[str, np.ndarray]) -> None:
-    """Sets the weights of `layer` by variable name.
-
-    Raises:
-        ValueError: If a weight is missing or has another shape; the message names the layer.
-    """
-    for variable in getattr(layer, "weights", ()):
-        if variable.name not in values:
-            raise ValueError(f"Layer '{layer.name}' has no value for its weight '{variable.name}'.")
-        if tuple(variable.shape) != tuple(np.shape(values[variable.name])):
-            raise ValueError(
-                f"Layer '{layer.name}' expects its weight '{variable.name}' in shape {tuple(variable.shape)}. "
-                f"Received: shape {tuple(np.shape(values[variable.name]))}."
-            )
-        variable.assign(values[variable.name])
 
 
 def functional(model: keras.Model, argument: str = "model") -> keras.Model:
@@ -303,7 +297,13 @@ class _Reader:
             if len(waiting) == len(pending):
                 raise ValueError(f"The layers of '{model.name}' take tensors that the network does not produce.")
             pending = waiting
-        pick = lambda history: _pick(tensors, Ref(*history))  # noqa: E731
+
+        def pick(history):
+            name, number, index = history
+            # Keras counts the node that a functional network is born with here, though not in calls' arguments.
+            inner = isinstance(operations[name], keras.Model) and not isinstance(operations[name], keras.Sequential)
+            return _pick(tensors, Ref(name, number - inner, index))
+
         return _map_histories(config["input_layers"], pick), _map_histories(config["output_layers"], pick)
 
     def _names(self, model, operations, nested):

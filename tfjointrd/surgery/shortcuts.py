@@ -14,7 +14,8 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool = False, name: s
     """Builds the plain network: every addition is replaced by its main branch.
 
     Of the tensors an addition takes, the main branch is the one with the most convolutions and dense layers of its
-    own; the others are shortcuts. Layers that only served a shortcut disappear. Additions of equally deep branches are
+    own; the others are shortcuts. Layers that only served a shortcut disappear, and so does stochastic depth, a dropout
+    of whole images at the end of a main branch. Additions of equally deep branches are
     not shortcuts and stay, and so do concatenations.
 
     Args:
@@ -48,9 +49,11 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool = False, name: s
         if graph.layers[call.layer].cls.__name__ != "Add" or len(call.inputs) < 2:
             continue
         main, shortcuts = _branches(graph, call, ancestors)
+        if main is not None and graph.shapes[main] != graph.shapes[call.output]:
+            continue  # the other tensor is broadcast to this one: no shortcut
         if main is None or (keep_projections and not all(_is_identity(graph, main, s, ancestors) for s in shortcuts)):
             continue
-        instead[call.output] = main
+        instead[call.output] = _without_drop_path(graph, main)
     if not instead:
         kind = "identity shortcut" if keep_projections else "shortcut"
         raise ValueError(
@@ -71,16 +74,27 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool = False, name: s
 
 
 def _weights(plain: Graph) -> dict[str, dict[str, np.ndarray]]:
-    """The weights that survive, with gammas of zero set to one.
+    """Gammas of one for the batch normalisations that start at zero.
 
     Some networks start each block's last batch normalisation at gamma = 0, so that the block begins as its shortcut.
     Without the shortcut nothing would ever pass.
     """
-    weights = {name: plain.weights(name) for name in plain.layers}
-    for values in weights.values():
-        if "gamma" in values and not values["gamma"].any():
-            values["gamma"] = np.ones_like(values["gamma"])
+    weights = {}
+    for name, spec in plain.layers.items():
+        if issubclass(spec.cls, keras.layers.BatchNormalization) and spec.config["scale"]:
+            values = plain.weights(name)
+            if not values["gamma"].any():
+                weights[name] = {**values, "gamma": np.ones_like(values["gamma"])}
     return weights
+
+
+def _without_drop_path(graph: Graph, main: Ref) -> Ref:
+    """The main branch in front of a dropout of whole images (stochastic depth), which needs a shortcut beside it."""
+    spec = graph.layers[main.layer]
+    noise_shape = spec.config.get("noise_shape") if issubclass(spec.cls, keras.layers.Dropout) else None
+    if noise_shape is None or any(size != 1 for size in noise_shape[1:]):
+        return main
+    return next(call for call in graph.calls if call.output == main).inputs[0]
 
 
 def _branches(graph: Graph, call: Call, ancestors) -> tuple[Ref | None, list[Ref]]:

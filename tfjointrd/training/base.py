@@ -12,16 +12,38 @@ from keras import ops
 class _Progress(keras.callbacks.Callback):
     """Tells the model the length of the training, which its schedules need."""
 
+    def __init__(self, initial_epoch: int):
+        super().__init__()
+        self.initial_epoch = initial_epoch
+
     def on_train_begin(self, logs=None):
         """Called by Keras once it knows the number of steps an epoch."""
         steps = self.params.get("steps")
         if steps:
             self.model.total_steps.assign(float(steps * self.params["epochs"]))
+            self.model.step.assign(steps * self.initial_epoch)
         elif not float(ops.convert_to_numpy(self.model.total_steps.value)):
             raise ValueError(
                 "Expected data of known length, since the loss changes over the training. Received: a data set "
                 "without a length. Pass `steps_per_epoch` to `fit`."
             )
+
+
+class _FunctionLoss(keras.losses.Loss):
+    """A loss function, with Keras' reduction over the batch and sample weights."""
+
+    def __init__(self, function):
+        super().__init__(name="loss")
+        self.function = function
+
+    def call(self, y_true, y_pred):
+        """The losses of the single images."""
+        return self.function(y_true, y_pred)
+
+
+def _as_loss(loss) -> keras.losses.Loss:
+    loss = keras.losses.get(loss)
+    return loss if isinstance(loss, keras.losses.Loss) else _FunctionLoss(loss)
 
 
 class ScheduledModel(keras.Model):
@@ -30,8 +52,8 @@ class ScheduledModel(keras.Model):
     Subclasses hold finished networks, and define `call`, `compute_loss`, `default_losses` and `get_config`.
 
     Attributes:
-        step: Number of training steps taken, a non-trainable weight. It counts with the optimizer, and unlike the
-            optimizer's own counter it is visible to the loss on every backend.
+        step: Number of training steps taken since epoch 0, a non-trainable weight. It counts with the optimizer, and
+            unlike the optimizer's own counter it is visible to the loss on every backend.
         total_steps: Number of steps of the whole training, a non-trainable weight; set by `fit`.
     """
 
@@ -73,7 +95,7 @@ class ScheduledModel(keras.Model):
             metrics: As for a `keras.Model` with one output, e.g. `["accuracy"]`.
             **kwargs: As for `keras.Model.compile`.
         """
-        self.set_loss(None if loss is None else keras.losses.get(loss))
+        self.set_loss(None if loss is None else _as_loss(loss))
         super().compile(optimizer=optimizer, metrics=self.route_metrics(metrics), **kwargs)
         arguments = {"loss": loss, "metrics": metrics, **kwargs}
         self._compile_arguments = {key: keras.saving.serialize_keras_object(value) for key, value in arguments.items()}
@@ -103,7 +125,7 @@ class ScheduledModel(keras.Model):
         self._check_labels(x, y)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = [
-                _Progress(),
+                _Progress(kwargs.get("initial_epoch", 0)),
                 *(callbacks if isinstance(callbacks, (list, tuple)) else filter(None, [callbacks])),
             ]
         return super().fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks, **kwargs)
@@ -111,9 +133,11 @@ class ScheduledModel(keras.Model):
     def _check_labels(self, x, y) -> None:
         """Looks at the labels given as an array, or at the first batch of a data set."""
         if y is None:
-            batch = (
-                x[0] if isinstance(x, keras.utils.PyDataset) else next(iter(x.take(1))) if hasattr(x, "take") else None
-            )
+            batch = None
+            if isinstance(x, keras.utils.PyDataset):
+                batch = x[0]
+            elif hasattr(x, "element_spec"):  # a tf.data.Dataset
+                batch = next(iter(x.take(1)))
             y = batch[1] if isinstance(batch, (list, tuple)) and len(batch) > 1 else None
         if y is None:
             return

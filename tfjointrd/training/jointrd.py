@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from tfjointrd.surgery.boundaries import cuts, stage_boundaries
-from tfjointrd.surgery.graph import Graph, functional
+from tfjointrd.surgery.graph import Graph, functional, refs_in
 from tfjointrd.training import schedules
 from tfjointrd.training.base import ScheduledModel
 from tfjointrd.training.losses import default_loss, ends_in_softmax
@@ -84,6 +84,11 @@ class JointRD(ScheduledModel):
         self.set_loss(None)
         self.built = True
 
+    def compile(self, *args, **kwargs):
+        """As for `ScheduledModel`; the teacher stays frozen, whatever was done to `trainable` in between."""
+        self.teacher.trainable = False
+        super().compile(*args, **kwargs)
+
     def num_classes(self) -> int:
         """Number of classes."""
         return self.student.output_shape[-1]
@@ -156,6 +161,8 @@ class JointRD(ScheduledModel):
 def _check_outputs(student: Graph, teacher: Graph) -> None:
     classes = {}
     for argument, graph in (("student", student), ("teacher", teacher)):
+        if len(list(refs_in(graph.inputs))) != 1:
+            raise ValueError(f"Expected `{argument}` to have one input. Received: '{graph.name}' with several.")
         classes[argument] = graph.shapes[graph.single_output()][-1]
     if classes["student"] != classes["teacher"]:
         raise ValueError(

@@ -1,0 +1,40 @@
+"""Weights of a layer by name, which is how slices of them find their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+
+def weights_of(layer: Any) -> dict[str, np.ndarray]:
+    """The weights of a layer by variable name, e.g. `{"kernel": ..., "bias": ...}`; empty for an operator.
+
+    Raises:
+        ValueError: If two weights have the same name, as those of layers within a layer may.
+    """
+    names = [variable.name for variable in getattr(layer, "weights", ())]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"Layer '{layer.name}' has several weights of one name ({sorted(names)}) and cannot be changed."
+        )
+    return {variable.name: keras.ops.convert_to_numpy(variable.value) for variable in getattr(layer, "weights", ())}
+
+
+def assign_weights(layer: Any, values: Mapping[str, np.ndarray]) -> None:
+    """Sets the weights of `layer` by variable name.
+
+    Raises:
+        ValueError: If a weight is missing or has another shape; the message names the layer.
+    """
+    for variable in getattr(layer, "weights", ()):
+        if variable.name not in values:
+            raise ValueError(f"Layer '{layer.name}' has no value for its weight '{variable.name}'.")
+        if tuple(variable.shape) != tuple(np.shape(values[variable.name])):
+            raise ValueError(
+                f"Layer '{layer.name}' expects its weight '{variable.name}' in shape {tuple(variable.shape)}. "
+                f"Received: shape {tuple(np.shape(values[variable.name]))}."
+            )
+        variable.assign(values[variable.name])
