@@ -52,6 +52,8 @@ def test_networks_of_all_kinds(tmp_path):
     assert build_network("resnet20", info).name
     mobile = build_network("MobileNetV2", info)
     assert mobile.get_layer("normalization") and mobile.output_shape == (None, 10)
+    trainer = Recipe(network="MobileNetV2", method="adjoined").trainer(info)
+    assert trainer.small().count_params() < mobile.count_params()
     efficient = build_network("EfficientNetV2B0", info)  # has a normalisation of its own
     assert sum(isinstance(layer, keras.layers.Rescaling) for layer in efficient.layers) == 1
     path = tmp_path / "own.keras"

@@ -101,6 +101,12 @@ def test_a_teacher_that_does_not_exist(tmp_path):
         finished_run(tmp_path)
 
 
+def test_a_mistyped_recipe_leaves_the_folder_free(tmp_path):
+    with pytest.raises(ValueError, match="resnet2O"):
+        run(Recipe(network="resnet2O", epochs=1), tmp_path, verbose=0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_nan_stops_with_a_message(tmp_path):
     with pytest.raises(ArithmeticError, match="became NaN .* Lower `learning_rate`"):
         run(Recipe(**{**SMALL, "learning_rate": 1e30}), tmp_path, verbose=0)

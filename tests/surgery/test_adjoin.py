@@ -107,6 +107,9 @@ def test_what_stays_full():
         graph = Graph.of(build(name))
         expected = {layer for layer in matching(graph.layers, patterns) if layer in graph.kernel_layers()}
         assert set(stem_and_first_stage(graph)) & graph.kernel_layers() == expected
+    mobile = keras.applications.MobileNetV3Small(weights=None, classes=3, input_shape=(96, 96, 3))
+    stays = stem_and_first_stage(Graph.of(mobile))  # `x + 3` in its activations is no merge
+    assert "expanded_conv_2_add" in stays and "expanded_conv_3_expand" not in stays
     vgg = Graph.of(keras.applications.VGG16(weights=None, input_shape=(32, 32, 3), classes=3))
     assert stem_and_first_stage(vgg)[1:] == ["block1_conv1", "block1_conv2"]
     small = adjoin(models.resnet20(), 4, keep=["stem_conv", "stage3_*"]).small()

@@ -99,3 +99,35 @@ def test_swap_layers(residual):
     swapped = swap_layers(residual, {keras.layers.ReLU: Quiet})
     assert isinstance(swapped.get_layer("end"), Quiet)
     same_function(residual, swapped, (16, 16, 3))
+
+
+def test_a_nested_network_at_the_end():
+    """Keras numbers the output of such a network in another way than other tensors."""
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    body = keras.Model(inner.inputs[0], inner.outputs[0], name="body")
+    for nested in (inner, body):
+        inputs = keras.Input((4,))
+        model = keras.Model(inputs, nested(inputs))
+        same_function(model, Graph.of(model).build(), (4,))
+    inputs = keras.Input((3,))
+    square = keras.Model(inputs, keras.layers.Dense(3, name="square")(inputs), name="square_body")
+    outer = keras.Input((3,))
+    first = square(outer)
+    model = keras.Model(outer, [first, square(first)])
+    same_function(model, Graph.of(model).build(), (3,))
+
+
+def test_layers_within_layers_keep_their_weights():
+    """Weights of one name in one layer are copied by their order."""
+    inputs = keras.Input((4, 8))
+    model = keras.Model(inputs, keras.layers.RNN([keras.layers.LSTMCell(8), keras.layers.LSTMCell(8)])(inputs))
+    same_function(model, Graph.of(model).build(), (4, 8))
+
+
+def test_operators_with_several_outputs():
+    inputs = keras.Input((4, 4, 8))
+    a, b = keras.ops.split(inputs, 2, axis=-1)
+    model = keras.Model(inputs, keras.ops.concatenate([b, a], axis=-1))
+    graph = Graph.of(model)
+    assert len(graph.ancestors()[graph.single_output()]) == len(graph.calls) == 3
+    same_function(model, graph.build(), (4, 4, 8))

@@ -69,3 +69,20 @@ def test_gammas_of_zero_would_let_nothing_pass():
     assert np.all(keras.ops.convert_to_numpy(plain.get_layer("stage2_block1_bn2").gamma) == 1)
     x = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
     assert np.std(plain.predict_on_batch(x), axis=0).min() > 0
+
+
+def test_stochastic_depth_goes_with_the_shortcut():
+    model = keras.applications.EfficientNetV2B0(weights=None, classes=3, input_shape=(32, 32, 3))
+    drops = [layer.name for layer in model.layers if getattr(layer, "noise_shape", None)]
+    plain = remove_shortcuts(model)
+    assert drops and not any(getattr(layer, "noise_shape", None) for layer in plain.layers)
+    assert any(isinstance(layer, keras.layers.Dropout) for layer in plain.layers)  # the head's stays
+
+
+def test_a_broadcast_addition_is_not_a_shortcut():
+    inputs = keras.Input((8, 8, 4))
+    context = keras.layers.GlobalAveragePooling2D(keepdims=True)(inputs)
+    context = keras.layers.Conv2D(4, 1)(keras.layers.Conv2D(4, 1)(context))
+    model = keras.Model(inputs, keras.layers.Add()([inputs, context]))
+    with pytest.raises(ValueError, match="shortcut"):
+        remove_shortcuts(model)

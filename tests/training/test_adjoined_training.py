@@ -177,3 +177,29 @@ def test_pipelines_count_their_epochs(tiny):
     assert train.epoch == 2
     pair.fit(train, epochs=4, initial_epoch=2, verbose=0)
     assert train.epoch == 4
+
+
+@pytest.mark.parametrize(
+    "loss",
+    ["sparse_categorical_crossentropy", keras.losses.sparse_categorical_crossentropy, lambda y, p: 2.0 - p[:, 0]],
+)
+def test_loss_functions_are_reduced_and_weighted(tiny, images, loss):
+    """As `keras.Model` does it: the mean over the batch, with sample weights."""
+    x, y = images
+    pair = adjoin(tiny(softmax=True), 2, kl_weight=0.0)
+    alone = tiny(softmax=True)
+    alone.set_weights(pair.full().get_weights())
+    weights = np.linspace(0, 2, len(x)).astype("float32")
+    for model in (pair, alone):
+        model.compile("sgd", loss=loss)
+    for options in ({}, {"sample_weight": weights}):
+        ours, theirs = (m.evaluate(x, y, batch_size=64, verbose=0, return_dict=True, **options) for m in (pair, alone))
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    pair.fit(x, y, class_weight={0: 1.0, 1: 2.0, 2: 0.5}, verbose=0)
+
+
+def test_a_second_training_begins_at_the_start(tiny, images):
+    pair = compiled(adjoin(tiny(), 2))
+    pair.fit(*images, batch_size=16, epochs=2, verbose=0)
+    pair.fit(*images, batch_size=16, epochs=3, verbose=0)
+    assert int(pair.step) == 12 == float(pair.total_steps)

@@ -111,6 +111,14 @@ def test_who_moves(tiny, images):
             assert np.abs(ours - theirs).max() > 1e-6
 
 
+def test_thawing_leaves_the_teacher_frozen(tiny, images):
+    joint = JointRD(*pair(tiny))
+    joint.trainable = False
+    joint.trainable = True
+    compiled(joint)
+    assert not joint.teacher.trainable_variables and joint.student.trainable_variables
+
+
 def test_student_learns_and_stays_an_ordinary_network(tiny, images, tmp_path):
     x, y = images
     student, teacher = pair(tiny, filters=8)
