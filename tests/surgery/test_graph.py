@@ -131,3 +131,10 @@ def test_operators_with_several_outputs():
     graph = Graph.of(model)
     assert len(graph.ancestors()[graph.single_output()]) == len(graph.calls) == 3
     same_function(model, graph.build(), (4, 4, 8))
+
+
+def test_layers_that_cannot_be_made_again():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Lambda(lambda x: 2 * x, name="double")(inputs))
+    with pytest.raises(ValueError, match=r"Layer 'double' \(Lambda\) cannot be made again .*keras.ops"):
+        Graph.of(model).build()

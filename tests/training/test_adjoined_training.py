@@ -203,3 +203,11 @@ def test_a_second_training_begins_at_the_start(tiny, images):
     pair.fit(*images, batch_size=16, epochs=2, verbose=0)
     pair.fit(*images, batch_size=16, epochs=3, verbose=0)
     assert int(pair.step) == 12 == float(pair.total_steps)
+
+
+def test_weighted_metrics_are_routed_too(tiny, images):
+    pair = adjoin(tiny(), 2)
+    pair.compile("sgd", weighted_metrics=["accuracy"])
+    assert {"full_accuracy", "small_accuracy"} <= set(pair.fit(*images, verbose=0).history)
+    with pytest.raises(ValueError, match="`metrics` to be a list. Received: metrics='accuracy'"):
+        pair.compile("sgd", metrics="accuracy")

@@ -37,8 +37,16 @@ class LayerSpec:
     config: dict[str, Any]
 
     def make(self):
-        """A new, unbuilt layer."""
-        return self.cls.from_config(self.config)
+        """A new, unbuilt layer; a `ValueError` that names the layer where its class cannot make one."""
+        try:
+            return self.cls.from_config(self.config)
+        except Exception as error:
+            raise ValueError(
+                f"Layer '{self.config.get('name')}' ({self.cls.__name__}) cannot be made again from its configuration. "
+                "Give it a `get_config`, register functions and classes that it uses with "
+                "`keras.saving.register_keras_serializable`, and write a Lambda with `keras.ops`. "
+                f"Keras says: {error}"
+            ) from error
 
     def with_config(self, **changes: Any) -> LayerSpec:
         """The same class with some configuration entries replaced."""

@@ -96,8 +96,12 @@ class ScheduledModel(keras.Model):
             **kwargs: As for `keras.Model.compile`.
         """
         self.set_loss(None if loss is None else _as_loss(loss))
-        super().compile(optimizer=optimizer, metrics=self.route_metrics(metrics), **kwargs)
+        for name, value in (("metrics", metrics), ("weighted_metrics", kwargs.get("weighted_metrics"))):
+            if isinstance(value, str):
+                raise ValueError(f"Expected `{name}` to be a list. Received: {name}='{value}'.")
         arguments = {"loss": loss, "metrics": metrics, **kwargs}
+        routed = {key: self.route_metrics(value) if "metrics" in key else value for key, value in arguments.items()}
+        super().compile(optimizer=optimizer, **{**routed, "loss": None})
         self._compile_arguments = {key: keras.saving.serialize_keras_object(value) for key, value in arguments.items()}
 
     def get_compile_config(self):
