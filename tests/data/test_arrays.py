@@ -1,12 +1,13 @@
 """Random crops of images in memory."""
 
+import hashlib
 import time
 
 import numpy as np
 import pytest
 
 from tfjointrd.data import ArrayPipeline, DatasetInfo
-from tfjointrd.data.arrays import channel_statistics, random_crop
+from tfjointrd.data.arrays import channel_statistics, crop, draw_crops
 
 
 def images(count=200, height=6, width=5, channels=3):
@@ -28,19 +29,51 @@ def candidates(image, padding, flip):
 @pytest.mark.parametrize(("padding", "flip"), [(2, True), (1, False), (0, True)])
 def test_crops_are_shifts_and_mirror_images_and_all_occur(padding, flip):
     x = np.repeat(images(count=1), 600, axis=0)
-    cropped = random_crop(x, padding, flip, np.random.default_rng(1))
+    cropped = crop(x, padding, draw_crops(len(x), padding, flip, np.random.default_rng(1)))
     assert cropped.shape == x.shape and cropped.dtype == x.dtype
     expected = {candidate.tobytes() for candidate in candidates(x[0], padding, flip)}
     assert {np.ascontiguousarray(image).tobytes() for image in cropped} == expected
 
 
+def make_pipeline(count, **arguments):
+    info = DatasetInfo("set", count, (6, 5, 3), (0.0,) * 3, (1.0,) * 3)
+    arguments = {"training": True, **arguments}
+    return ArrayPipeline(images(count), np.arange(count), info, 16, **arguments)
+
+
 def test_labels_stay_with_their_images():
-    x = images(count=50)
-    info = DatasetInfo("set", 50, (6, 5, 3), (0.0,) * 3, (1.0,) * 3)
-    pipeline = ArrayPipeline(x, np.arange(50), info, 16, training=True, padding=2, flip=True)
+    pipeline = make_pipeline(50, padding=2, flip=True)
+    x = pipeline.x
     for batch, labels in pipeline:
         for image, label in zip(batch, labels, strict=True):
             assert any(np.array_equal(image, candidate) for candidate in candidates(x[label], 2, True))
+
+
+@pytest.mark.parametrize(("padding", "flip"), [(2, True), (1, False), (0, True), (0, False)])
+@pytest.mark.parametrize("training", [True, False])
+def test_plan_describes_every_batch_of_the_epoch(padding, flip, training):
+    pipeline = make_pipeline(50, padding=padding, flip=flip, training=training)
+    plan = pipeline.plan(epoch=3)
+    assert [part.shape for part in (plan.order, *plan.crops)] == [(50,)] * 4
+    x = crop(pipeline.x[plan.order], padding, plan.crops).astype("float32")
+    batches = [pipeline.batch(position, 3) for position in range(len(pipeline))]
+    np.testing.assert_array_equal(x, np.concatenate([images for images, _ in batches]))
+    np.testing.assert_array_equal(pipeline.y[plan.order], np.concatenate([labels for _, labels in batches]))
+
+
+def test_plan_is_that_of_the_next_epoch():
+    pipeline = make_pipeline(50, padding=2, flip=True)
+    pipeline.set_epoch(4)
+    for part, other in zip(pipeline.plan().crops, pipeline.plan(epoch=4).crops, strict=True):
+        np.testing.assert_array_equal(part, other)
+    assert not np.array_equal(pipeline.plan().order, pipeline.plan(epoch=5).order)
+
+
+def test_batches_stay_what_they_were():
+    """The bytes of a batch as of the first version: trainings that were begun can be taken up again."""
+    pipeline = make_pipeline(50, padding=2, flip=True, seed=7)
+    found = [hashlib.sha256(pipeline.batch(position, 3)[0].tobytes()).hexdigest()[:16] for position in (0, 3)]
+    assert found == ["16ea3c24615066ab", "f10a4275f291677d"]
 
 
 def test_arrays_stay_as_they_are():

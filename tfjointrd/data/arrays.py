@@ -1,5 +1,7 @@
 """Data sets that fit into memory, on every backend and without TensorFlow."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -17,14 +19,53 @@ def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, .
     return tuple(mean.tolist()), tuple(np.sqrt(square - mean**2).tolist())
 
 
-def random_crop(images: np.ndarray, padding: int, flip: bool, generator: np.random.Generator) -> np.ndarray:
-    """Pad with zeros, crop back to the old size at a random place, flip half of the images.
+class Crops(NamedTuple):
+    """Where images are cropped, and which of them are mirrored; each of shape `(count,)`.
+
+    Attributes:
+        rows: First row of each crop in the padded image.
+        columns: First column of each crop in the padded image.
+        mirrored: Whether the crop is mirrored, left to right.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    mirrored: np.ndarray
+
+
+class EpochPlan(NamedTuple):
+    """Everything that is random about an epoch, in the order of its images; each of shape `(size,)`.
+
+    Attributes:
+        order: Indices of the images.
+        crops: Where they are cropped and whether they are mirrored.
+    """
+
+    order: np.ndarray
+    crops: Crops
+
+
+def draw_crops(count: int, padding: int, flip: bool, generator: np.random.Generator) -> Crops:
+    """Draws where to crop images that were padded by `padding` on each side, and which half of them to mirror.
+
+    Args:
+        count: Number of images.
+        padding: Number of pixels on each side; 0 leaves images where they are.
+        flip: Whether images are mirrored with probability 0.5.
+        generator: Source of randomness.
+    """
+    rows, columns = generator.integers(0, 2 * padding + 1, size=(2, count))
+    mirrored = generator.random(count) < 0.5 if flip else np.zeros(count, bool)
+    return Crops(rows, columns, mirrored)
+
+
+def crop(images: np.ndarray, padding: int, crops: Crops) -> np.ndarray:
+    """Pads images with zeros, crops them back to the old size and mirrors some.
 
     Args:
         images: Array `(batch, height, width, channels)`.
         padding: Number of zero pixels on each side.
-        flip: Whether images are mirrored with probability 0.5, left to right.
-        generator: Source of randomness.
+        crops: Where to crop and what to mirror; see `draw_crops`.
 
     Returns:
         Array of the same shape and dtype.
@@ -35,11 +76,8 @@ def random_crop(images: np.ndarray, padding: int, flip: bool, generator: np.rand
     count, height, width, channels = images.shape
     padded = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     windows = sliding_window_view(padded, (height, width, channels), axis=(1, 2, 3))[:, :, :, 0]
-    rows, columns = generator.integers(0, 2 * padding + 1, size=(2, count))
-    cropped = windows[np.arange(count), rows, columns]
-    if flip:
-        mirrored = generator.random(count) < 0.5
-        cropped[mirrored] = cropped[mirrored, :, ::-1]
+    cropped = windows[np.arange(count), crops.rows, crops.columns]
+    cropped[crops.mirrored] = cropped[crops.mirrored, :, ::-1]
     return cropped
 
 
@@ -88,12 +126,50 @@ class ArrayPipeline(Pipeline):
         self.padding = padding
         self.flip = flip
 
+    @property
+    def augmented(self) -> bool:
+        """Whether images are cropped or mirrored."""
+        return bool(self.padding or self.flip)
+
     def batch(self, position: int, epoch: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """One batch of an epoch, by default the next one. See `Pipeline.batch`."""
         epoch = self.epoch if epoch is None else epoch
         start = position * self.batch_size
         chosen = self.order(epoch)[start : start + self.batch_size]
         images = self.x[chosen]
-        if self.padding or self.flip:
-            images = random_crop(images, self.padding, self.flip, self.generator(position, epoch))
+        if self.augmented:
+            images = crop(images, self.padding, self._crops(position, epoch, len(chosen)))
         return images.astype("float32"), self.y[chosen]
+
+    def plan(self, epoch: int | None = None) -> EpochPlan:
+        """Order, crops and mirroring of a whole epoch, for those who make its batches themselves.
+
+        The batches of `batch` are the same images in the same order under the same crops, so that a device which
+        holds the images needs a few bytes an image and epoch.
+
+        Args:
+            epoch: The epoch. Defaults to the one that comes next.
+
+        Returns:
+            An `EpochPlan` of int32 and boolean arrays `(size,)`. Without augmentation crops start at 0.
+
+        Example:
+
+        >>> plan = train.plan(epoch=3)
+        >>> images, _ = train.batch(position=0, epoch=3)
+        >>> first = Crops(*(part[:32] for part in plan.crops))
+        >>> np.array_equal(crop(train.x[plan.order[:32]], train.padding, first), images)
+        True
+        """
+        epoch = self.epoch if epoch is None else epoch
+        order = self.order(epoch).astype("int32")
+        if not self.augmented:
+            return EpochPlan(order, Crops(*np.zeros((2, self.size), "int32"), np.zeros(self.size, bool)))
+        starts = range(0, self.size, self.batch_size)
+        counts = [min(self.batch_size, self.size - start) for start in starts]
+        batches = [self._crops(position, epoch, count) for position, count in enumerate(counts)]
+        rows, columns, mirrored = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        return EpochPlan(order, Crops(rows.astype("int32"), columns.astype("int32"), mirrored))
+
+    def _crops(self, position: int, epoch: int, count: int) -> Crops:
+        return draw_crops(count, self.padding, self.flip, self.generator(position, epoch))
