@@ -128,7 +128,7 @@ def _check(model, train, validation_data) -> None:
         )
     if keras.distribution.distribution() is not None:
         raise ValueError(
-            f"Expected a single device. Received: distribution={keras.distribution.distribution()}. Use `model.fit`."
+            f"Expected one device only. Received: distribution={keras.distribution.distribution()}. Use `model.fit`."
         )
     if not model.compiled:
         raise ValueError(f"Expected a compiled model; call `compile` first. Received: model '{model.name}'.")
