@@ -1,4 +1,4 @@
-"""The command line: `python -m tfjointrd demo | train | export | report`."""
+"""The command line: `python -m tfjointrd demo | recipes | run | train | export | report`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ DESCRIPTION = """\
 Train networks with shortcuts and full width, deploy them without.
 
   python -m tfjointrd demo                 the whole way on small images, in a few minutes
-  python -m tfjointrd train --help         train one network, or continue an interrupted training
+  python -m tfjointrd recipes              the trainings that have a name, and how far they are
+  python -m tfjointrd run RECIPE           one of them, or what is left of it
+  python -m tfjointrd train --help         train a network of your own choice
   python -m tfjointrd export --help        write a .tflite file and check it against its network
   python -m tfjointrd report --help        parameters, multiply-accumulates and memory, layer by layer
 """
@@ -28,11 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
+    options.line = shlex.join(["python", "-m", "tfjointrd", *arguments])
     try:
         options.command(options)
     except KeyboardInterrupt as interruption:
-        command = shlex.join(["python", "-m", "tfjointrd", *arguments])
-        print(f"\n{interruption}\nContinue with: {command}", file=sys.stderr)
+        print(f"\n{interruption}\nContinue with: {options.line}", file=sys.stderr)
         return 130
     except (ValueError, OSError, ArithmeticError, ImportError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -45,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tfjointrd", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_train, _add_export, _add_report):
+    for add in (_add_demo, _add_recipes, _add_run, _add_train, _add_export, _add_report):
         add(commands)
     return parser
 
@@ -77,6 +79,84 @@ def _demo(options) -> None:
     demo(options.out, epochs=options.epochs, seed=options.seed)
 
 
+def _add_recipes(commands) -> None:
+    parser = commands.add_parser(
+        "recipes",
+        help="the trainings that have a name",
+        formatter_class=_Help,
+        description="Lists the recipes, and beside each how far it is in a folder.",
+    )
+    parser.add_argument("pattern", nargs="?", default="*", help="only those that match, e.g. '*_cifar10'")
+    parser.add_argument("--out", default="runs", help="folder of the trainings")
+    parser.set_defaults(command=_recipes)
+
+
+def _recipes(options) -> None:
+    from tfjointrd.experiments import catalog, named
+
+    names = catalog.names(options.pattern)
+    if not names:
+        raise ValueError(f"Expected `pattern` to match a recipe. Received: pattern='{options.pattern}'.")
+    width = max(map(len, names))
+    for name in names:
+        print(f"{name:{width}}  {named.state(name, options.out)}".rstrip())
+
+
+def _add_run(commands) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="train by a recipe that has a name",
+        formatter_class=_Help,
+        description=(
+            "Trains by a recipe, its teacher first if it has one, and leaves card and networks in a folder of the "
+            "recipe's name.\nThe same command goes on after any interruption, to the very same result, and returns at "
+            "once when all is finished.\n\n"
+            "scales:\n"
+            "  smoke    seconds, to see that it runs\n"
+            "  laptop   minutes on digits, an hour or so on CIFAR-10 with two cores\n"
+            "  paper    the papers' own settings\n\n"
+            "example:\n"
+            "  python -m tfjointrd run an_resnet20_a2_cifar10 --scale laptop --seeds 0 1 2 --out runs"
+        ),
+    )
+    parser.add_argument("recipe", help="its name; `python -m tfjointrd recipes` lists them")
+    parser.add_argument("--scale", choices=["smoke", "laptop", "paper"], default="laptop", help="how large")
+    parser.add_argument("--out", default="runs", help="folder of all trainings")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one training each")
+    parser.add_argument("--minutes", type=float, default=5.0, help="between checkpoints within an epoch")
+    _add_common(parser)
+    parser.set_defaults(command=_run)
+
+
+def _add_common(parser) -> None:
+    parser.add_argument("--note", default="", help="what readers of the card should know of the data")
+    parser.add_argument(
+        "--nondeterministic",
+        action="store_true",
+        help="allow operations whose results do not repeat bit by bit, where they are faster",
+    )
+
+
+def _run(options) -> None:
+    from tfjointrd.experiments import run_named
+
+    finished = run_named(
+        options.recipe,
+        options.scale,
+        options.out,
+        options.seeds,
+        note=options.note,
+        minutes=options.minutes,
+        deterministic=not options.nondeterministic,
+    )
+    _print_accuracies(finished)
+
+
+def _print_accuracies(finished) -> None:
+    for name, entry in finished.card["networks"].items():
+        print(f"{finished.path(name)}: accuracy {finished.accuracy(name):.4f}, {entry['parameters']:,} parameters")
+
+
 def _add_train(commands) -> None:
     parser = commands.add_parser(
         "train",
@@ -84,7 +164,7 @@ def _add_train(commands) -> None:
         formatter_class=_Help,
         description=(
             "Trains one network and leaves its .keras files and a card.json with everything measured in a folder.\n"
-            "After an interruption the same command goes on from the last finished epoch.\n\n"
+            "After an interruption the same command goes on, to the very same result.\n\n"
             "methods:\n"
             "  standard   the network as it is\n"
             "  plain      the network without its shortcuts\n"
@@ -112,7 +192,7 @@ def _add_train(commands) -> None:
     parser.add_argument("--tail-floor", type=float, default=0.5, help="lowest weight of the teacher's tails (jointrd)")
     parser.add_argument("--tail-fade", type=float, default=0.3, help="part of the training to fade over (jointrd)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, data order and augmentation")
-    parser.add_argument("--note", default="", help="what readers of the card should know of the data")
+    _add_common(parser)
     parser.set_defaults(command=_train)
 
 
@@ -121,10 +201,10 @@ def _train(options) -> None:
 
     from tfjointrd.experiments import Recipe, run
 
-    recipe = Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
-    finished = run(recipe, options.out, note=options.note)
-    for name, entry in finished.card["networks"].items():
-        print(f"{finished.path(name)}: accuracy {entry['accuracy']:.4f}, {entry['parameters']:,} parameters")
+    known = {field.name for field in fields(Recipe)} & vars(options).keys()
+    recipe = Recipe(**{name: getattr(options, name) for name in known})
+    deterministic = not options.nondeterministic
+    _print_accuracies(run(recipe, options.out, note=options.note, deterministic=deterministic, command=options.line))
 
 
 def _add_export(commands) -> None:
@@ -165,8 +245,8 @@ def _add_report(commands) -> None:
         formatter_class=_Help,
         description=(
             "Prints parameters, multiply-accumulates, output and live memory of each layer of a network.\n"
-            "Given folders of finished trainings instead, exports their networks as float32 and int8 .tflite files, "
-            "measures these too,\nand prints one table.\n\n"
+            "Given folders of finished trainings instead, prints one table of what their cards say, and times their "
+            ".tflite files\non this machine.\n\n"
             "examples:\n"
             "  python -m tfjointrd report resnet20\n"
             "  python -m tfjointrd report runs/resnet20 runs/jointrd20"

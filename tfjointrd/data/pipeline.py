@@ -35,6 +35,7 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
     Attributes:
         info: The `DatasetInfo` of the set.
         epoch: The epoch whose batches come next. See `set_epoch`.
+        error: The exception that ended the last attempt to read a batch, or `None`. Keras wraps it in its own.
     """
 
     def __init__(self, info: DatasetInfo, size: int, batch_size: int, *, training: bool, seed: int = 0):
@@ -42,12 +43,37 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         super().__init__(workers=1)
         self.info = info
         self.size = size
+        self._all = size
         self.batch_size = batch_size
         self.training = training
         self.seed = seed
         self.set_epoch(0)
         self._lock = threading.Lock()
         self._ordered = None, None  # the last epoch asked for, and its order
+        self.error = None
+
+    def limit(self, images: int) -> None:
+        """Ends each epoch after its first `images` images, drawn from all of them where they are shuffled.
+
+        Args:
+            images: Positive integer; one above the number of images changes nothing.
+        """
+        if not isinstance(images, int | np.integer) or images < 1:
+            raise ValueError(f"Expected `images` to be a positive integer. Received: images={images!r}")
+        self.size = min(self._all, int(images))
+
+    def rest(self, position: int) -> keras.utils.PyDataset:
+        """The batches of the next epoch from a position on, for a training that goes on within an epoch.
+
+        Args:
+            position: Number of batches that are left out, below `len(pipeline)`.
+
+        Returns:
+            A data set for `fit(..., shuffle=False)`, one epoch long.
+        """
+        if not 0 <= position < len(self):
+            raise ValueError(f"Expected `position` from 0 to {len(self) - 1}. Received: position={position}")
+        return _Rest(self, position)
 
     def set_epoch(self, epoch: int) -> None:
         """Make `epoch` the next one to be served.
@@ -74,15 +100,15 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         """
 
     def order(self, epoch: int) -> np.ndarray:
-        """Indices of all images in the order in which an epoch serves them, shape `(size,)`."""
+        """Indices of the images in the order in which an epoch serves them, shape `(size,)`."""
         if not self.training:
             return np.arange(self.size)
         ordered_epoch, order = self._ordered
         if ordered_epoch != epoch:
             # SeedSequence ignores trailing zeros, so 0 is kept for the order and positions count from 1.
-            order = np.random.default_rng([self.seed, epoch, 0]).permutation(self.size)
+            order = np.random.default_rng([self.seed, epoch, 0]).permutation(self._all)
             self._ordered = epoch, order
-        return order
+        return order[: self.size]
 
     def generator(self, position: int, epoch: int) -> np.random.Generator:
         """The random generator that belongs to one batch of one epoch."""
@@ -97,9 +123,16 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
                 index, self._served = self._served, self._served + 1
             else:
                 self._opened = True
+        return self._fetch(index)
+
+    def _fetch(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if not 0 <= index < len(self):
             raise IndexError(f"Expected a position from 0 to {len(self) - 1}. Received: {index}")
-        return self.batch(index, self.epoch)
+        try:
+            return self.batch(index, self.epoch)
+        except Exception as error:
+            self.error = error
+            raise
 
     def __iter__(self):
         for position in range(len(self)):
@@ -120,3 +153,18 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
             self.epoch += 1
         self._served = None
         self._opened = False
+
+
+class _Rest(keras.utils.PyDataset):
+    """What is left of a pipeline's epoch; see `Pipeline.rest`."""
+
+    def __init__(self, pipeline: Pipeline, position: int):
+        super().__init__(workers=1)
+        self.pipeline = pipeline
+        self.position = position
+
+    def __len__(self) -> int:
+        return len(self.pipeline) - self.position
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.pipeline._fetch(self.position + index)

@@ -209,7 +209,8 @@ class StreamPipeline(PhotographPipeline):
         if self._next != (epoch, position):
             skipped = position * self.batch_size
             self._examples = itertools.islice(self._read(epoch), skipped, None)
-        examples = list(itertools.islice(self._examples, self.batch_size))
+        count = min(self.batch_size, self.size - position * self.batch_size)
+        examples = list(itertools.islice(self._examples, count))
         self._next = epoch, position + 1
         return [image for image, _ in examples], np.array([label for _, label in examples], "int32")
 

@@ -1,6 +1,9 @@
 """Trainings described as data, the runner that executes them, and the tables that collect their results."""
 
-from tfjointrd.experiments.recipe import METHODS, Recipe
-from tfjointrd.experiments.runner import Interrupted, Run, run
+from tfjointrd.experiments import catalog
+from tfjointrd.experiments.keeper import Interrupted
+from tfjointrd.experiments.named import run_named
+from tfjointrd.experiments.recipe import METHODS, SCALES, Recipe
+from tfjointrd.experiments.runner import Run, run
 
-__all__ = ["METHODS", "Interrupted", "Recipe", "Run", "run"]
+__all__ = ["METHODS", "SCALES", "Interrupted", "Recipe", "Run", "catalog", "run", "run_named"]

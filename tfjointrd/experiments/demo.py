@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 
-from tfjointrd import data, report
+from tfjointrd import report
 from tfjointrd.experiments.recipe import Recipe
 from tfjointrd.experiments.runner import Run, run
 from tfjointrd.experiments.table import Row, markdown, measure
@@ -52,7 +52,6 @@ def demo(out: str | os.PathLike = "demo", epochs: int = 15, seed: int = 0) -> li
         The rows of the table.
     """
     out, began = Path(out), time.perf_counter()
-    train, validation = data.load("digits", augment=False)
     runs: dict[str, Run] = {}
     for number, method in enumerate(METHODS, start=1):
         title = f"[{number}/6] training {method}"
@@ -65,14 +64,15 @@ def demo(out: str | os.PathLike = "demo", epochs: int = 15, seed: int = 0) -> li
             seed=seed,
         )
         runs[method] = run(recipe, out / method, verbose=0, callbacks=[_OneLine(title)])
-        accuracies = [f"{name} {entry['accuracy']:.4f}" for name, entry in runs[method].card["networks"].items()]
+        accuracies = [f"{name} {runs[method].accuracy(name):.4f}" for name in runs[method].networks]
         print(f"\r{title}: accuracy of {', '.join(accuracies)}", flush=True)
-    print("[6/6] exporting and checking files", flush=True)
-    rows = [measure(name, runs[folder], network, train, validation) for name, (folder, network) in ROWS.items()]
+    print("[6/6] measuring files", flush=True)
+    rows = [measure(name, runs[folder], network) for name, (folder, network) in ROWS.items()]
     (out / "table.md").write_text(markdown(rows) + "\n")
     (out / "table.json").write_text(json.dumps([row.as_dict() for row in rows], indent=2) + "\n")
     report.accuracy_against_cost([row.as_dict() for row in rows], path=out / "accuracy_against_macs.png")
     print(f"\n{markdown(rows)}\n")
     print(f"Networks (.keras), files (.tflite), table and figure are in {out.resolve()}")
-    print(f"{time.perf_counter() - began:.0f} seconds; digits, {len(validation.y)} validation images, seed {seed}")
+    images = runs["standard"].card["data"]["validation_images"]
+    print(f"{time.perf_counter() - began:.0f} seconds; digits, {images} validation images, seed {seed}")
     return rows

@@ -15,6 +15,11 @@ from tfjointrd.surgery import remove_shortcuts
 from tfjointrd.surgery.swap import with_fused_batch_normalization, with_keras_batch_normalization
 from tfjointrd.training import Adjoined, CosineFade, JointRD, adjoin
 
+SCALES = ("smoke", "laptop", "paper")
+SCHEDULES = ("one_cycle", "steps")
+OPTIMIZERS = ("sgd", "adam")
+MOMENTUM = 0.9
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -26,40 +31,63 @@ class Recipe:
             narrow on shared weights).
         network: Name of a network of `tfjointrd.models` or `keras.applications`, or the path of a `.keras` file.
         data: Name of a data set; see `tfjointrd.data.load`.
+        augment: Augmentation of the training images; see `tfjointrd.data.load`.
+        images: Number of training images an epoch, and of validation images; all of them by default.
         epochs: Number of epochs.
         batch_size: Images a step.
-        learning_rate: The highest learning rate. It rises to it over the first tenth of the training and falls along a
-            cosine to zero.
-        weight_decay: Decay of all weights but biases and batch normalisations'.
+        optimizer: `sgd` (Nesterov momentum 0.9) or `adam` (with decoupled weight decay).
+        schedule: `one_cycle` (the learning rate rises over the first part `warmup` of the training and falls along a
+            cosine to zero) or `steps` (it is divided by 10 at each of `milestones`).
+        learning_rate: The highest learning rate.
+        warmup: The part of the training over which the learning rate rises, for `one_cycle`.
+        milestones: Epochs at whose beginning the learning rate falls, for `steps`.
+        weight_decay: Decay of all weights but biases and batch normalisations'. For `sgd` it is the L2 penalty's
+            factor, as papers and PyTorch count it; for `adam` the decoupled decay.
         alpha: How many times narrower `narrow` and `adjoined` networks are.
-        teacher: Path of the teacher's `.keras` file, for `jointrd`.
+        teacher: The trained teacher, for `jointrd`: a `.keras` file, or the name of the recipe that trains it.
         tail_floor: Lowest weight of the teacher's tails, for `jointrd`.
         tail_fade: The part of the training over which the tails' weight falls to it, for `jointrd`.
         seed: Seed of the initial weights, the order of the images and their augmentation.
+        name: The name under which it is registered, if it is.
+        scale: `smoke`, `laptop` or `paper`, if it is registered.
     """
 
     method: str = "standard"
     network: str = "resnet20"
     data: str = "digits"
+    augment: bool | str = True
+    images: int | None = None
     epochs: int = 10
     batch_size: int = 128
+    optimizer: str = "sgd"
+    schedule: str = "one_cycle"
     learning_rate: float = 0.1
+    warmup: float = 0.1
+    milestones: tuple[int, ...] = ()
     weight_decay: float = 5e-4
     alpha: int = 2
     teacher: str | None = None
     tail_floor: float = 0.5
     tail_fade: float = 0.3
     seed: int = 0
+    name: str = ""
+    scale: str = ""
 
     def __post_init__(self):
         """Checks what can be checked without loading anything."""
-        if self.method not in METHODS:
-            raise ValueError(f"Expected `method` to be one of {sorted(METHODS)}. Received: method='{self.method}'.")
+        object.__setattr__(self, "milestones", tuple(self.milestones))  # JSON has lists only
+        for name, known in (("method", METHODS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"Expected `{name}` to be one of {sorted(known)}. Received: {name}={getattr(self, name)!r}."
+                )
         if self.method == "jointrd" and self.teacher is None:
-            raise ValueError("Expected `teacher`, the .keras file of a trained network, for method 'jointrd'.")
+            raise ValueError("Expected `teacher`, a trained network's .keras file or recipe, for method 'jointrd'.")
         for name in ("epochs", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"Expected `{name}` above 0. Received: {name}={getattr(self, name)}.")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"Expected `warmup` from 0 to below 1. Received: warmup={self.warmup}.")
 
     def check_files(self) -> None:
         """Checks that the files it needs exist.
@@ -71,18 +99,33 @@ class Recipe:
             raise FileNotFoundError(f"Expected `teacher` to be a .keras file. Received: teacher='{self.teacher}'.")
 
     def as_dict(self) -> dict:
-        """The recipe as plain data."""
-        return asdict(self)
+        """The recipe as plain data, as JSON would return it."""
+        return {**asdict(self), "milestones": list(self.milestones)}
 
-    def optimizer(self, steps: int) -> keras.optimizers.Optimizer:
-        """SGD with Nesterov momentum on a warm-up and cosine schedule of `steps` steps."""
-        warmup = max(1, steps // 10)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0, decay_steps=max(1, steps - warmup), warmup_target=self.learning_rate, warmup_steps=warmup
-        )
-        optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=self.weight_decay)
+    def make_optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+        """The optimizer with its learning-rate schedule, as yet without variables."""
+        schedule = self._learning_rate(steps_per_epoch)
+        if self.optimizer == "adam":
+            optimizer = keras.optimizers.AdamW(schedule, weight_decay=self.weight_decay, beta_2=0.99, epsilon=1e-6)
+        else:
+            # Keras takes the decay off the weights directly. Momentum, through which the gradient of an L2 penalty
+            # would go, multiplies by 1 / (1 - momentum) in the long run.
+            decay = self.weight_decay / (1 - MOMENTUM)
+            optimizer = keras.optimizers.SGD(schedule, momentum=MOMENTUM, nesterov=True, weight_decay=decay)
         optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
         return optimizer
+
+    def _learning_rate(self, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
+        if self.schedule == "steps":
+            rates = [self.learning_rate * 0.1**i for i in range(len(self.milestones) + 1)]
+            return keras.optimizers.schedules.PiecewiseConstantDecay(
+                [epoch * steps_per_epoch - 1 for epoch in self.milestones], rates
+            )
+        steps = self.epochs * steps_per_epoch
+        warmup = max(1, round(steps * self.warmup))
+        return keras.optimizers.schedules.CosineDecay(
+            0.0, decay_steps=max(1, steps - warmup), warmup_target=self.learning_rate, warmup_steps=warmup
+        )
 
     def trainer(self, info: DatasetInfo) -> keras.Model:
         """The model whose `fit` is this training, with new weights."""

@@ -1,28 +1,27 @@
-"""Executes a recipe: trains, keeps a checkpoint an epoch, goes on after an interruption, leaves networks and a card."""
+"""Executes a recipe: trains, keeps checkpoints, goes on after an interruption, leaves networks and a card."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import filelock
 import keras
-import numpy as np
 
-from tfjointrd import data, report
+from tfjointrd import data
+from tfjointrd.experiments import card as cards
+from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, write_json
+from tfjointrd.experiments.keeper import Interrupted, Keeper, State, polite_signals
 from tfjointrd.experiments.recipe import METHODS, Recipe
 from tfjointrd.training.base import ScheduledModel
 from tfjointrd.training.losses import default_loss
 
-STATE, CARD = "state.json", "card.json"
-
-
-class Interrupted(KeyboardInterrupt):
-    """A training that was stopped by the user; what it had reached is in its checkpoint."""
+SCHEMA = 1
+RECIPE, LOCK = "recipe.json", ".lock"
 
 
 @dataclass
@@ -33,7 +32,7 @@ class Run:
         recipe: What was trained.
         folder: Where its files are.
         networks: The networks to deploy, by name.
-        card: What was measured, as in `card.json`.
+        card: What was measured, as in `card.json`; see `tfjointrd.experiments.card`.
     """
 
     recipe: Recipe
@@ -45,6 +44,11 @@ class Run:
         """The `.keras` file of a network."""
         return self.folder / f"{network}.keras"
 
+    def accuracy(self, network: str) -> float:
+        """Top-1 of a network on the validation images after the last epoch, mean over the seeds."""
+        values = [entry["accuracy"][network]["keras"] for entry in self.card["seeds"].values()]
+        return sum(values) / len(values)
+
 
 def run(
     recipe: Recipe,
@@ -52,40 +56,60 @@ def run(
     verbose: int | str = "auto",
     note: str = "",
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    *,
+    teacher: str | os.PathLike | None = None,
+    minutes: float = 5.0,
+    deterministic: bool = True,
+    command: str = "",
 ) -> Run:
     """Trains by a recipe, or goes on where an interrupted training of the same recipe stopped.
 
-    A finished training is loaded, not repeated.
+    A finished training is loaded, not repeated. An interrupted one, however it ended, goes on from its newest
+    checkpoint to the very result, bit for bit, that it would have had (on the same machine and backend).
 
     Args:
         recipe: What to train.
-        folder: Where checkpoint, networks and card go; made if need be.
+        folder: Where checkpoints, networks and card go; made if need be.
         verbose: As for `keras.Model.fit`.
         note: What readers of the results should know of the data, for the card.
         callbacks: Further callbacks for `fit`.
+        teacher: The `.keras` file of the teacher, where `recipe.teacher` is the name of a recipe.
+        minutes: A checkpoint is taken after each epoch, and within an epoch after so many minutes.
+        deterministic: On TensorFlow, whether to allow only operations whose results repeat bit by bit
+            (`tf.config.experimental.enable_op_determinism`, which holds for the rest of the process).
+        command: The command line to repeat it with, for the card.
 
     Returns:
         The finished `Run`.
 
     Raises:
-        ValueError: If `folder` holds a training of another recipe.
+        ValueError: If `folder` holds a training of another recipe or version, or a checkpoint of another network.
         PermissionError: If `folder` cannot be written.
-        Interrupted: If the user stops it (Ctrl-C); the last epoch's checkpoint is kept.
+        BlockingIOError: If another process trains in `folder`.
+        Interrupted: If the user stops it (Ctrl-C) or the machine does (SIGTERM).
+        ArithmeticError: If the loss becomes NaN.
+        RuntimeError: If data cannot be read. In these three cases the last checkpoint is kept.
+        OSError: If a checkpoint cannot be written, on a full disk for example; those before are kept.
     """
     folder = Path(folder)
-    if not (folder / CARD).exists():
-        recipe.check_files()
-    _open_folder(recipe, folder)
-    if (folder / CARD).exists():
+    if (folder / cards.CARD).exists():
+        check_recipe(recipe, folder)
         return finished_run(folder)
-    train, validation = data.load(recipe.data, batch_size=recipe.batch_size, seed=recipe.seed)
-    model, state = _start(recipe, train, folder)
-    _write_json(folder / "recipe.json", recipe.as_dict())
-    if state["epochs"] < recipe.epochs:
-        train.set_epoch(state["epochs"])
-        callbacks = [_Checkpoint(folder, state), keras.callbacks.TerminateOnNaN(), *callbacks]
-        _fit(model, recipe, train, validation, folder, state, callbacks, verbose)
-    return _finish(recipe, model, train, validation, folder, state, note)
+    resolved = replace(recipe, teacher=str(teacher)) if teacher else recipe
+    resolved.check_files()
+    with locked(folder):
+        check_recipe(recipe, folder)
+        if (folder / cards.CARD).exists():  # finished by another process in between
+            return finished_run(folder)
+        _make_repeatable(recipe.seed, deterministic)
+        train, validation = load_data(recipe)
+        model = _compiled(resolved, train)
+        state, checkpoint = _state(model, train, folder)
+        write_json(folder / RECIPE, {"schema": SCHEMA, "recipe": recipe.as_dict()})
+        if state.epoch < recipe.epochs:
+            keeper = Keeper(Checkpoints(folder), state, checkpoint, minutes)
+            _fit(model, recipe, train, validation, state, keeper, callbacks, verbose)
+        return _finish(recipe, model, validation, folder, state, note, command)
 
 
 def finished_run(folder: str | os.PathLike) -> Run:
@@ -96,140 +120,139 @@ def finished_run(folder: str | os.PathLike) -> Run:
 
     Raises:
         FileNotFoundError: If `folder` holds no finished training.
+        ValueError: If its card does not have the form of a card.
     """
     folder = Path(folder)
-    if not (folder / CARD).is_file():
-        raise FileNotFoundError(f"Expected a folder with a finished training ({CARD}). Received: folder='{folder}'.")
-    card = json.loads((folder / CARD).read_text())
+    card = cards.read(folder)
     networks = {name: keras.saving.load_model(folder / f"{name}.keras", compile=False) for name in card["networks"]}
-    return Run(Recipe(**card["recipe"]), folder, networks, card)
+    return Run(Recipe(**card["recipe"], seed=int(min(card["seeds"], key=int))), folder, networks, card)
 
 
-def _open_folder(recipe: Recipe, folder: Path) -> None:
-    """Makes the folder, and refuses one that holds another training."""
+def load_data(recipe: Recipe, augment: bool | None = None) -> tuple[data.Pipeline, data.Pipeline]:
+    """The training and validation images of a recipe.
+
+    Args:
+        recipe: The recipe.
+        augment: Overrides the recipe's augmentation.
+    """
+    augment = recipe.augment if augment is None else augment
+    pipelines = data.load(recipe.data, batch_size=recipe.batch_size, seed=recipe.seed, augment=augment)
+    for pipeline in pipelines if recipe.images else ():
+        pipeline.limit(recipe.images)
+    return pipelines
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes a folder and keeps other processes out, until the end or until this process dies.
+
+    Raises:
+        PermissionError: If it cannot be written.
+        BlockingIOError: If another process is in it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
+        lock = filelock.FileLock(folder / LOCK, timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise BlockingIOError(
+            f"Expected a folder in which nothing is trained at the moment. Received: folder='{folder}', which another "
+            "process has locked. Wait for it, or choose another folder."
+        ) from None
     except OSError as error:
         raise PermissionError(
             f"Expected a folder that can be written. Received: folder='{folder}' ({error})."
         ) from None
-    kept = folder / "recipe.json"
-    if kept.exists():
-        other = json.loads(kept.read_text())
-        differing = {key for key, value in recipe.as_dict().items() if other.get(key) != value}
-        if differing:
-            changes = ", ".join(f"{key}={other.get(key)!r}" for key in sorted(differing))
-            raise ValueError(
-                f"Expected a new folder, or one of the same recipe. Received: folder='{folder}', which holds a "
-                f"training with {changes}."
-            )
+    try:
+        yield
+    finally:
+        lock.release()  # the file stays: deleting it could give two processes a lock each
 
 
-def _start(recipe: Recipe, train, folder: Path) -> tuple[keras.Model, dict]:
-    """The model to train and how far it is: from the checkpoint, if there is one."""
-    if (folder / STATE).exists():
-        state = json.loads((folder / STATE).read_text())
-        return keras.saving.load_model(folder / state["checkpoint"]), state
-    keras.utils.set_random_seed(recipe.seed)
+def check_recipe(recipe: Recipe, folder: Path) -> None:
+    """Refuses a folder that holds another training, or one of another version.
+
+    Raises:
+        ValueError: If it does.
+    """
+    kept = folder / RECIPE
+    if not kept.exists():
+        return
+    found = json.loads(kept.read_text())
+    if found.get("schema") != SCHEMA:
+        raise ValueError(
+            f"Expected a new folder, or one that this version of tfjointrd wrote (schema {SCHEMA}). "
+            f"Received: folder='{folder}' of schema {found.get('schema')}."
+        )
+    differing = cards.differences(found["recipe"], recipe.as_dict())
+    if differing:
+        raise ValueError(
+            f"Expected a new folder, or one of the same recipe. Received: folder='{folder}', which holds a "
+            f"training with {differing}."
+        )
+
+
+def _make_repeatable(seed: int, deterministic: bool) -> None:
+    keras.utils.set_random_seed(seed)
+    if deterministic and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def _compiled(recipe: Recipe, train: data.Pipeline) -> keras.Model:
     model = recipe.trainer(train.info)
     loss = None if isinstance(model, ScheduledModel) else default_loss(model)  # the methods bring their own
-    model.compile(optimizer=recipe.optimizer(recipe.epochs * len(train)), loss=loss, metrics=["accuracy"])
-    return model, {"epochs": 0, "history": [], "seconds": 0.0}
+    model.compile(optimizer=recipe.make_optimizer(len(train)), loss=loss, metrics=["accuracy"])
+    model.optimizer.build(model.trainable_variables)
+    return model
 
 
-class _Checkpoint(keras.callbacks.Callback):
-    """Saves model, optimizer and history after each epoch; the old checkpoint goes only once the new one is whole."""
-
-    def __init__(self, folder: Path, state: dict):
-        super().__init__()
-        self.folder, self.state = folder, state
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Starts the clock."""
-        self.began = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Saves."""
-        previous = self.state.get("checkpoint")
-        self.state["seconds"] += time.perf_counter() - self.began
-        self.state["history"].append({key: float(value) for key, value in (logs or {}).items()})
-        self.state["epochs"] = epoch + 1
-        self.state["checkpoint"] = f"checkpoint_{epoch + 1}.keras"
-        self.model.save(self.folder / self.state["checkpoint"])
-        _write_json(self.folder / STATE, self.state)
-        if previous:
-            (self.folder / previous).unlink(missing_ok=True)
+def _state(model: keras.Model, train: data.Pipeline, folder: Path) -> tuple[State, Checkpoint | None]:
+    """How far the training is; with a checkpoint, the model is brought there."""
+    checkpoint = Checkpoints(folder).newest()
+    if checkpoint is None:
+        return State(), None
+    checkpoint.restore(model, ("model", "optimizer"))
+    if checkpoint.position:
+        model.test_on_batch(*train.batch(0))  # makes the metrics' variables, which are restored later
+    return State(checkpoint.epoch, checkpoint.position, **checkpoint.progress), checkpoint
 
 
-def _fit(model, recipe: Recipe, train, validation, folder: Path, state: dict, callbacks, verbose) -> None:
+def _fit(model, recipe: Recipe, train, validation, state: State, keeper: Keeper, callbacks, verbose) -> None:
+    """Trains to the end: first what is left of the epoch in which the checkpoint was taken, then all others."""
+    arguments = {"validation_data": validation, "callbacks": [keeper, *callbacks], "verbose": verbose}
     try:
-        model.fit(
-            train,
-            validation_data=validation,
-            epochs=recipe.epochs,
-            initial_epoch=state["epochs"],
-            callbacks=callbacks,
-            verbose=verbose,
-        )
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"Stopped in epoch {state['epochs'] + 1} of {recipe.epochs}. "
-            f"The checkpoint of {state['epochs']} finished epochs is in {folder}; the same command goes on from there."
-        ) from None
-    if state["epochs"] < recipe.epochs:
+        with polite_signals(keeper):
+            train.set_epoch(state.epoch)
+            if state.position:
+                rest = train.rest(state.position)
+                model.fit(rest, shuffle=False, initial_epoch=state.epoch, epochs=state.epoch + 1, **arguments)
+                train.set_epoch(state.epoch)
+            if state.epoch < recipe.epochs:
+                model.fit(train, initial_epoch=state.epoch, epochs=recipe.epochs, **arguments)
+    except KeyboardInterrupt as interruption:
+        raise Interrupted(f"Stopped {keeper.where(recipe.epochs)}") from interruption
+    except ArithmeticError as error:
         raise ArithmeticError(
-            f"The loss became NaN in epoch {state['epochs']}. Lower `learning_rate` (now {recipe.learning_rate}) and "
+            f"{error} Stopped {keeper.where(recipe.epochs)} Lower `learning_rate` (now {recipe.learning_rate}) and "
             "start in a new folder."
-        )
+        ) from None
+    except Exception:
+        unreadable = train.error or validation.error
+        if unreadable is None:
+            raise
+        raise RuntimeError(
+            f"Data of '{recipe.data}' could not be read: {type(unreadable).__name__}: {unreadable}. "
+            f"Stopped {keeper.where(recipe.epochs)}"
+        ) from unreadable
 
 
-def _finish(recipe: Recipe, model, train, validation, folder: Path, state: dict, note: str) -> Run:
+def _finish(recipe: Recipe, model, validation, folder: Path, state: State, note: str, command: str) -> Run:
     """Takes the networks out, measures them, and writes files and card."""
     networks = METHODS[recipe.method].networks(model)
-    entries = {}
-    for name, network in networks.items():
-        network.save(folder / f"{name}.keras")
-        profile = report.profile(network)
-        entries[name] = {
-            "accuracy": accuracy(network, validation),
-            "parameters": profile.parameters,
-            "macs": profile.macs,
-            "peak_activation_bytes": profile.peak_activation_bytes,
-            "keras_bytes": (folder / f"{name}.keras").stat().st_size,
-        }
-    card = {
-        "recipe": recipe.as_dict(),
-        "data": train.info.name,
-        "note": note or train.info.note,
-        "networks": entries,
-        "history": state["history"],
-        "seconds": round(state["seconds"], 1),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "backend": keras.backend.backend(),
-        },
-    }
-    _write_json(folder / CARD, card)
-    (folder / state["checkpoint"]).unlink(missing_ok=True)
-    (folder / STATE).unlink(missing_ok=True)
+    calibration, _ = load_data(recipe, augment=False)
+    card = cards.make(recipe, networks, calibration, validation, folder, state, note, command)
+    cards.write(folder, card)
+    Checkpoints(folder).clear()
     return Run(recipe, folder, networks, card)
-
-
-def accuracy(network: keras.Model, pipeline) -> float:
-    """The share of images of a pipeline that a classifier gets right."""
-    right = total = 0
-    for images, labels in pipeline:
-        predicted = np.argmax(network.predict_on_batch(np.asarray(images)), axis=-1)
-        right += int(np.sum(predicted == np.asarray(labels)))
-        total += len(predicted)
-    return right / total
-
-
-def _write_json(path: Path, content: dict) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(part, path)

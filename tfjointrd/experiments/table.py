@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-import keras
-
-from tfjointrd import data, export, report
+from tfjointrd import report
+from tfjointrd.experiments import card as cards
 from tfjointrd.experiments.runner import Run
 
 
@@ -17,9 +15,9 @@ class Row:
 
     Attributes:
         name: What the network is.
-        accuracy: Top-1 on the validation images, in Keras.
-        accuracy_float32: The same for the float32 `.tflite` file.
-        accuracy_int8: The same for the int8 `.tflite` file.
+        accuracy: Top-1 on the validation images, in Keras, mean over the seeds.
+        accuracy_float32: Top-1 of the first seed's float32 `.tflite` file.
+        accuracy_int8: Top-1 of its int8 file.
         parameters: Number of parameters.
         macs: Multiply-accumulates an image.
         peak_activation_bytes: Most memory that activations take at a time, float32, one image.
@@ -46,39 +44,42 @@ class Row:
         return asdict(self)
 
 
-def measure(name: str, run: Run, network: str, train: data.Pipeline, validation: data.Pipeline) -> Row:
-    """Exports a trained network as float32 and int8, beside its `.keras` file, and measures all three.
+def measure(name: str, run: Run, network: str) -> Row:
+    """A row from a card, and the latency of the files on this machine.
 
     Args:
         name: What to call it in the table.
         run: The finished training.
         network: Which of its networks.
-        train: Images to calibrate int8 on.
-        validation: Images to measure accuracy on.
+
+    Raises:
+        FileNotFoundError: If the network was not exported; the card says why.
     """
-    model: keras.Model = run.networks[network]
-    entry = run.card["networks"][network]
-    files = {}
-    for kind, quantization in (("float32", None), ("int8", "int8")):
-        path = Path(run.folder) / f"{network}_{kind}.tflite"
-        files[kind] = export.tflite(model, path, quantization=quantization, representative_data=train)
+    entry, seed = run.card["networks"][network], run.card["seeds"][str(run.recipe.seed)]
+    files = {kind: f"{network}_{kind}.tflite" for kind in cards.QUANTIZATIONS}
+    for file in files.values():
+        if file not in entry["files"]:
+            reason = "; ".join(entry.get("not_exported", {}).values())
+            raise FileNotFoundError(
+                f"Expected '{run.folder}' to hold exported networks. Received: no {file}"
+                + f" ({reason})." * bool(reason)
+            )
     return Row(
         name=name,
-        accuracy=entry["accuracy"],
+        accuracy=run.accuracy(network),
         parameters=entry["parameters"],
         macs=entry["macs"],
         peak_activation_bytes=entry["peak_activation_bytes"],
-        **{f"accuracy_{kind}": export.accuracy(file.path, validation) for kind, file in files.items()},
-        **{f"bytes_{kind}": file.bytes for kind, file in files.items()},
-        **{f"latency_{kind}": report.latency(file.path).median_ms for kind, file in files.items()},
+        **{f"accuracy_{kind}": seed["accuracy"][network][kind] for kind in files},
+        **{f"bytes_{kind}": entry["files"][file] for kind, file in files.items()},
+        **{f"latency_{kind}": report.latency(run.folder / file).median_ms for kind, file in files.items()},
     )
 
 
 def measure_run(run: Run) -> list[Row]:
     """A row for each network of a finished training, named after its folder."""
-    train, validation = data.load(run.recipe.data, augment=False)
     return [
-        measure(run.folder.name + ("" if network == "model" else f" {network}"), run, network, train, validation)
+        measure(run.folder.name + ("" if network == "model" else f" {network}"), run, network)
         for network in run.networks
     ]
 

@@ -1,0 +1,33 @@
+"""One training in a process of its own, for the tests that kill it: `killed_worker.py FOLDER NETWORK METHOD [TEACHER]`."""
+
+import sys
+from pathlib import Path
+
+import keras
+
+from tfjointrd.experiments import Recipe, run
+from tfjointrd.experiments.checkpoint import Checkpoints
+
+
+class KeepCheckpoint(keras.callbacks.Callback):
+    """A copy of the last checkpoint: it holds optimizer, counters and metrics too, and `run` deletes its own."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def on_train_end(self, logs=None):
+        newest = Checkpoints(self.folder).newest()
+        (self.folder / "last.npz").write_bytes(newest.path.read_bytes())
+
+
+def main(folder, network, method, teacher=None):
+    recipe = Recipe(
+        method=method, network=network, teacher=teacher, epochs=3, batch_size=96, learning_rate=0.05, seed=3
+    )
+    folder = Path(folder)
+    run(recipe, folder, verbose=0, minutes=0.0005, callbacks=[KeepCheckpoint(folder)])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,114 @@
+"""A training that is killed with SIGKILL at any moment ends as if it had not been: bit for bit."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tfjointrd.experiments.checkpoint import Checkpoints
+
+WORKER = Path(__file__).with_name("killed_worker.py")
+
+
+def convolution(x, filters, strides=1):
+    x = keras.layers.Conv2D(filters, 3, padding="same", strides=strides, use_bias=False)(x)
+    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+
+
+def small_network():
+    """With all that has a state: batch statistics, moments, random numbers."""
+    x = inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Rescaling(1 / 255)(x)
+    for stage, strides in ((1, 1), (2, 2)):
+        x = shortcut = convolution(x, 8 * stage, strides)
+        x = keras.layers.Add()([convolution(x, 8 * stage), shortcut])
+        x = keras.layers.ReLU(name=f"stage{stage}_relu")(x)
+    x = keras.layers.Dropout(0.2)(x)
+    outputs = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, outputs, name="small")
+
+
+def start(folder, *arguments):
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(WORKER), str(folder), *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error[-3000:]
+    return out
+
+
+def result(folder):
+    card = json.loads((folder / "card.json").read_text())
+    (seed,) = card["seeds"].values()
+    (folder / "again").mkdir(exist_ok=True)
+    (folder / "last.npz").rename(folder / "again" / "checkpoint_000003_00000000.npz")
+    checkpoint = Checkpoints(folder / "again").newest()
+    networks = [keras.saving.load_model(folder / f"{name}.keras").get_weights() for name in card["networks"]]
+    accuracies = [accuracy["keras"] for accuracy in seed["accuracy"].values()]
+    return seed["history"], accuracies, checkpoint.variables, networks
+
+
+def assert_same_bits(ours, theirs):
+    assert ours[0] == theirs[0], "history"
+    assert ours[1] == theirs[1], "accuracy"
+    for group in ours[2]:
+        for a, b in zip(ours[2][group], theirs[2][group], strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=group)
+    for a, b in zip(ours[3], theirs[3], strict=True):
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def kill_until_done(folder, arguments, generator, kills):
+    """Starts the training again and again, and kills it at random times after its first checkpoint of each start."""
+    reached = []
+    while len(reached) < kills:
+        process = start(folder, *arguments)
+        before = Checkpoints(folder).newest_name()
+        while process.poll() is None and Checkpoints(folder).newest_name() == before:
+            time.sleep(0.005)
+        time.sleep(generator.uniform(0, 0.4))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        assert not (folder / "card.json").exists() or (folder / "last.npz").exists()
+        reached.append(Checkpoints(folder).newest_name())
+    finish(start(folder, *arguments))
+    return reached
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("networks")
+    keras.utils.set_random_seed(1)
+    for name in ("network", "teacher"):
+        small_network().save(folder / f"{name}.keras")
+    return folder
+
+
+@pytest.mark.parametrize("method, kills", [("standard", 2), ("jointrd", 2)])
+def test_killed_at_random_times(files, tmp_path, method, kills):
+    arguments = [files / "network.keras", method, *([files / "teacher.keras"] if method == "jointrd" else [])]
+    finish(start(tmp_path / "whole", *arguments))
+    seed = random.randrange(10**6)
+    reached = kill_until_done(tmp_path / "killed", arguments, random.Random(seed), kills)
+    assert reached, "was never killed"
+    print(f"seed {seed}: killed after {reached}")
+    assert_same_bits(result(tmp_path / "killed"), result(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["standard", "jointrd", "narrow", "adjoined"])
+def test_killed_five_times_each(files, tmp_path, method):
+    test_killed_at_random_times(files, tmp_path, method, kills=5)

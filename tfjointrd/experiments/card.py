@@ -1,0 +1,280 @@
+"""Cards: what was trained, how, on what, and what came out, in a form that is checked when it is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jsonschema
+import keras
+import numpy as np
+
+from tfjointrd import data, report
+from tfjointrd.experiments.checkpoint import write_json
+from tfjointrd.experiments.keeper import State
+from tfjointrd.experiments.recipe import Recipe
+
+CARD, SCHEMA = "card.json", 1
+QUANTIZATIONS = {"float32": None, "int8": "int8"}
+
+
+def _object(properties: dict, optional: tuple[str, ...] = ()) -> dict:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _mapping(values: dict, names: str = ".+") -> dict:
+    return {"type": "object", "patternProperties": {f"^{names}$": values}, "additionalProperties": False}
+
+
+_TEXT, _COUNT = {"type": "string"}, {"type": "integer", "minimum": 0}
+_FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
+_ACCURACY = _object({"keras": _FRACTION, **{name: _FRACTION for name in QUANTIZATIONS}}, optional=tuple(QUANTIZATIONS))
+_NETWORK = _object(
+    {
+        "parameters": _COUNT,
+        "macs": _COUNT,  # multiply-accumulates of one image
+        "peak_activation_bytes": _COUNT,  # live memory: float32 activations of one image
+        "files": _mapping(_COUNT),  # name -> bytes
+        "not_exported": _mapping(_TEXT),  # form -> why there is no file
+    },
+    optional=("not_exported",),
+)
+_SEED = _object(
+    {
+        "accuracy": _mapping(_ACCURACY),  # network -> form -> top-1 on the validation images after the last epoch
+        "history": {"type": "array", "items": _mapping({"type": "number"}), "minItems": 1},  # metrics of each epoch
+        "seconds": {"type": "number", "minimum": 0},  # of training
+        "finished": _TEXT,
+        "machine": _mapping({"type": ["string", "integer"]}),
+        "versions": _mapping(_TEXT),
+    }
+)
+FORM = _object(
+    {
+        "schema": {"const": SCHEMA},
+        "recipe": {"type": "object"},
+        "command": _TEXT,
+        "data": _object({"name": _TEXT, "note": _TEXT, "train_images": _COUNT, "validation_images": _COUNT}),
+        "networks": _mapping(_NETWORK),
+        "seeds": {**_mapping(_SEED, names="[0-9]+"), "minProperties": 1},
+    }
+)
+
+
+def make(
+    recipe: Recipe,
+    networks: Mapping[str, keras.Model],
+    train: data.Pipeline,
+    validation: data.Pipeline,
+    folder: Path,
+    state: State,
+    note: str = "",
+    command: str = "",
+) -> dict:
+    """Writes the networks as files, measures them, and returns the card of a finished training.
+
+    On the TensorFlow backend the networks are exported too, in float32 and int8, and the files' accuracies measured.
+
+    Args:
+        recipe: What was trained.
+        networks: The networks to deploy, by name.
+        train: The training images; int8 is calibrated on them.
+        validation: Images to measure accuracy on.
+        folder: Where the files go.
+        state: History and time of the training.
+        note: What readers should know of the data.
+        command: The command line to repeat it with.
+    """
+    entries, accuracies = {}, {}
+    for name, network in networks.items():
+        _save(network, folder / f"{name}.keras")
+        exported, failed = _export(network, name, folder, train, validation)
+        accuracies[name] = {"keras": accuracy(network, validation), **exported}
+        profile = report.profile(network)
+        entries[name] = {
+            "parameters": profile.parameters,
+            "macs": profile.macs,
+            "peak_activation_bytes": profile.peak_activation_bytes,
+            "files": {path.name: path.stat().st_size for path in network_files(folder, name)},
+            **({"not_exported": failed} if failed else {}),
+        }
+    fields = recipe.as_dict()
+    seed = fields.pop("seed")
+    return {
+        "schema": SCHEMA,
+        "recipe": fields,
+        "command": command,
+        "data": {
+            "name": train.info.name,
+            "note": note or train.info.note,
+            "train_images": train.size,
+            "validation_images": validation.size,
+        },
+        "networks": entries,
+        "seeds": {
+            str(seed): {
+                "accuracy": accuracies,
+                "history": state.history,
+                "seconds": round(state.seconds, 1),
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                "machine": machine(),
+                "versions": versions(),
+            }
+        },
+    }
+
+
+def read(folder: str | os.PathLike, recipe: Recipe | None = None) -> dict:
+    """Reads and checks a card.
+
+    Args:
+        folder: Folder with a `card.json`.
+        recipe: The recipe that it should be of, whatever the seed.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it does not have the form of a card of this version, or is of another recipe.
+    """
+    path = Path(folder) / CARD
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a folder with a finished training ({CARD}). Received: folder='{folder}'.")
+    try:
+        card = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"Expected a card in JSON. Received: {path} ({error}).") from None
+    if not isinstance(card, dict) or card.get("schema") != SCHEMA:
+        found = card.get("schema") if isinstance(card, dict) else card
+        raise ValueError(f"Expected a card of schema {SCHEMA}. Received: {path} of schema {found}.")
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(FORM).iter_errors(card))
+    if error is not None:
+        place = "/".join(str(part) for part in error.absolute_path) or "the card"
+        raise ValueError(f"Expected a card of schema {SCHEMA}. Received: {path}, where {place}: {error.message[:300]}.")
+    if recipe is not None:
+        fields = recipe.as_dict()
+        fields.pop("seed")
+        differing = differences(card["recipe"], fields)
+        if differing:
+            raise ValueError(
+                f"Expected a card of the recipe '{recipe.name}' at scale '{recipe.scale}'. Received: {path}, with "
+                f"{differing}."
+            )
+    return card
+
+
+def merge(cards: list[dict]) -> dict:
+    """One card of several seeds; files and costs are those of the first.
+
+    Args:
+        cards: Cards of the same recipe, one seed each.
+
+    Raises:
+        ValueError: If they are of different recipes or data, or a seed comes twice.
+    """
+    seeds: dict[str, dict] = {}
+    for card in cards:
+        for part in ("recipe", "data"):
+            if card[part] != cards[0][part]:
+                differing = differences(card[part], cards[0][part])
+                raise ValueError(f"Expected cards of one recipe and one data set. Received: {part} with {differing}.")
+        twice = seeds.keys() & card["seeds"].keys()
+        if twice:
+            raise ValueError(f"Expected every seed once. Received: {', '.join(sorted(twice))} twice.")
+        seeds.update(card["seeds"])
+    return {**cards[0], "seeds": dict(sorted(seeds.items(), key=lambda item: int(item[0])))}
+
+
+def write(folder: Path, card: dict) -> None:
+    """Writes a card."""
+    write_json(folder / CARD, card)
+
+
+def differences(found: Mapping, expected: Mapping) -> str:
+    """What `found` has otherwise than `expected`, for a message; empty if nothing."""
+    keys = [*expected, *(key for key in found if key not in expected)]
+    return ", ".join(f"{key}={found.get(key)!r}" for key in keys if found.get(key) != expected.get(key))
+
+
+def accuracy(network: keras.Model, pipeline: data.Pipeline) -> float:
+    """The share of images of a pipeline that a classifier gets right."""
+    right = total = 0
+    for images, labels in pipeline:
+        predicted = np.argmax(network.predict_on_batch(np.asarray(images)), axis=-1)
+        right += int(np.sum(predicted == np.asarray(labels)))
+        total += len(predicted)
+    return right / total
+
+
+def network_files(folder: Path, network: str) -> list[Path]:
+    """The files of a network that are there."""
+    names = [f"{network}.keras", *(f"{network}_{kind}.tflite" for kind in QUANTIZATIONS)]
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def machine() -> dict[str, str | int]:
+    """The machine that this runs on: processor, cores, accelerators."""
+    found = {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()}
+    accelerators = _accelerators()
+    return {**found, "accelerators": ", ".join(accelerators)} if accelerators else found
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    import importlib.metadata
+
+    backend = keras.backend.backend()
+    found = {"python": platform.python_version(), "keras": keras.__version__, "backend": backend}
+    for package in ("tfjointrd", backend, "numpy"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # run from a checkout that is not installed
+    return found
+
+
+def _save(network: keras.Model, path: Path) -> None:
+    part = path.with_name(f".part_{path.name}")
+    network.save(part)
+    os.replace(part, path)
+
+
+def _export(network: keras.Model, name: str, folder: Path, train, validation) -> tuple[dict, dict]:
+    """Accuracies of the files by form, and why there is no file; a failure must not cost a finished training."""
+    if keras.backend.backend() != "tensorflow":
+        return {}, dict.fromkeys(QUANTIZATIONS, f"trained on the {keras.backend.backend()} backend")
+    from tfjointrd import export
+
+    accuracies, failed = {}, {}
+    for kind, quantization in QUANTIZATIONS.items():
+        path = folder / f"{name}_{kind}.tflite"
+        try:
+            export.tflite(network, path, quantization=quantization, representative_data=train)
+            accuracies[kind] = export.accuracy(path, validation)
+        except (ValueError, RuntimeError) as error:
+            failed[kind] = str(error)
+            print(f"{name} was not exported as {kind}: {error}")
+    return accuracies, failed
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{named[0] if named else platform.processor() or 'unknown'} ({platform.machine()})"
+
+
+def _accelerators() -> list[str]:
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return [device.device_kind for device in jax.devices() if device.platform != "cpu"]
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        devices = tf.config.list_physical_devices("GPU")
+        return [tf.config.experimental.get_device_details(device).get("device_name", device.name) for device in devices]
+    return []

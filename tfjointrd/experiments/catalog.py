@@ -1,0 +1,146 @@
+"""Recipes by name, each at three scales.
+
+A name says method, network, how many times narrower, and data: `resnet20_cifar10`, `plain_resnet20_cifar10`,
+`jointrd_resnet20_cifar10`, `narrow_resnet20_a2_cifar10`, `an_resnet20_a2_cifar10`.
+
+    python -m tfjointrd recipes
+    python -m tfjointrd run an_resnet20_a2_cifar10 --scale laptop --out runs
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tfjointrd.experiments.recipe import SCALES, Recipe
+
+_RECIPES: dict[str, dict[str, Recipe]] = {}
+
+# === Settings: what a scale means ===
+
+# Tuned once, for ResNet-20 on CIFAR-10, and the same for every method, so that a table compares methods and not
+# settings.
+LAPTOP = {
+    "epochs": 15,
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "schedule": "one_cycle",
+    "learning_rate": 0.2,
+    "warmup": 0.2,
+    "weight_decay": 5e-4,
+}
+# 1,437 images make few steps an epoch.
+LAPTOP_DIGITS = {**LAPTOP, "epochs": 30, "batch_size": 64}
+SMOKE = {**LAPTOP, "epochs": 3, "batch_size": 32, "images": 512, "learning_rate": 0.05}
+
+# Residual Distillation for CIFAR: the authors' code (200 epochs, steps at 100 and 150).
+JOINTRD_PAPER = {
+    "epochs": 200,
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "schedule": "steps",
+    "milestones": (100, 150),
+    "learning_rate": 0.1,
+    "weight_decay": 5e-4,
+    "tail_floor": 0.5,
+    "tail_fade": 0.3,
+}
+# Adjoined Networks for CIFAR: the authors' code. Its augmentation (rotation, warp, light) is not among ours.
+AN_PAPER = {
+    "epochs": 100,
+    "batch_size": 32,
+    "optimizer": "adam",
+    "schedule": "one_cycle",
+    "learning_rate": 4e-3,
+    "warmup": 0.1,
+    "weight_decay": 1e-2,
+}
+AN_PAPER_CIFAR100 = {**AN_PAPER, "epochs": 200}
+
+
+def names(pattern: str = "*") -> list[str]:
+    """Names of the registered recipes.
+
+    Args:
+        pattern: Shell pattern that they match, e.g. `*_cifar10`.
+    """
+    return [name for name in _RECIPES if fnmatch.fnmatch(name, pattern)]
+
+
+def get(name: str, scale: str = "laptop", seed: int = 0) -> Recipe:
+    """A recipe by its name.
+
+    Args:
+        name: One of `names()`.
+        scale: `smoke` (seconds, to see that it runs), `laptop` (minutes to hours on a few cores) or `paper` (the
+            papers' own settings).
+        seed: Seed of weights, data order and augmentation.
+
+    Raises:
+        ValueError: If there is none; the message names the nearest ones.
+
+    Example:
+
+    >>> get("an_resnet20_a2_cifar10").method
+    'adjoined'
+    """
+    if name not in _RECIPES:
+        near = difflib.get_close_matches(name, _RECIPES, n=3, cutoff=0.5)
+        raise ValueError(
+            f"Expected the name of a recipe; `python -m tfjointrd recipes` lists them. Received: '{name}'."
+            + (f" Did you mean {' or '.join(near)}?" if near else "")
+        )
+    if scale not in _RECIPES[name]:
+        raise ValueError(f"Expected `scale` to be one of {', '.join(_RECIPES[name])}. Received: scale='{scale}'.")
+    return replace(_RECIPES[name][scale], seed=seed)
+
+
+def register(name: str, scales: Mapping[str, Mapping], **fields) -> None:
+    """Registers a recipe.
+
+    Args:
+        name: Its name.
+        scales: Fields of `Recipe` that belong to a scale, for `smoke`, `laptop` and `paper`.
+        **fields: Fields of `Recipe` that are the same at all scales.
+
+    Raises:
+        ValueError: If the name is taken, a scale is missing, or a field is wrong.
+    """
+    if name in _RECIPES:
+        raise ValueError(f"Expected a new name. Received: '{name}', which is registered.")
+    if tuple(scales) != SCALES:
+        raise ValueError(f"Expected settings for {', '.join(SCALES)}. Received: {', '.join(scales)}.")
+    _RECIPES[name] = {scale: Recipe(**{**fields, **own, "name": name, "scale": scale}) for scale, own in scales.items()}
+
+
+# === The recipes ===
+
+_CIFAR_NETWORKS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
+_OTHER_NETWORKS = (
+    *("wide_resnet18", "wide_resnet34", "wide_resnet50"),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("xresnet18", "xresnet34", "xresnet50", "xresnet101", "xresnet152"),
+)
+_ALPHAS = (2, 4, 8)
+
+
+def _register_all_methods(network: str, data: str, laptop: Mapping, jointrd_paper: Mapping, an_paper: Mapping) -> None:
+    """Each method for one network and data set."""
+    fields = {"network": network, "data": data}
+    scales = {"smoke": SMOKE, "laptop": laptop, "paper": jointrd_paper}
+    register(f"{network}_{data}", scales, method="standard", **fields)
+    register(f"plain_{network}_{data}", scales, method="plain", **fields)
+    register(f"jointrd_{network}_{data}", scales, method="jointrd", teacher=f"{network}_{data}", **fields)
+    scales = {"smoke": SMOKE, "laptop": laptop, "paper": an_paper}
+    for alpha in _ALPHAS:
+        register(f"narrow_{network}_a{alpha}_{data}", scales, method="narrow", alpha=alpha, **fields)
+        register(f"an_{network}_a{alpha}_{data}", scales, method="adjoined", alpha=alpha, **fields)
+
+
+for _network in (*_CIFAR_NETWORKS, *_OTHER_NETWORKS):
+    _register_all_methods(_network, "digits", LAPTOP_DIGITS, JOINTRD_PAPER, AN_PAPER)
+for _network in (*_CIFAR_NETWORKS, "wide_resnet18", "wide_resnet34", "wide_resnet50"):
+    _register_all_methods(_network, "cifar10", LAPTOP, JOINTRD_PAPER, AN_PAPER)
+    _register_all_methods(_network, "cifar100", LAPTOP, JOINTRD_PAPER, AN_PAPER_CIFAR100)

@@ -1,0 +1,198 @@
+"""Checkpoints that survive being killed: whole or not there at all, and enough to go on to the very same result."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+SCHEMA = 1
+KEPT = 2
+_NAME = re.compile(r"checkpoint_(\d{6})_(\d{8})\.npz")
+
+
+@dataclass
+class Checkpoint:
+    """The state of a training between two steps.
+
+    Attributes:
+        epoch: Number of finished epochs.
+        position: Number of steps taken in the epoch that runs.
+        progress: History and whatever else the runner keeps, as plain data.
+        variables: Name of a group of variables -> their values.
+        path: The file.
+    """
+
+    epoch: int
+    position: int
+    progress: dict
+    variables: dict[str, list[np.ndarray]]
+    path: Path
+
+    def restore(self, model: keras.Model, groups: tuple[str, ...]) -> None:
+        """Sets variables of a model to the checkpoint's.
+
+        Args:
+            model: A compiled model whose optimizer is built.
+            groups: Which ones: `model` (weights, statistics, random states, schedules' counters), `optimizer`,
+                `metrics`.
+
+        Raises:
+            ValueError: If the checkpoint is one of another network. The model is not changed then.
+        """
+        for group in groups:
+            found, expected = self.variables[group], variables_of(model)[group]
+            shapes = [tuple(value.shape) for value in found], [tuple(variable.shape) for variable in expected]
+            if shapes[0] != shapes[1]:
+                unlike = next((pair for pair in zip(*shapes, strict=False) if pair[0] != pair[1]), None)
+                raise ValueError(
+                    f"Expected a checkpoint of {model.name}, with {len(expected)} {group} variables. Received: "
+                    f"{self.path}, with {len(found)}"
+                    + (f", one of shape {unlike[0]} for {unlike[1]}." if unlike else ".")
+                )
+        for group in groups:
+            for variable, value in zip(variables_of(model)[group], self.variables[group], strict=True):
+                variable.assign(value)
+
+
+class Checkpoints:
+    """The checkpoints of one training: the newest, and the one before it in case that the newest cannot be read.
+
+    Args:
+        folder: Where they are.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+
+    def save(self, model: keras.Model, epoch: int, position: int, progress: dict) -> None:
+        """Writes a checkpoint; it appears under its name once it is on the disk as a whole.
+
+        Args:
+            model: A compiled model that has been trained.
+            epoch: Number of finished epochs.
+            position: Number of steps taken in the epoch that runs.
+            progress: Plain data to keep with it.
+
+        Raises:
+            OSError: If it cannot be written; the older checkpoints are still there.
+            ArithmeticError: If a weight is not a finite number; nothing is written.
+        """
+        groups = {
+            group: [keras.ops.convert_to_numpy(variable.value) for variable in variables]
+            for group, variables in variables_of(model).items()
+        }
+        if not all(np.isfinite(value).all() for value in groups["model"] if value.dtype.kind == "f"):
+            raise ArithmeticError(f"Weights became infinite or NaN in epoch {epoch + 1}, step {position}.")
+        header = {"schema": SCHEMA, "progress": progress, "dtypes": {}}
+        arrays = {}
+        for group, values in groups.items():
+            header["dtypes"][group] = [value.dtype.name for value in values]
+            arrays.update({f"{group}_{i}": _storable(value) for i, value in enumerate(values)})
+        path = self.folder / f"checkpoint_{epoch:06d}_{position:08d}.npz"
+        write_atomically(path, lambda file: np.savez(file, header=np.array(json.dumps(header)), **arrays))
+        for old in self._paths()[KEPT:]:
+            old.unlink(missing_ok=True)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that can be read, or `None`.
+
+        Raises:
+            ValueError: If it was written by another version of tfjointrd.
+        """
+        for path in self._paths():
+            try:
+                return _read(path)
+            except (OSError, EOFError, KeyError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+                print(f"Skipped a checkpoint that cannot be read: {path} ({error}).")
+        return None
+
+    def newest_name(self) -> tuple[int, int] | None:
+        """Epoch and position of the newest checkpoint, by its name alone."""
+        paths = self._paths()
+        return _reached(paths[0]) if paths else None
+
+    def clear(self) -> None:
+        """Deletes all of them."""
+        for path in [*self._paths(), *self.folder.glob(".checkpoint_*.part")]:
+            path.unlink(missing_ok=True)
+
+    def _paths(self) -> list[Path]:
+        """The files, newest first."""
+        return sorted((p for p in self.folder.glob("checkpoint_*.npz") if _NAME.fullmatch(p.name)), reverse=True)
+
+
+def variables_of(model: keras.Model) -> dict[str, list[keras.Variable]]:
+    """All variables that training changes, by group."""
+    metrics = list(model.metrics_variables)
+    own = {id(variable) for variable in metrics}
+    return {
+        "model": [variable for variable in model.variables if id(variable) not in own],
+        "optimizer": list(model.optimizer.variables),
+        "metrics": metrics,
+    }
+
+
+def write_atomically(path: Path, write) -> None:
+    """Writes a file under another name, brings it to the disk, and only then gives it its own.
+
+    Args:
+        path: The file.
+        write: Function that is given the open binary file.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes plain data as JSON, atomically."""
+    write_atomically(path, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
+
+
+def _reached(path: Path) -> tuple[int, int]:
+    epoch, position = _NAME.fullmatch(path.name).groups()
+    return int(epoch), int(position)
+
+
+def _storable(value: np.ndarray) -> np.ndarray:
+    """bfloat16 and its like, which NumPy's files do not know, as plain bytes."""
+    return value if value.dtype.kind in "fiub" else value.view(f"u{value.dtype.itemsize}")
+
+
+def _read(path: Path) -> Checkpoint:
+    epoch, position = _reached(path)
+    if not zipfile.is_zipfile(path):
+        raise zipfile.BadZipFile("it is torn")
+    with np.load(path) as file:  # every array carries a checksum, which reading it verifies
+        header = json.loads(str(file["header"]))
+        if header["schema"] != SCHEMA:
+            raise ValueError(
+                f"Expected a checkpoint of schema {SCHEMA}, which this version of tfjointrd writes. "
+                f"Received: {path} of schema {header['schema']}."
+            )
+        variables = {
+            group: [_typed(file[f"{group}_{i}"], dtype) for i, dtype in enumerate(dtypes)]
+            for group, dtypes in header["dtypes"].items()
+        }
+    return Checkpoint(epoch, position, header["progress"], variables, path)
+
+
+def _typed(value: np.ndarray, dtype: str) -> np.ndarray:
+    if value.dtype.name == dtype:
+        return value
+    import ml_dtypes
+
+    return value.view(getattr(ml_dtypes, dtype))

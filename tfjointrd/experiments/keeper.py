@@ -1,0 +1,136 @@
+"""The callback that takes checkpoints, counts, and stops a training in an orderly way."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+
+import keras
+
+from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints
+
+
+class Interrupted(KeyboardInterrupt):
+    """A training that was stopped from outside; what it had reached is in its checkpoint."""
+
+
+@dataclass
+class State:
+    """How far a training is.
+
+    Attributes:
+        epoch: Number of finished epochs.
+        position: Number of steps taken in the epoch that runs.
+        history: Metrics of each finished epoch.
+        seconds: Time spent training, in seconds.
+    """
+
+    epoch: int = 0
+    position: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Keeper(keras.callbacks.Callback):
+    """Takes a checkpoint after each epoch and every few minutes, and looks at the loss after each step.
+
+    Args:
+        checkpoints: Where they go.
+        state: How far the training is; kept up to date.
+        resumed: The checkpoint that the training goes on from, or `None`.
+        minutes: Minutes between checkpoints within an epoch.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, state: State, resumed: Checkpoint | None, minutes: float):
+        super().__init__()
+        self.checkpoints, self.state, self.minutes = checkpoints, state, minutes
+        self.resumed = resumed
+        self.kept = (state.epoch, state.position) if resumed else None
+        self.signal = None
+
+    def where(self, epochs: int) -> str:
+        """Where the training is and what is kept of it, for a message."""
+        if self.kept is None:
+            kept = "There is no checkpoint yet"
+        else:
+            epoch, position = self.kept
+            kept = f"The checkpoint of {epoch} finished epochs" + (f" and {position} steps" if position else "")
+            kept += f" is in {self.checkpoints.folder}"
+        return f"in epoch {min(self.state.epoch + 1, epochs)} of {epochs}. {kept}; the same command goes on from there."
+
+    def on_train_begin(self, logs=None):
+        """Brings the model back to where the checkpoint was taken; schedules' counters too, which `fit` had set."""
+        self.began = self.saved = time.monotonic()
+        self.offset = self.state.position
+        if self.offset:
+            self.resumed.restore(self.model, ("model", "optimizer"))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Brings the metrics of the epoch that was interrupted back."""
+        if self.offset:
+            self.resumed.restore(self.model, ("metrics",))
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Checks the loss; saves when it is time to."""
+        self.state.position = self.offset + batch + 1
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise ArithmeticError(f"The loss became {loss} at step {self.state.position}.")
+        if batch + 1 == self.params["steps"]:
+            return  # the epoch's end saves
+        if self.signal or time.monotonic() - self.saved >= 60 * self.minutes:
+            self._save()
+        self._stop_if_asked()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves."""
+        self.state.history.append({key: float(value) for key, value in (logs or {}).items()})
+        self.state.epoch, self.state.position, self.offset = epoch + 1, 0, 0
+        self._save()
+        self._stop_if_asked()
+
+    def _save(self) -> None:
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
+        now = time.monotonic()
+        self.state.seconds, self.began = self.state.seconds + now - self.began, now
+        progress = asdict(self.state)
+        epoch, position = progress.pop("epoch"), progress.pop("position")
+        try:
+            self.checkpoints.save(self.model, epoch, position, progress)
+        except OSError as error:
+            kept = "none yet" if self.kept is None else f"that of {self.kept[0]} epochs and {self.kept[1]} steps"
+            raise OSError(
+                f"No checkpoint could be written to '{self.checkpoints.folder}': {error}. Kept: {kept}. "
+                "Make room; the same command goes on from there."
+            ) from error
+        self.kept, self.saved = (epoch, position), now
+
+    def _stop_if_asked(self) -> None:
+        if self.signal:
+            raise KeyboardInterrupt(self.signal)
+
+
+@contextmanager
+def polite_signals(keeper: Keeper) -> Iterator[None]:
+    """Lets the step that runs finish and a checkpoint be taken when Ctrl-C or SIGTERM come; the second time, not."""
+
+    def stop(number, frame):
+        if keeper.signal:
+            raise KeyboardInterrupt(signal.Signals(number).name)
+        keeper.signal = signal.Signals(number).name
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
