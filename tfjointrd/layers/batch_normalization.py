@@ -9,6 +9,36 @@ from keras import ops
 _DTYPES = ("float32", "float16", "bfloat16")
 
 
+def replicas() -> int:
+    """On how many devices the current TensorFlow strategy trains; 1 without one and on other backends."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def check_synchronized(layer: keras.Layer) -> None:
+    """Checks that the batch normalisations of a network see the whole batch.
+
+    Args:
+        layer: A network, or one of its layers.
+
+    Raises:
+        ValueError: If several devices train and a batch normalisation would use the statistics of one of them.
+    """
+    if replicas() == 1:
+        return
+    for inner in getattr(layer, "layers", []):
+        check_synchronized(inner)
+    if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
+        raise ValueError(
+            "Expected batch normalisations with the statistics of all devices. Received: layer "
+            f"'{layer.name}' with synchronized=False. "
+            "`tfjointrd.surgery.swap.with_fused_batch_normalization(network)` changes all of them."
+        )
+
+
 @keras.saving.register_keras_serializable(package="tfjointrd")
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Batch normalisation that trains faster on TensorFlow and is otherwise `keras.layers.BatchNormalization`.
@@ -19,6 +49,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     The kernel serves training on images with channels last, on the TensorFlow backend. Everywhere else (inference,
     other backends, other ranks or axes, masks, `synchronized=True`, `renorm=True`, float64) Keras' own code runs.
+
+    Under a TensorFlow strategy with several devices the layer is synchronised without being told: statistics are those
+    of the whole batch. The configuration keeps `synchronized` as it was given.
 
     Args:
         **kwargs: Those of `keras.layers.BatchNormalization`.
@@ -37,6 +70,15 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     >>> layer(keras.ops.ones((2, 8, 8, 3)), training=True).shape
     TensorShape([2, 8, 8, 3])
     """
+
+    @property
+    def synchronized(self) -> bool:
+        """Whether the statistics are those of all devices together."""
+        return self._synchronized or replicas() > 1
+
+    @synchronized.setter
+    def synchronized(self, value: bool):
+        self._synchronized = value
 
     def call(self, inputs, training=None, mask=None):
         """Normalises `inputs`."""
@@ -75,3 +117,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     def _update(self, moving, value):
         moving.assign(ops.cast(moving, "float32") * self.momentum + value * (1 - self.momentum))
+
+    def get_config(self):
+        """The configuration from which the layer can be made again."""
+        return {**super().get_config(), "synchronized": self._synchronized}

@@ -31,7 +31,7 @@ def swap_layers(model: keras.Model, classes: Mapping[type, type], name: str | No
 
 
 def with_fused_batch_normalization(model: keras.Model) -> keras.Model:
-    """The same network on TensorFlow's fused batch normalisation, for faster training.
+    """The same network on TensorFlow's fused batch normalisation, for faster training and for several devices.
 
     Undone by `with_keras_batch_normalization`; networks for deployment hold Keras' own layers only.
     """

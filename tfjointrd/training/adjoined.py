@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 import keras
 from keras import ops
 
+from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.surgery.adjoin import AdjoinedGraph, compact, first_filters, matching, stem_and_first_stage
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Graph, functional
 from tfjointrd.training import schedules
 from tfjointrd.training.base import ScheduledModel
-from tfjointrd.training.losses import default_loss, ends_in_softmax, kullback_leibler
+from tfjointrd.training.losses import default_loss, ends_in_softmax, kullback_leibler, per_replica
 
 PATHS = ("full", "small")
 
@@ -90,7 +91,7 @@ class Adjoined(ScheduledModel):
         Each metric given to `compile` is reported for both, e.g. `full_accuracy` and `small_accuracy`.
 
     Raises:
-        ValueError: See `adjoin`.
+        ValueError: See `adjoin`; or if a batch normalisation is not synchronised where several devices train.
 
     Reference:
         Adjoined Networks (https://arxiv.org/abs/2006.05624), Definition 1.
@@ -105,6 +106,7 @@ class Adjoined(ScheduledModel):
     ):
         super().__init__(name=name)
         base = functional(base, "base")
+        check_synchronized(base)
         self.kl_weight = schedules.QuadraticRamp() if kl_weight is None else schedules.get(kl_weight)
         self.probabilities = ends_in_softmax(base)
         keep = {layer: range(kept) if isinstance(kept, int) else kept for layer, kept in keep.items()}
@@ -144,10 +146,10 @@ class Adjoined(ScheduledModel):
         loss = self._loss_function(y, p, sample_weight)
         if not self.probabilities:
             p, q = ops.softmax(p), ops.softmax(q)
-        loss = loss + weight * kullback_leibler(p, q, sample_weight)
+        loss = loss + weight * per_replica(kullback_leibler(p, q, sample_weight))
         if training:
             self.count_step()
-        return loss + sum(self.losses) if self.losses else loss
+        return loss + per_replica(sum(self.losses)) if self.losses else loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics of both networks with the same labels."""

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import keras
 from keras import ops
 
+from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.surgery.boundaries import cuts, stage_boundaries
 from tfjointrd.surgery.graph import Graph, functional, refs_in
 from tfjointrd.training import schedules
 from tfjointrd.training.base import ScheduledModel
-from tfjointrd.training.losses import default_loss, ends_in_softmax
+from tfjointrd.training.losses import default_loss, ends_in_softmax, per_replica
 
 STUDENT = "student"
 
@@ -48,7 +49,8 @@ class JointRD(ScheduledModel):
 
     Raises:
         ValueError: If a network is not functional or has several outputs, no boundary is found, a named boundary does
-            not exist or cannot be cut at, the shapes at a boundary differ, or the numbers of classes differ.
+            not exist or cannot be cut at, the shapes at a boundary differ, or the numbers of classes differ; if a batch
+            normalisation of the student is not synchronised where several devices train.
 
     Example:
 
@@ -71,6 +73,7 @@ class JointRD(ScheduledModel):
     ):
         super().__init__(name=name)
         student, teacher = functional(student, "student"), functional(teacher, "teacher")
+        check_synchronized(student)
         student_graph, teacher_graph = Graph.of(student), Graph.of(teacher)
         _check_outputs(student_graph, teacher_graph)
         self.boundaries = _resolve(boundaries, student_graph, teacher_graph)
@@ -132,7 +135,7 @@ class JointRD(ScheduledModel):
             loss = loss + self.tail_weight(self.step, self.total_steps) * sum(tails)
         if training:
             self.count_step()
-        return loss + sum(self.losses) if self.losses else loss
+        return loss + per_replica(sum(self.losses)) if self.losses else loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Metrics of the student alone."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import keras
 from keras import ops
 
+from tfjointrd.layers.batch_normalization import replicas
 from tfjointrd.surgery.graph import Graph
 
 EPSILON = 1e-6  # Adjoined Networks, section 4
@@ -25,6 +26,14 @@ def ends_in_softmax(model: keras.Model) -> bool:
 def default_loss(model: keras.Model) -> keras.losses.Loss:
     """Cross-entropy with integer labels, on logits or probabilities as the network returns them."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model))
+
+
+def per_replica(loss):
+    """One device's part of a loss that is a mean over the batch, or that every device computes alike.
+
+    A TensorFlow strategy adds the gradients of its devices up. Keras' loss objects allow for that themselves.
+    """
+    return loss / replicas() if replicas() > 1 else loss
 
 
 def kullback_leibler(p, q, sample_weight=None):

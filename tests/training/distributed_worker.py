@@ -1,0 +1,133 @@
+"""One of the processes of `test_distribute.py`: trains small networks and writes what came out.
+
+`python distributed_worker.py KIND FOLDER TASK` with KIND `mirrored` or `processes`; processes find one another through
+the environment. Tasks: `train` trains every kind of network; `resume` trains from the folder's checkpoint on, if there
+is one; `die` does, too, but process 1 is killed in the second epoch.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfjointrd import JointRD, adjoin, remove_shortcuts
+from tfjointrd.data import ArrayPipeline, DatasetInfo
+from tfjointrd.surgery.swap import with_fused_batch_normalization
+from tfjointrd.training import distribute
+
+L = keras.layers
+KIND, FOLDER, TASK = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+CHECKPOINT = FOLDER / "checkpoint.keras"
+
+
+def pipeline(size=36, training=True, classes=3):
+    """Images in batches of 16; by default the last batch holds 4."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, classes, size)
+    x = rng.integers(0, 100, (size, 4, 4, 1)) + 50 * y[:, None, None, None]
+    info = DatasetInfo("noise", classes, (4, 4, 1), (0.0,), (1.0,))
+    return ArrayPipeline(x.astype("uint8"), y, info, 16, training=training, flip=training, seed=3)
+
+
+def network():
+    """Two stages, the first with a shortcut."""
+    inputs = keras.Input((4, 4, 1))
+    x = L.Conv2D(4, 3, padding="same", use_bias=False, name="stem_conv")(L.Rescaling(1 / 100)(inputs))
+    x = L.ReLU(name="stem_relu")(L.BatchNormalization(momentum=0.8, name="stem_bn")(x))
+    z = L.Conv2D(4, 3, padding="same", use_bias=False, name="stage1_conv")(x)
+    z = L.BatchNormalization(momentum=0.8, name="stage1_bn")(z)
+    x = L.ReLU(name="stage1_relu")(L.Add(name="stage1_add")([x, z]))
+    x = L.Conv2D(6, 3, padding="same", use_bias=False, name="stage2_conv")(x)
+    x = L.ReLU(name="stage2_relu")(L.BatchNormalization(momentum=0.8, name="stage2_bn")(x))
+    outputs = L.Dense(3, name="logits", kernel_regularizer=keras.regularizers.L2(0.01))(L.GlobalAveragePooling2D()(x))
+    return with_fused_batch_normalization(keras.Model(inputs, outputs, name="net"))
+
+
+def joint():
+    teacher = network()
+    return JointRD(remove_shortcuts(teacher), teacher, boundaries=["stage1_relu"])
+
+
+MODELS = {"plain": network, "adjoined": lambda: adjoin(network(), 2), "jointrd": joint}
+
+
+def compiled(model):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss=loss, metrics=["accuracy"])
+    return model
+
+
+def write(group, name, model, **more):
+    if distribute.is_chief():
+        np.savez(FOLDER / f"{name}_{group.devices}.npz", *model.get_weights(), **more)
+
+
+def train(group):
+    """Every kind of network for two epochs; the plain one on batches that do not divide, too."""
+    for name, make in MODELS.items():
+        keras.utils.set_random_seed(1)
+        model = compiled(make())
+        model.fit(group.share(pipeline(32)), epochs=2, verbose=0)
+        write(group, name, model)
+        if name == "adjoined" and group.chief:
+            with group.alone():
+                np.savez(FOLDER / f"small_{group.devices}.npz", model.small().predict(pipeline().x, verbose=0))
+        if name == "plain":
+            model.fit(group.share(pipeline(17)), epochs=1, verbose=0)
+            result = model.evaluate(group.share(pipeline(17, training=False)), verbose=0)
+            write(group, "uneven", model, result=result)
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves each epoch in process 0, and kills another process in the second epoch if that is the task."""
+
+    def __init__(self, group):
+        super().__init__()
+        self.group = group
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.group.chief:
+            with self.group.alone():
+                self.model.save(CHECKPOINT)
+            (FOLDER / "epoch").write_text(str(epoch + 1))
+
+    def on_train_batch_end(self, batch, logs=None):
+        if TASK == "die" and not distribute.is_chief() and self.epoch == 1:
+            while not (FOLDER / "epoch").exists():
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def resume(group):
+    """Three epochs, from the checkpoint on."""
+    start = int((FOLDER / "epoch").read_text()) if CHECKPOINT.exists() else 0
+    keras.utils.set_random_seed(1)
+    model = keras.saving.load_model(CHECKPOINT) if start else compiled(network())
+    share = group.share(pipeline(32))
+    share.set_epoch(start)
+    model.fit(share, initial_epoch=start, epochs=3, verbose=0, callbacks=[Checkpoint(group)])
+    write(group, "resumed", model, start=start)
+
+
+def main():
+    if KIND == "mirrored":
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        groups = [distribute.mirrored(), distribute.mirrored(["CPU:0"])]
+    else:
+        groups = [distribute.processes(seed=1, timeout=100, heartbeat=10)]
+    for group in groups:
+        with group.scope():
+            (train if TASK == "train" else resume)(group)
+
+
+main()

@@ -1,0 +1,212 @@
+"""Several devices and processes reach the weights of one; all of it in processes of their own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tfjointrd import JointRD, adjoin, remove_shortcuts
+from tfjointrd.data import ArrayPipeline, DatasetInfo
+from tfjointrd.training import distribute
+
+WORKER = Path(__file__).with_name("distributed_worker.py")
+TRAINED = ("plain", "uneven", "adjoined", "small", "jointrd")
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start(kind, folder, task, count=1):
+    """Starts the workers; `finish` waits for them."""
+    folder.mkdir(exist_ok=True)
+    shared = {
+        "KERAS_BACKEND": "tensorflow" if kind == "mirrored" else "jax",
+        "JAX_PLATFORMS": "cpu",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles faster
+        "TFJOINTRD_COORDINATOR": f"127.0.0.1:{free_port()}",
+        "TFJOINTRD_PROCESSES": str(count),
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, WORKER, kind, folder, task],
+            env={**os.environ, **shared, "TFJOINTRD_PROCESS": str(index)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
+def finish(*workers):
+    for worker in workers:
+        errors = worker.communicate(timeout=300)[1]
+        assert worker.returncode == 0, errors[-3000:]
+
+
+def assert_same(folder, name, one=1, two=2):
+    with np.load(folder / f"{name}_{one}.npz") as expected, np.load(folder / f"{name}_{two}.npz") as actual:
+        assert set(expected) == set(actual)
+        for key in expected:
+            np.testing.assert_allclose(actual[key], expected[key], rtol=1e-5, atol=1e-5, err_msg=f"{name} {key}")
+
+
+@pytest.mark.parametrize("kind", ["processes", "mirrored"])
+def test_two_train_like_one(kind, tmp_path):
+    workers = start(kind, tmp_path, "train", count=2 if kind == "processes" else 1)
+    if kind == "processes":
+        workers += start(kind, tmp_path, "train")
+    finish(*workers)
+    for name in TRAINED:
+        assert_same(tmp_path, name)
+
+
+def test_started_again_after_a_kill(tmp_path):
+    chief, other = start("processes", tmp_path, "die", count=2)
+    reference = start("processes", tmp_path / "reference", "resume")
+    assert chief.communicate(timeout=300)[1] is not None and chief.returncode != 0
+    other.communicate(timeout=300)
+    assert other.returncode == -signal.SIGKILL
+    assert not (tmp_path / "resumed_2.npz").exists()
+    finish(*start("processes", tmp_path, "resume", count=2), *reference)
+    (tmp_path / "reference" / "resumed_1.npz").rename(tmp_path / "resumed_1.npz")
+    with np.load(tmp_path / "resumed_2.npz") as resumed, np.load(tmp_path / "resumed_1.npz") as uninterrupted:
+        assert resumed["start"] == 1 and uninterrupted["start"] == 0
+        for key in set(resumed) - {"start"}:
+            np.testing.assert_allclose(resumed[key], uninterrupted[key], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [(0, "process 0 of 2 waited in vain for the others"), (1, "Expected the coordinator, process 0, to answer")],
+)
+def test_nobody_there(index, message):
+    code = "from tfjointrd.training import distribute; distribute.processes('127.0.0.1:{}', 2, {}, timeout=4)"
+    result = subprocess.run(
+        [sys.executable, "-c", code.format(free_port(), index)],
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode != 0 and message in result.stderr, result.stderr[-3000:]
+
+
+# === shares ===
+
+
+def numbered(size, batch_size, **options):
+    """Images whose pixels are their index."""
+    info = DatasetInfo("numbered", 2, (1, 1, 1), (0.0,), (1.0,))
+    x = np.arange(size, dtype="uint8").reshape(size, 1, 1, 1)
+    return ArrayPipeline(x, np.arange(size) % 2, info, batch_size, **{"training": True, **options})
+
+
+def shares(pipeline, count, devices=None, **options):
+    return [distribute.Share(pipeline, index, count, devices or count, **options) for index in range(count)]
+
+
+def together(parts, position, epoch=None):
+    """The images of one batch that all processes serve, and how many each serves."""
+    batches = [part.batch(position, epoch) for part in parts]
+    rows = [len(labels) for _, labels in batches]
+    images = np.concatenate([images.reshape(-1) for images, _ in batches])
+    np.testing.assert_array_equal(images % 2, np.concatenate([labels for _, labels in batches]))
+    return images, rows
+
+
+def test_shares_are_the_rows_of_the_batch():
+    pipeline = numbered(24, 8)
+    parts = shares(pipeline, 4)
+    assert [len(part) for part in parts] == [3] * 4
+    for epoch in range(2):
+        for position in range(3):
+            images, rows = together(parts, position, epoch)
+            np.testing.assert_array_equal(images, pipeline.batch(position, epoch)[0].reshape(-1))
+            assert rows == [2] * 4
+
+
+@pytest.mark.parametrize(("size", "repeats"), [(6, 2), (5, 4), (4, 1), (1, 4)])
+def test_a_last_batch_that_does_not_divide_is_repeated(size, repeats):
+    parts = shares(numbered(8 + size, 8), 2, devices=4)
+    images, rows = together(parts, 1)
+    assert rows == [size * repeats // 2] * 2 and rows[0] % 2 == 0
+    assert set(np.unique(images, return_counts=True)[1]) == {repeats}
+    assert together(parts, 0)[1] == [4, 4]
+
+
+def test_in_validation_every_image_counts_alike():
+    parts = shares(numbered(14, 8, training=False), 4)
+    images = np.concatenate([together(parts, position)[0] for position in range(2)])
+    np.testing.assert_array_equal(np.bincount(images.astype(int)), [2] * 14)
+
+
+def test_drop_last():
+    parts = shares(numbered(13, 4), 2, drop_last=True)
+    assert len(parts[0]) == 3 and together(parts, 2)[1] == [2, 2]
+    with pytest.raises(ValueError, match="Received: 3 images in batches of 4"):
+        shares(numbered(3, 4), 2, drop_last=True)
+
+
+def test_shares_go_on_where_the_pipeline_is():
+    pipeline = numbered(8, 4)
+    pipeline.set_epoch(3)
+    (part, _) = shares(pipeline, 2)
+    assert part.epoch == 3
+    np.testing.assert_array_equal(part[1][0], pipeline.batch(1, 3)[0][:2])
+
+
+def test_data_that_cannot_be_shared():
+    with pytest.raises(ValueError, match="divides among 3 devices. Received: batch_size=8"):
+        shares(numbered(8, 8), 3)
+    with pytest.raises(ValueError, match="Received: pipeline=1"):
+        shares(1, 2)
+
+
+# === arguments ===
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("host:1", 2, 2), "`index` from 0 to 1 for 2 processes. Received: index=2"),
+        (("host:1", 2, None), "together, .* Received: coordinator='host:1', count=2, index=None"),
+        (("host", 2, 0), "'address:port'. Received: coordinator='host'"),
+        (("host:1", 0, 0), "at least 1. Received: count=0"),
+        (("host:1", "two", 0), "to be a number. Received: 'two'"),
+    ],
+)
+def test_arguments_that_do_not_fit(arguments, message, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match=message):
+        distribute.processes(*arguments)
+
+
+def test_backends(monkeypatch):
+    wrong = {"tensorflow": distribute.processes, "jax": distribute.mirrored}[keras.backend.backend()]
+    with pytest.raises(RuntimeError, match="Expected the backend .* Received: .* On"):
+        wrong()
+
+
+def test_one_device_is_warned_of():
+    with pytest.warns(UserWarning, match="Received: one"):
+        group = distribute.mirrored(["CPU:0"])
+    assert (group.devices, group.chief, distribute.is_chief()) == (1, True, True)
+
+
+@pytest.mark.parametrize("make", [lambda net: adjoin(net, 2), lambda net: JointRD(remove_shortcuts(net), net)])
+def test_statistics_of_one_device_are_refused(make, tiny, monkeypatch):
+    net = tiny()
+    monkeypatch.setattr("tfjointrd.layers.batch_normalization.replicas", lambda: 2)
+    with pytest.raises(ValueError, match="'stem_bn' with synchronized=False"):
+        make(net)
