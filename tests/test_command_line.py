@@ -10,7 +10,7 @@ from tfjointrd.__main__ import main
 
 
 def test_help_in_a_process_of_its_own():
-    for command in ([], ["train"], ["export"], ["report"], ["demo"]):
+    for command in ([], ["train"], ["export"], ["report"], ["demo"], ["run"], ["recipes"]):
         result = subprocess.run(
             [sys.executable, "-m", "tfjointrd", *command, "--help"], capture_output=True, text=True, check=True
         )
@@ -25,7 +25,8 @@ def test_train_export_report(tmp_path, capsys):
     assert main(["train", "--method", "narrow", "--epochs", "1", "--batch-size", "480", "--out", str(out)]) == 0
     assert "model.keras: accuracy" in capsys.readouterr().out
     card = json.loads((out / "card.json").read_text())
-    assert card["recipe"]["method"] == "narrow" and card["data"] == "digits"
+    assert card["recipe"]["method"] == "narrow" and card["data"]["name"] == "digits"
+    assert card["command"].startswith("python -m tfjointrd train --method narrow --epochs 1")
     network = str(out / "model.keras")
     assert main(["export", network, "--quantization", "int8", "--data", "digits"]) == 0
     assert (out / "model_int8.tflite").exists() and "accuracy of the file on digits" in capsys.readouterr().out
@@ -36,6 +37,18 @@ def test_train_export_report(tmp_path, capsys):
     assert main(["report", "resnet20", "--data", "digits"]) == 0
 
 
+def test_run_by_name(tmp_path, capsys):
+    arguments = ["run", "narrow_resnet20_a4_digits", "--scale", "smoke", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith(f"{tmp_path / 'narrow_resnet20_a4_digits' / 'model.keras'}: accuracy")
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.splitlines() == [line]  # nothing was trained again
+    assert main(["recipes", "narrow_*_digits", "--out", str(tmp_path)]) == 0
+    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if "finished" in line)
+    assert listed == {"narrow_resnet20_a4_digits": "smoke: finished, seed 0"}
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -43,6 +56,9 @@ def test_train_export_report(tmp_path, capsys):
         (["train", "--out", "x", "--data", "cifer10"], "cifar10"),
         (["train", "--out", "x", "--network", "resnet21"], "resnet20"),
         (["train", "--out", "x", "--method", "adjoined", "--alpha", "0"], "Received: alpha=0"),
+        (["run", "resnet21_digits"], "Did you mean resnet20_digits"),
+        (["run", "resnet20_digits", "--seeds", "1", "1"], "Received: seeds=[1, 1]"),
+        (["recipes", "resnet21*"], "Received: pattern='resnet21*'"),
         (["export", "nowhere.keras"], "Received: network='nowhere.keras'"),
         (["export", "nowhere.keras", "--quantization", "int8"], "nowhere.keras"),
         (["report", "nowhere.keras"], "nowhere.keras"),

@@ -1,4 +1,4 @@
-"""One training in a process of its own, for the tests that kill it: `killed_worker.py FOLDER NETWORK METHOD [TEACHER]`."""
+"""A training in a process that tests kill: `killed_worker.py FOLDER NETWORK METHOD [TEACHER]`."""
 
 import sys
 from pathlib import Path

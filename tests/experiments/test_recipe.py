@@ -33,18 +33,44 @@ def test_narrow_baseline_starts_from_weights_of_its_own():
     assert np.std(kernel) == pytest.approx(np.sqrt(2 / (9 * 256)), rel=0.05)
 
 
-def test_schedule_and_decay():
-    optimizer = Recipe(learning_rate=0.2).optimizer(steps=100)
-    rates = [float(optimizer._learning_rate(step)) for step in (0, 5, 10, 55, 100)]
-    np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.1, 0], atol=1e-6)
+def rates(recipe, steps_per_epoch, steps):
+    schedule = recipe.make_optimizer(steps_per_epoch)._learning_rate
+    return [float(schedule(step)) for step in steps]
+
+
+def test_schedules():
+    one_cycle = Recipe(learning_rate=0.2, epochs=10, warmup=0.1)
+    np.testing.assert_allclose(rates(one_cycle, 10, (0, 5, 10, 55, 100)), [0, 0.1, 0.2, 0.1, 0], atol=1e-6)
+    steps = Recipe(schedule="steps", milestones=[2, 3], learning_rate=1.0)
+    np.testing.assert_allclose(rates(steps, 5, (0, 9, 10, 14, 15)), [1, 1, 0.1, 0.1, 0.01], rtol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_decay_of_kernels_only(optimizer):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.BatchNormalization()])
     for variable in model.weights:
         variable.assign(np.ones(variable.shape))
+    optimizer = Recipe(learning_rate=0.2, optimizer=optimizer).make_optimizer(10)
     optimizer.build(model.trainable_variables)
     optimizer.iterations.assign(10)
     optimizer.apply([np.zeros(v.shape, "float32") for v in model.trainable_variables], model.trainable_variables)
     decayed = {v.name: float(np.mean(v)) < 1 for v in model.trainable_variables}
     assert decayed == {"kernel": True, "bias": False, "gamma": False, "beta": False}
+
+
+def test_sgd_decay_is_that_of_an_l2_penalty():
+    """Where nothing but the decay acts, weights fall as they do under momentum on the penalty's gradient."""
+    recipe = Recipe(learning_rate=0.1, weight_decay=1e-3, schedule="steps")
+    kernel = keras.Variable([1.0], name="kernel")
+    optimizer = recipe.make_optimizer(1)
+    optimizer.build([kernel])
+    weight, velocity = 1.0, 0.0
+    for _ in range(500):
+        optimizer.apply([np.zeros(1, "float32")], [kernel])
+        gradient = 1e-3 * weight
+        velocity = 0.9 * velocity + gradient
+        weight -= 0.1 * (gradient + 0.9 * velocity)  # Nesterov, as PyTorch writes it
+    assert float(kernel.numpy()[0]) == pytest.approx(weight, rel=0.01)
 
 
 def test_networks_of_all_kinds(tmp_path):
@@ -69,6 +95,9 @@ def test_networks_of_all_kinds(tmp_path):
         ({"epochs": 0}, ValueError, "Expected `epochs` above 0. Received: epochs=0"),
         ({"batch_size": -1}, ValueError, "Received: batch_size=-1"),
         ({"learning_rate": 0.0}, ValueError, "Received: learning_rate=0.0"),
+        ({"warmup": 1.0}, ValueError, "Expected `warmup` .* Received: warmup=1.0"),
+        ({"optimizer": "lion"}, ValueError, "one of .*adam.* Received: optimizer='lion'"),
+        ({"schedule": "linear"}, ValueError, "Received: schedule='linear'"),
     ],
 )
 def test_recipes_that_cannot_be(arguments, error, message):

@@ -1,90 +1,172 @@
 """Trainings that are interrupted go on; finished ones are loaded; foreign folders are left alone."""
 
 import json
+import os
+import resource
+import signal
+import subprocess
+import sys
 
+import filelock
 import keras
 import numpy as np
 import pytest
 
+from tfjointrd import data
 from tfjointrd.experiments import Interrupted, Recipe, run
+from tfjointrd.experiments.checkpoint import Checkpoints
 from tfjointrd.experiments.runner import finished_run
 from tfjointrd.experiments.table import markdown, measure, measure_run
 
-SMALL = {"network": "resnet20", "batch_size": 240, "epochs": 3, "learning_rate": 0.05}
+SMALL = {"batch_size": 240, "epochs": 3, "learning_rate": 0.05}
 
 
-class StopIn(keras.callbacks.Callback):
-    """Presses Ctrl-C in the middle of an epoch."""
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("networks") / "small.keras"
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    for filters in (8, 16):
+        x = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+    keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))).save(path)
+    return str(path)
 
-    def __init__(self, epoch):
+
+@pytest.fixture
+def small(network):
+    return {"network": network, **SMALL}
+
+
+@pytest.fixture(scope="module")
+def finished(network, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "adjoined"
+    keras.utils.set_random_seed(5)  # the recipe's own seed counts
+    return run(Recipe(method="adjoined", network="resnet20", **SMALL), folder, verbose=0, note="a test", command="make")
+
+
+class Press(keras.callbacks.Callback):
+    """Sends this process a signal after a step of an epoch, as Ctrl-C or a shutdown do."""
+
+    def __init__(self, epoch, step=2, number=signal.SIGINT):
         super().__init__()
-        self.epoch = epoch
+        self.epoch, self.step, self.number = epoch, step, number
 
     def on_epoch_begin(self, epoch, logs=None):
         self.now = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.now == self.epoch and batch == 2:
-            raise KeyboardInterrupt
+        if self.now == self.epoch and batch == self.step:
+            os.kill(os.getpid(), self.number)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "adjoined"
-    keras.utils.set_random_seed(5)  # the recipe's own seed counts
-    return run(Recipe(method="adjoined", **SMALL), folder, verbose=0, note="a test")
+class Never(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        raise AssertionError("trained again")
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()} - {".lock"}
 
 
 def test_card_and_files(finished):
     card = json.loads((finished.folder / "card.json").read_text())
-    assert card == finished.card
-    assert set(card["networks"]) == {"full", "small"} and card["note"] == "a test"
-    assert len(card["history"]) == 3 and card["seconds"] > 0
-    assert card["history"][-1]["val_small_accuracy"] == pytest.approx(card["networks"]["small"]["accuracy"], abs=1e-6)
+    assert card == finished.card and card["command"] == "make" and card["data"]["note"] == "a test"
+    assert set(card["networks"]) == {"full", "small"} and list(card["seeds"]) == ["0"]
+    seed = card["seeds"]["0"]
+    assert len(seed["history"]) == 3 and seed["seconds"] > 0 and "0" not in card["recipe"]
+    keras_accuracy = seed["accuracy"]["small"]["keras"]
+    assert seed["history"][-1]["val_small_accuracy"] == pytest.approx(keras_accuracy, abs=1e-6)
+    assert finished.accuracy("small") == keras_accuracy
     assert card["networks"]["small"]["macs"] < card["networks"]["full"]["macs"]
-    assert {path.name for path in finished.folder.iterdir()} == {
-        "card.json",
-        "recipe.json",
-        "full.keras",
-        "small.keras",
-    }
+    files = {"small.keras", "small_float32.tflite", "small_int8.tflite", "full.keras", "full_float32.tflite"}
+    assert files <= names(finished.folder) and {"card.json", "recipe.json"} <= names(finished.folder)
+    for network in card["networks"].values():
+        for file, size in network["files"].items():
+            assert (finished.folder / file).stat().st_size == size
+    assert not list(finished.folder.glob("*checkpoint*"))
 
 
 def test_a_finished_training_is_loaded(finished):
-    class Never(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            raise AssertionError("trained again")
-
     again = run(finished.recipe, finished.folder, verbose=0, callbacks=[Never()])
-    assert again.card == finished.card
+    assert again.card == finished.card and again.recipe == finished.recipe
     for ours, theirs in zip(again.networks["small"].weights, finished.networks["small"].weights, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(theirs))
 
 
-def test_an_interrupted_training_goes_on(finished, tmp_path):
-    """Stopped in the second and again in the third epoch, it sees the same batches and ends close to the other."""
-    for epoch in (1, 2):
-        with pytest.raises(Interrupted, match=f"Stopped in epoch {epoch + 1} of 3. .*{epoch} finished epochs"):
-            run(finished.recipe, tmp_path, verbose=0, callbacks=[StopIn(epoch)])
-        assert (tmp_path / f"checkpoint_{epoch}.keras").exists()
-    again = run(finished.recipe, tmp_path, verbose=0)
-    for ours, theirs in zip(again.card["history"], finished.card["history"], strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-2)
-    assert not list(tmp_path.glob("checkpoint*"))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_in_the_middle_of_an_epoch(small, tmp_path, number):
+    whole = run(Recipe(**small), tmp_path / "whole", verbose=0)
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="in epoch 2 of 3. The checkpoint of 1 finished epochs and 4 steps"):
+        run(Recipe(**small), tmp_path / "parts", verbose=0, callbacks=[Press(1, number=number)])
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert Checkpoints(tmp_path / "parts").newest_name() == (1, 4)
+    parts = run(Recipe(**small), tmp_path / "parts", verbose=0)
+    assert parts.card["seeds"]["0"]["history"] == whole.card["seeds"]["0"]["history"]
+    for ours, theirs in zip(parts.networks["model"].weights, whole.networks["model"].weights, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(theirs))
 
 
-def test_stopped_before_the_first_checkpoint(tmp_path):
-    recipe = Recipe(**SMALL)
-    with pytest.raises(Interrupted, match="checkpoint of 0 finished epochs"):
-        run(recipe, tmp_path, verbose=0, callbacks=[StopIn(0)])
-    assert {path.name for path in tmp_path.iterdir()} == {"recipe.json"}
+def test_stopped_without_mercy(small, tmp_path):
+    class Hard(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="in epoch 1 of 3. There is no checkpoint yet; the same command"):
+        run(Recipe(**small), tmp_path, verbose=0, callbacks=[Hard()])
+    assert names(tmp_path) == {"recipe.json"}
+
+
+def test_a_torn_checkpoint_gives_way_to_the_one_before(small, tmp_path, capsys):
+    whole = run(Recipe(**small), tmp_path / "whole", verbose=0)
+    folder = tmp_path / "torn"
+    with pytest.raises(Interrupted):
+        run(Recipe(**small), folder, verbose=0, callbacks=[Press(2)])
+    newest = max(folder.glob("checkpoint_*.npz"))
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    torn = run(Recipe(**small), folder, verbose=0)
+    assert "Skipped a checkpoint that cannot be read" in capsys.readouterr().out
+    assert torn.card["seeds"]["0"]["history"] == whole.card["seeds"]["0"]["history"]
+
+
+def test_a_checkpoint_of_another_network(small, finished, tmp_path):
+    with pytest.raises(Interrupted):
+        run(Recipe(**small), tmp_path, verbose=0, callbacks=[Press(1)])
+    (tmp_path / "recipe.json").unlink()
+    before = names(tmp_path)
+    with pytest.raises(ValueError, match="Expected a checkpoint of resnet20, with .* model variables. Received: .*npz"):
+        run(Recipe(**{**small, "network": "resnet20"}), tmp_path, verbose=0)
+    assert names(tmp_path) == before
 
 
 def test_a_folder_of_another_recipe_is_left_alone(finished):
     before = sorted(finished.folder.iterdir())
     with pytest.raises(ValueError, match="holds a training with alpha=2"):
-        run(Recipe(method="adjoined", **{**SMALL}, alpha=4), finished.folder)
+        run(Recipe(method="adjoined", network="resnet20", **SMALL, alpha=4), finished.folder)
     assert sorted(finished.folder.iterdir()) == before
+
+
+def test_a_folder_of_another_version_is_left_alone(small, tmp_path):
+    (tmp_path / "recipe.json").write_text(json.dumps(Recipe(**small).as_dict()))
+    with pytest.raises(ValueError, match=r"that this version of tfjointrd wrote \(schema 1\). Received: .*None"):
+        run(Recipe(**small), tmp_path)
+    assert names(tmp_path) == {"recipe.json"}
+
+
+def test_two_runners_on_one_folder(small, tmp_path):
+    code = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]): print('held', flush=True); input()"
+    command = [sys.executable, "-c", code, str(tmp_path / ".lock")]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError, match="Received: folder='.*', which another process has locked"):
+            run(Recipe(**small), tmp_path, verbose=0)
+    finally:
+        other.kill()  # a lock ends with its process, however that ends
+        other.communicate()
+    with filelock.FileLock(tmp_path / ".lock", timeout=5):
+        assert names(tmp_path) == set()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
@@ -101,22 +183,81 @@ def test_a_teacher_that_does_not_exist(tmp_path):
         finished_run(tmp_path)
 
 
-def test_a_mistyped_recipe_leaves_the_folder_free(tmp_path):
+def test_a_mistyped_network_leaves_the_folder_free(tmp_path):
     with pytest.raises(ValueError, match="resnet2O"):
         run(Recipe(network="resnet2O", epochs=1), tmp_path, verbose=0)
-    assert not list(tmp_path.iterdir())
+    assert names(tmp_path) == set()
 
 
-def test_nan_stops_with_a_message(tmp_path):
-    with pytest.raises(ArithmeticError, match="became NaN .* Lower `learning_rate`"):
-        run(Recipe(**{**SMALL, "learning_rate": 1e30}), tmp_path, verbose=0)
+def test_nan_stops_with_a_message_and_a_checkpoint(small, tmp_path):
+    class Explode(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if len(self.model.history.epoch) == 1 and batch == 2:
+                self.model.layers[-1].bias.assign(np.full(10, np.nan))
+
+    with pytest.raises(ArithmeticError, match="loss became nan at step 3. Stopped in epoch 2 of 3. .* Lower `learning"):
+        run(Recipe(**small), tmp_path, verbose=0, callbacks=[Explode()])
+    checkpoint = Checkpoints(tmp_path).newest()
+    assert (checkpoint.epoch, checkpoint.position) == (1, 0)
+    assert all(np.isfinite(value).all() for value in checkpoint.variables["model"])
 
 
-def test_table_of_files(finished):
-    from tfjointrd import data
+def test_weights_that_are_not_finite_are_not_kept(small, tmp_path):
+    """The last step of an epoch can break the weights without having shown in the loss yet."""
 
-    train, validation = data.load("digits", augment=False)
-    row = measure("AN small", finished, "small", train, validation)
+    class Explode(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == self.params["steps"] - 1:
+                self.model.layers[-1].bias.assign(np.full(10, np.inf))
+
+    with pytest.raises(ArithmeticError, match="Weights became infinite or NaN in epoch .*There is no checkpoint yet"):
+        run(Recipe(**small), tmp_path, verbose=0, callbacks=[Explode()])
+    assert Checkpoints(tmp_path).newest() is None
+
+
+def test_unreadable_data_end_with_a_message_and_a_checkpoint(small, tmp_path, monkeypatch):
+    batch = data.ArrayPipeline.batch
+    broken = {"now": True}
+
+    def read(self, position, epoch=None):
+        if broken["now"] and self.training and (self.epoch if epoch is None else epoch) == 1 and position == 4:
+            raise OSError("the disk is gone")
+        return batch(self, position, epoch)
+
+    monkeypatch.setattr(data.ArrayPipeline, "batch", read)
+    message = (
+        "Data of 'digits' could not be read: OSError: the disk is gone. Stopped in epoch 2 of 3. The checkpoint of 1"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        run(Recipe(**small), tmp_path / "parts", verbose=0)
+    broken["now"] = False
+    parts = run(Recipe(**small), tmp_path / "parts", verbose=0)
+    whole = run(Recipe(**small), tmp_path / "whole", verbose=0)
+    assert parts.card["seeds"]["0"]["history"] == whole.card["seeds"]["0"]["history"]
+
+
+def test_a_full_disk_ends_with_a_message_and_the_checkpoint_before(small, tmp_path):
+    """The largest file that this process may write stands in for the disk's end."""
+
+    class Fill(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(OSError, match="No checkpoint could be written .* Kept: that of 2 epochs and 0 steps. Make"):
+            run(Recipe(**small), tmp_path, verbose=0, callbacks=[Fill()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert Checkpoints(tmp_path).newest().epoch == 2 and not list(tmp_path.glob("*.part"))
+    assert len(run(Recipe(**small), tmp_path, verbose=0).card["seeds"]["0"]["history"]) == 3
+
+
+def test_table_of_cards(finished):
+    row = measure("AN small", finished, "small")
     assert row.accuracy_float32 == pytest.approx(row.accuracy, abs=0.003)
     assert row.bytes_int8 < row.bytes_float32 / 2
     assert row.parameters == finished.networks["small"].count_params()

@@ -167,7 +167,7 @@ def read(folder: str | os.PathLike, recipe: Recipe | None = None) -> dict:
 
 
 def merge(cards: list[dict]) -> dict:
-    """One card of several seeds; files and costs are those of the first.
+    """One card of several seeds; files, costs and the note are those of the first.
 
     Args:
         cards: Cards of the same recipe, one seed each.
@@ -178,8 +178,8 @@ def merge(cards: list[dict]) -> dict:
     seeds: dict[str, dict] = {}
     for card in cards:
         for part in ("recipe", "data"):
-            if card[part] != cards[0][part]:
-                differing = differences(card[part], cards[0][part])
+            differing = differences({**card[part], "note": ""}, {**cards[0][part], "note": ""})
+            if differing:
                 raise ValueError(f"Expected cards of one recipe and one data set. Received: {part} with {differing}.")
         twice = seeds.keys() & card["seeds"].keys()
         if twice:

@@ -121,7 +121,7 @@ _CIFAR_NETWORKS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 _OTHER_NETWORKS = (
     *("wide_resnet18", "wide_resnet34", "wide_resnet50"),
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-    *("xresnet18", "xresnet34", "xresnet50", "xresnet101", "xresnet152"),
+    *("xresnet18", "xresnet34", "xresnet50", "xresnet100", "xresnet101", "xresnet152"),
 )
 _ALPHAS = (2, 4, 8)
 

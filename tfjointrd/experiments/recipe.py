@@ -115,7 +115,9 @@ class Recipe:
         optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
         return optimizer
 
-    def _learning_rate(self, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    def _learning_rate(self, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule | float:
+        if self.schedule == "steps" and not self.milestones:
+            return self.learning_rate
         if self.schedule == "steps":
             rates = [self.learning_rate * 0.1**i for i in range(len(self.milestones) + 1)]
             return keras.optimizers.schedules.PiecewiseConstantDecay(
@@ -193,15 +195,15 @@ def build_network(name: str, info: DatasetInfo) -> keras.Model:
         if not Path(name).is_file():
             raise FileNotFoundError(f"Expected `network` to be a .keras file that exists. Received: network='{name}'.")
         return keras.saving.load_model(name, compile=False)
-    if name in _own_networks():
+    if name in own_networks():
         build = getattr(models, name)
         return build(num_classes=info.num_classes, input_shape=info.input_shape, mean=info.mean, std=info.std)
     application = getattr(keras.applications, name, None)
     if not callable(application):
-        known = [*_own_networks(), *(n for n in dir(keras.applications) if n[0].isupper())]
+        known = [*own_networks(), *(n for n in dir(keras.applications) if n[0].isupper())]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         raise ValueError(
-            f"Expected `network` to be one of tfjointrd.models ({', '.join(_own_networks())}), of keras.applications, "
+            f"Expected `network` to be one of tfjointrd.models ({', '.join(own_networks())}), of keras.applications, "
             f"or a .keras file. Received: network='{name}'." + (f" Did you mean {' or '.join(near)}?" if near else "")
         )
     body = application(weights=None, classes=info.num_classes, input_shape=info.input_shape, classifier_activation=None)
@@ -214,6 +216,7 @@ def build_network(name: str, info: DatasetInfo) -> keras.Model:
     return keras.Model(inputs, outputs, name=name.lower())
 
 
-def _own_networks() -> list[str]:
+def own_networks() -> list[str]:
+    """Names of the networks of `tfjointrd.models`."""
     families = ("cifar_resnet", "imagenet_resnet", "wide_resnet", "xresnet")
     return [name for name in models.__all__ if name not in families]

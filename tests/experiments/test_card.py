@@ -1,0 +1,97 @@
+"""Cards are checked when they are read, and merged only if they belong together."""
+
+import copy
+import json
+
+import pytest
+
+from tfjointrd.experiments import card as cards
+from tfjointrd.experiments import catalog
+
+RECIPE = catalog.get("resnet20_digits", "smoke", seed=3)
+
+
+def card(seed="3", **changes):
+    fields = RECIPE.as_dict()
+    fields.pop("seed")
+    accuracy = {"model": {"keras": 0.5, "float32": 0.5, "int8": 0.49}}
+    training = {
+        "accuracy": accuracy,
+        "history": [{"loss": 1.0, "val_accuracy": 0.5}],
+        "seconds": 3.0,
+        "finished": "2026-01-01T00:00:00+00:00",
+        "machine": cards.machine(),
+        "versions": cards.versions(),
+    }
+    network = {"parameters": 1, "macs": 2, "peak_activation_bytes": 3, "files": {"model.keras": 4}}
+    made = {
+        "schema": 1,
+        "recipe": fields,
+        "command": "python -m tfjointrd run resnet20_digits",
+        "data": {"name": "digits", "note": "", "train_images": 512, "validation_images": 360},
+        "networks": {"model": network},
+        "seeds": {seed: training},
+    }
+    return copy.deepcopy({**made, **changes})
+
+
+def test_written_and_read(tmp_path):
+    cards.write(tmp_path, card())
+    assert cards.read(tmp_path) == card() == cards.read(tmp_path, RECIPE)
+    assert {"processor", "cores"} <= card()["seeds"]["3"]["machine"].keys()
+    assert {"keras", "backend", "tensorflow", "tfjointrd"} <= card()["seeds"]["3"]["versions"].keys()
+
+
+def without(part, *path):
+    made = card()
+    inner = made
+    for name in path:
+        inner = inner[name]
+    del inner[part]
+    return made
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{", "Expected a card in JSON. Received: .*card.json"),
+        ("[]", r"Expected a card of schema 1. Received: .*card.json of schema \[\]"),
+        (card(schema=7), "Expected a card of schema 1. Received: .*card.json of schema 7"),
+        (without("networks"), "the card: 'networks' is a required property"),
+        (without("macs", "networks", "model"), "networks/model: 'macs' is a required property"),
+        (without("history", "seeds", "3"), "seeds/3: 'history' is a required property"),
+        (card(seeds={}), "where seeds: "),
+        (card(extra=1), "extra"),
+    ],
+)
+def test_what_is_no_card(tmp_path, content, message):
+    (tmp_path / "card.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        cards.read(tmp_path)
+
+
+def test_accuracies_are_fractions(tmp_path):
+    made = card()
+    made["seeds"]["3"]["accuracy"]["model"]["keras"] = 91.2
+    cards.write(tmp_path, made)
+    with pytest.raises(ValueError, match="seeds/3/accuracy/model/keras: 91.2 is greater than the maximum of 1"):
+        cards.read(tmp_path)
+
+
+def test_a_card_of_another_recipe(tmp_path):
+    cards.write(tmp_path, card())
+    with pytest.raises(ValueError, match="recipe 'resnet20_digits' at scale 'laptop'. Received: .*epochs=3"):
+        cards.read(tmp_path, catalog.get("resnet20_digits", "laptop"))
+    with pytest.raises(FileNotFoundError, match="card.json"):
+        cards.read(tmp_path / "nowhere")
+
+
+def test_merged_by_seed():
+    merged = cards.merge([card("10"), card("9")])
+    assert list(merged["seeds"]) == ["9", "10"]
+    with pytest.raises(ValueError, match="Expected every seed once. Received: 3 twice"):
+        cards.merge([card(), card()])
+    other = card("4")
+    other["recipe"]["epochs"] = 77
+    with pytest.raises(ValueError, match="Received: recipe with epochs=77"):
+        cards.merge([card(), other])

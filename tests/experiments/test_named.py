@@ -1,0 +1,130 @@
+"""Recipes by name: what there is, what running one leaves, and what is refused."""
+
+import json
+import shutil
+import time
+from dataclasses import replace
+
+import pytest
+
+from tfjointrd import data
+from tfjointrd.experiments import METHODS, SCALES, catalog, named, run_named
+from tfjointrd.experiments.recipe import build_network, own_networks
+
+
+def test_names_say_what_they_are():
+    recipe = catalog.get("an_resnet20_a2_cifar10", "paper", seed=4)
+    assert (recipe.method, recipe.network, recipe.alpha, recipe.data) == ("adjoined", "resnet20", 2, "cifar10")
+    assert (recipe.epochs, recipe.batch_size, recipe.optimizer, recipe.learning_rate) == (100, 32, "adam", 4e-3)
+    recipe = catalog.get("jointrd_resnet56_cifar10", "paper")
+    assert (recipe.epochs, recipe.milestones, recipe.learning_rate) == (200, (100, 150), 0.1)
+    assert recipe.teacher == "resnet56_cifar10"
+    for name in catalog.names():
+        for scale in SCALES:
+            recipe = catalog.get(name, scale)
+            assert recipe.name == name and recipe.scale == scale and name.endswith(recipe.data)
+            assert recipe.teacher is None or recipe.teacher in catalog.names()
+
+
+def test_every_method_and_network_has_a_digits_recipe():
+    recipes = [catalog.get(name) for name in catalog.names("*_digits")]
+    assert {(recipe.method, recipe.network) for recipe in recipes} == {(m, n) for m in METHODS for n in own_networks()}
+
+
+def test_one_table_has_one_setting():
+    """At laptop scale, methods differ in nothing but the method."""
+    differing = {"method", "network", "alpha", "teacher", "name"}
+    kept = [
+        {key: value for key, value in catalog.get(name, "laptop").as_dict().items() if key not in differing}
+        for name in catalog.names("*_cifar10")
+    ]
+    assert all(fields == kept[0] for fields in kept) and 15 <= kept[0]["epochs"] <= 30
+
+
+@pytest.mark.slow
+def test_every_digits_recipe_builds(tmp_path):
+    info = data.info("digits")
+    for name in catalog.names("*_digits"):
+        recipe = catalog.get(name, "smoke")
+        if recipe.teacher:
+            build_network(recipe.network, info).save(tmp_path / "teacher.keras")
+            recipe = replace(recipe, teacher=str(tmp_path / "teacher.keras"))
+        assert METHODS[recipe.method].networks(recipe.trainer(info)), name
+
+
+def test_unknown_names_and_scales():
+    with pytest.raises(ValueError, match="Received: 'an_resnet20_cifar10'. Did you mean .*an_resnet20_a"):
+        catalog.get("an_resnet20_cifar10")
+    with pytest.raises(ValueError, match="one of smoke, laptop, paper. Received: scale='huge'"):
+        catalog.get("resnet20_digits", "huge")
+    with pytest.raises(ValueError, match="Received: 'resnet20_digits', which is registered"):
+        catalog.register("resnet20_digits", dict.fromkeys(SCALES, {}))
+    with pytest.raises(ValueError, match="Expected settings for smoke, laptop, paper. Received: smoke"):
+        catalog.register("new", {"smoke": {}})
+    assert "new" not in catalog.names()
+
+
+@pytest.mark.parametrize("seeds", [(0, 0), (), (-1,)])
+def test_seeds_that_cannot_be(seeds, tmp_path):
+    with pytest.raises(ValueError, match=r"Expected `seeds` from 0, each once. Received: seeds=\["):
+        run_named("resnet20_digits", "smoke", tmp_path, seeds)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """JointRD and its teacher, two seeds."""
+    out = tmp_path_factory.mktemp("runs")
+    run_named("jointrd_resnet20_digits", "smoke", out, (1,), note="a test", verbose=0)
+    return out
+
+
+def test_the_teacher_is_trained_first(out):
+    assert {path.name for path in out.iterdir()} == {"resnet20_digits", "jointrd_resnet20_digits"}
+    folder = out / "jointrd_resnet20_digits"
+    assert {"card.json", "model.keras", "model_float32.tflite", "seed1"} <= {path.name for path in folder.iterdir()}
+    card = json.loads((folder / "card.json").read_text())
+    note = "--note 'a test'"
+    assert card["command"] == f"python -m tfjointrd run jointrd_resnet20_digits --scale smoke --seeds 1 {note}"
+    assert card["recipe"]["teacher"] == "resnet20_digits"
+
+
+def test_finished_returns_at_once_and_further_seeds_join(out):
+    began = time.monotonic()
+    first = run_named("resnet20_digits", "smoke", out, (1,))
+    assert time.monotonic() - began < 5
+    both = run_named("resnet20_digits", "smoke", out, (2, 1), verbose=0)
+    assert list(both.card["seeds"]) == ["1", "2"] and both.card["seeds"]["1"] == first.card["seeds"]["1"]
+    assert "--seeds 1 2" in both.card["command"]
+    values = [training["accuracy"]["model"]["keras"] for training in both.card["seeds"].values()]
+    assert both.accuracy("model") == pytest.approx(sum(values) / 2)
+    assert named.state("resnet20_digits", out) == "smoke: finished, seed 1, 2"
+
+
+def test_another_scale_is_refused_and_nothing_lost(out):
+    before = (out / "resnet20_digits" / "card.json").read_text()
+    with pytest.raises(ValueError, match="recipe 'resnet20_digits' at scale 'laptop'. Received: .*scale='smoke'"):
+        run_named("resnet20_digits", "laptop", out)
+    assert (out / "resnet20_digits" / "card.json").read_text() == before
+
+
+def test_kept_without_the_seeds_folders(out, tmp_path):
+    """As in saved_models: card and small files alone load, and teach."""
+    for name in ("resnet20_digits", "jointrd_resnet20_digits"):
+        shutil.copytree(out / name, tmp_path / name, ignore=shutil.ignore_patterns("seed*"))
+    assert run_named("jointrd_resnet20_digits", "smoke", tmp_path, (1,)).networks["model"].count_params() > 0
+    shutil.rmtree(tmp_path / "jointrd_resnet20_digits")
+    again = run_named("jointrd_resnet20_digits", "smoke", tmp_path, (1,), verbose=0)
+    assert again.card["seeds"]["1"]["history"][0]["loss"] > 0
+
+
+def test_states(out, tmp_path):
+    assert named.state("resnet20_digits", tmp_path) == ""
+    training = tmp_path / "resnet20_digits" / "seed0"
+    training.mkdir(parents=True)
+    assert named.state("resnet20_digits", tmp_path) == "seed0 interrupted, no checkpoint"
+    (training / "checkpoint_000002_00000005.npz").touch()
+    with named.locked(training):
+        assert named.state("resnet20_digits", tmp_path) == "seed0 running, 2 epochs"
+    (tmp_path / "resnet20_digits" / "card.json").write_text("{}")
+    assert named.state("resnet20_digits", tmp_path).startswith("card not usable: Expected a card of schema 1")
