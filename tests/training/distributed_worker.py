@@ -21,11 +21,10 @@ from tfjointrd.training import distribute
 
 L = keras.layers
 KIND, FOLDER, TASK = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-CHECKPOINT = FOLDER / "checkpoint.keras"
 
 
-def pipeline(size=36, training=True, classes=3):
-    """Images in batches of 16; by default the last batch holds 4."""
+def pipeline(size=32, training=True, classes=3):
+    """Images in batches of 16."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, classes, size)
     x = rng.integers(0, 100, (size, 4, 4, 1)) + 50 * y[:, None, None, None]
@@ -71,14 +70,14 @@ def train(group):
     for name, make in MODELS.items():
         keras.utils.set_random_seed(1)
         model = compiled(make())
-        model.fit(group.share(pipeline(32)), epochs=2, verbose=0)
+        model.fit(group.share(pipeline()), epochs=2, verbose=0)
         write(group, name, model)
         if name == "adjoined" and group.chief:
             with group.alone():
                 np.savez(FOLDER / f"small_{group.devices}.npz", model.small().predict(pipeline().x, verbose=0))
         if name == "plain":
-            model.fit(group.share(pipeline(17)), epochs=1, verbose=0)
-            result = model.evaluate(group.share(pipeline(17, training=False)), verbose=0)
+            model.fit(group.share(pipeline(3)), epochs=1, verbose=0)
+            result = model.evaluate(group.share(pipeline(3, training=False)), verbose=0)
             write(group, "uneven", model, result=result)
 
 
@@ -95,22 +94,22 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if self.group.chief:
             with self.group.alone():
-                self.model.save(CHECKPOINT)
-            (FOLDER / "epoch").write_text(str(epoch + 1))
+                self.model.save(FOLDER / "unfinished.keras")  # in vain if the other process is dead
+            os.replace(FOLDER / "unfinished.keras", FOLDER / f"epoch{epoch + 1}.keras")
 
     def on_train_batch_end(self, batch, logs=None):
         if TASK == "die" and not distribute.is_chief() and self.epoch == 1:
-            while not (FOLDER / "epoch").exists():
+            while not (FOLDER / "epoch1.keras").exists():
                 time.sleep(0.05)
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def resume(group):
     """Three epochs, from the checkpoint on."""
-    start = int((FOLDER / "epoch").read_text()) if CHECKPOINT.exists() else 0
+    start = len(list(FOLDER.glob("epoch*.keras")))
     keras.utils.set_random_seed(1)
-    model = keras.saving.load_model(CHECKPOINT) if start else compiled(network())
-    share = group.share(pipeline(32))
+    model = keras.saving.load_model(FOLDER / f"epoch{start}.keras") if start else compiled(network())
+    share = group.share(pipeline())
     share.set_epoch(start)
     model.fit(share, initial_epoch=start, epochs=3, verbose=0, callbacks=[Checkpoint(group)])
     write(group, "resumed", model, start=start)

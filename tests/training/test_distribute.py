@@ -15,6 +15,17 @@ from tfjointrd import JointRD, adjoin, remove_shortcuts
 from tfjointrd.data import ArrayPipeline, DatasetInfo
 from tfjointrd.training import distribute
 
+# Keras imports TensorFlow where it can, which takes longer than the training. (See `test_jax_backend.py`.)
+NO_TENSORFLOW = """
+import runpy, sys
+class Without:
+    def find_spec(self, name, *args):
+        if name.split(".")[0] == "tensorflow":
+            raise ImportError(f"no {name} here")
+if sys.argv[2] == "processes":
+    sys.meta_path.insert(0, Without())
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
 WORKER = Path(__file__).with_name("distributed_worker.py")
 TRAINED = ("plain", "uneven", "adjoined", "small", "jointrd")
 
@@ -38,7 +49,7 @@ def start(kind, folder, task, count=1):
     }
     return [
         subprocess.Popen(
-            [sys.executable, WORKER, kind, folder, task],
+            [sys.executable, "-c", NO_TENSORFLOW, WORKER, kind, folder, task],
             env={**os.environ, **shared, "TFJOINTRD_PROCESS": str(index)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
