@@ -55,6 +55,12 @@ def test_other_backends_are_named():
         resident.fit(model, None, epochs=1)
 
 
+@pytest.fixture(autouse=True)
+def loops(monkeypatch):
+    """Blocks are compiled loops, as on an accelerator."""
+    monkeypatch.setattr(resident, "_loops_are_fast", lambda: True)
+
+
 # === Data and networks ===
 
 
@@ -145,9 +151,11 @@ def test_weights_and_history_are_those_of_fit(make, size, tiny):
 
 
 @on_jax
+@pytest.mark.parametrize("looped", [True, False])
 @pytest.mark.parametrize(("size", "block"), [(70, 4), (70, 1), (70, None), (64, 3), (64, 2), (9, None)])
-def test_all_images_are_trained_in_blocks_of_any_length(size, block):
+def test_all_images_are_trained_in_blocks_of_any_length(size, block, looped, monkeypatch):
     """The smaller last batch alone in its block, together with others, or the only one; and none."""
+    monkeypatch.setattr(resident, "_loops_are_fast", lambda: looped)
     expected, found, train = dense(), dense(), pipeline(size)
     for epoch in (0, 1):
         for position in range(len(train)):
@@ -165,6 +173,12 @@ def test_network_without_input_shape_is_built():
     history = resident.fit(model, pipeline(), epochs=1, verbose=0)
     assert model.count_params() == 195 and int(model.optimizer.iterations) == 5
     assert set(history.history) == {"loss", "accuracy"}
+
+
+@on_jax
+def test_loops_are_for_accelerators(monkeypatch):
+    monkeypatch.undo()
+    assert not resident._loops_are_fast()  # these tests run on a CPU
 
 
 @on_jax

@@ -45,6 +45,8 @@ def fit(
     of metrics in `on_epoch_begin`, before which they are reset) it repeats the uninterrupted one bit for bit. Between
     processes on a GPU that needs `XLA_FLAGS=--xla_gpu_deterministic_ops=true`, for XLA else picks algorithms by timing.
 
+    On a CPU, whose compiled loops are slow, each step is a call of its own; blocks and results are the same.
+
     The functions are compiled anew by each call of `fit`, whatever `jit_compile`, `run_eagerly` and
     `steps_per_execution` were given to `compile`.
 
@@ -239,9 +241,17 @@ class _Resident:
         full = min(last, self.pipeline.size // self.pipeline.batch_size)
         rest = self.pipeline.size - full * self.pipeline.batch_size if last > full else 0
         state = _state(self.model, self.training)
-        logs, state = self._steps(state, self.data, plan, np.int32(first), count=full - first, rest=rest)
+        logs: dict[str, Any] = {}
+        for start, count, smaller in self._calls(first, full, rest):
+            logs, state = self._steps(state, self.data, plan, np.int32(start), count=count, rest=smaller)
         _assign(self.model, state, self.training)
         return logs
+
+    def _calls(self, first: int, full: int, rest: int) -> list[tuple[int, int, int]]:
+        """First position, number of full batches and size of the smaller last batch of each call."""
+        if _loops_are_fast():
+            return [(first, full - first, rest)]
+        return [(position, 1, 0) for position in range(first, full)] + [(full, 0, rest)] * bool(rest)
 
     def _many_steps(self, state, data, plan, first, *, count: int, rest: int):
         """`count` steps of full batches from position `first` on, then one of `rest` images, if any."""
@@ -255,7 +265,9 @@ class _Resident:
             logs, new = step(state, self.batch(data, plan, position * size, size))
             return jax.tree.map(lambda value, old: value.astype(old.dtype), new, state), logs
 
-        if count:
+        if count == 1:  # without a loop, which XLA may be slow in
+            logs, state = step(state, self.batch(data, plan, first * size, size))
+        elif count:
             state, history = jax.lax.scan(scanned, state, first + np.arange(count, dtype="int32"))
             logs = jax.tree.map(lambda values: values[-1], history)
         if rest:
@@ -280,6 +292,13 @@ class _Resident:
         plan = jax.tree.map(lambda part: jax.lax.dynamic_slice_in_dim(part, start, count), plan)
         chosen = _cropped(images, plan, self.pipeline.padding) if self.pipeline.augmented else images[plan.order]
         return chosen.astype("float32"), labels[plan.order]
+
+
+def _loops_are_fast() -> bool:
+    """Whether a compiled loop over steps pays. On CPUs XLA's convolutions take 30 times longer in a loop (measured)."""
+    import jax
+
+    return jax.default_backend() != "cpu"
 
 
 def _cropped(images, plan: EpochPlan, padding: int):
