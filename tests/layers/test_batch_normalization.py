@@ -4,6 +4,7 @@ import pytest
 from keras import ops
 
 from tfjointrd.layers import FusedBatchNormalization
+from tfjointrd.layers.batch_normalization import check_synchronized
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's kernel is under test")
 
@@ -154,3 +155,17 @@ def test_configuration_weights_and_file_are_interchangeable(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert type(loaded.layers[0]) is FusedBatchNormalization
     np.testing.assert_array_equal(loaded(images()), model(images()))
+
+
+def test_synchronised_where_several_devices_train(monkeypatch):
+    layer = FusedBatchNormalization()
+    layer.build((4, 6, 5, 3))
+    assert not layer.synchronized
+    check_synchronized(keras.layers.BatchNormalization())
+    monkeypatch.setattr("tfjointrd.layers.batch_normalization.replicas", lambda: 2)
+    assert layer.synchronized and not layer.get_config()["synchronized"]
+    assert "FusedBatchNormV3" not in kernels(layer, images(), training=True)
+    nested = keras.Sequential([keras.Sequential([keras.layers.BatchNormalization(name="inner")])])
+    with pytest.raises(ValueError, match="'inner' with synchronized=False"):
+        check_synchronized(nested)
+    check_synchronized(keras.Sequential([layer, keras.layers.BatchNormalization(synchronized=True)]))

@@ -2,7 +2,7 @@
 
 `python distributed_worker.py KIND FOLDER TASK` with KIND `mirrored` or `processes`; processes find one another through
 the environment. Tasks: `train` trains every kind of network; `resume` trains from the folder's checkpoint on, if there
-is one; `die` does, too, but process 1 is killed in the second epoch.
+is one; `die` does, too, but process 1 is killed in the second epoch. `train+resume` does both.
 """
 
 import os
@@ -112,7 +112,7 @@ def resume(group):
     share = group.share(pipeline())
     share.set_epoch(start)
     model.fit(share, initial_epoch=start, epochs=3, verbose=0, callbacks=[Checkpoint(group)])
-    write(group, "resumed", model, start=start)
+    write(group, "resumed", model)
 
 
 def main():
@@ -126,7 +126,8 @@ def main():
         groups = [distribute.processes(seed=1, timeout=100, heartbeat=10)]
     for group in groups:
         with group.scope():
-            (train if TASK == "train" else resume)(group)
+            for task in TASK.split("+"):
+                {"train": train, "resume": resume, "die": resume}[task](group)
 
 
 main()

@@ -65,36 +65,39 @@ def finish(*workers):
         assert worker.returncode == 0, errors[-3000:]
 
 
-def assert_same(folder, name, one=1, two=2):
-    with np.load(folder / f"{name}_{one}.npz") as expected, np.load(folder / f"{name}_{two}.npz") as actual:
-        assert set(expected) == set(actual)
-        for key in expected:
-            np.testing.assert_allclose(actual[key], expected[key], rtol=1e-5, atol=1e-5, err_msg=f"{name} {key}")
+def assert_same(names, one, two):
+    for name in names:
+        with np.load(one / f"{name}_1.npz") as expected, np.load(two / f"{name}_2.npz") as actual:
+            assert set(expected) == set(actual)
+            for key in expected:
+                np.testing.assert_allclose(actual[key], expected[key], rtol=1e-5, atol=1e-5, err_msg=f"{name} {key}")
 
 
-@pytest.mark.parametrize("kind", ["processes", "mirrored"])
-def test_two_train_like_one(kind, tmp_path):
-    workers = start(kind, tmp_path, "train", count=2 if kind == "processes" else 1)
-    if kind == "processes":
-        workers += start(kind, tmp_path, "train")
-    finish(*workers)
-    for name in TRAINED:
-        assert_same(tmp_path, name)
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The folder of what one process trains, without interruption."""
+    folder = tmp_path_factory.mktemp("one")
+    finish(*start("processes", folder, "train+resume"))
+    return folder
 
 
-def test_started_again_after_a_kill(tmp_path):
+def test_processes_train_like_one(one, tmp_path):
+    finish(*start("processes", tmp_path, "train", count=2))
+    assert_same(TRAINED, one, tmp_path)
+
+
+def test_devices_train_like_one(tmp_path):
+    finish(*start("mirrored", tmp_path, "train"))
+    assert_same(TRAINED, tmp_path, tmp_path)
+
+
+def test_started_again_after_a_kill(one, tmp_path):
     chief, other = start("processes", tmp_path, "die", count=2)
-    reference = start("processes", tmp_path / "reference", "resume")
-    assert chief.communicate(timeout=300)[1] is not None and chief.returncode != 0
-    other.communicate(timeout=300)
-    assert other.returncode == -signal.SIGKILL
-    assert not (tmp_path / "resumed_2.npz").exists()
-    finish(*start("processes", tmp_path, "resume", count=2), *reference)
-    (tmp_path / "reference" / "resumed_1.npz").rename(tmp_path / "resumed_1.npz")
-    with np.load(tmp_path / "resumed_2.npz") as resumed, np.load(tmp_path / "resumed_1.npz") as uninterrupted:
-        assert resumed["start"] == 1 and uninterrupted["start"] == 0
-        for key in set(resumed) - {"start"}:
-            np.testing.assert_allclose(resumed[key], uninterrupted[key], rtol=1e-5, atol=1e-5)
+    errors, _ = chief.communicate(timeout=300)[1], other.communicate(timeout=300)
+    assert other.returncode == -signal.SIGKILL and chief.returncode != 0, errors[-3000:]
+    assert [path.name for path in tmp_path.glob("epoch*")] == ["epoch1.keras"]
+    finish(*start("processes", tmp_path, "resume", count=2))
+    assert_same(["resumed"], one, tmp_path)
 
 
 @pytest.mark.parametrize(

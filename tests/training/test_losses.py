@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tfjointrd.training import kullback_leibler
-from tfjointrd.training.losses import default_loss, ends_in_softmax
+from tfjointrd.training.losses import default_loss, ends_in_softmax, per_replica
 
 
 def test_kullback_leibler_as_printed():
@@ -27,3 +27,9 @@ def test_logits_and_probabilities_are_told_apart(tiny):
     assert ends_in_softmax(activated)
     assert default_loss(tiny()).get_config()["from_logits"]
     assert not default_loss(tiny(softmax=True)).get_config()["from_logits"]
+
+
+def test_per_replica(monkeypatch):
+    assert per_replica(6.0) == 6.0
+    monkeypatch.setattr("tfjointrd.training.losses.replicas", lambda: 2)
+    assert per_replica(6.0) == 3.0
