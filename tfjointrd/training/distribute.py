@@ -89,6 +89,35 @@ class Share(Pipeline):
 
 
 @dataclass(frozen=True)
+class Single:
+    """One process that trains on one device, as if nothing were distributed."""
+
+    index: int = 0
+    count: int = 1
+    devices: int = 1
+    chief: bool = True
+
+    def share(self, pipeline: Pipeline, drop_last: bool = False) -> Pipeline:
+        """The pipeline as it is."""
+        return pipeline
+
+    def scope(self):
+        """Nothing to enter."""
+        return contextlib.nullcontext()
+
+    def alone(self):
+        """Nothing to leave."""
+        return contextlib.nullcontext()
+
+    def wait(self, why: str) -> None:
+        """Nobody to wait for."""
+
+    def same(self, numbers: Sequence[int]) -> bool:
+        """Whether all processes give the same numbers: always."""
+        return True
+
+
+@dataclass(frozen=True)
 class Processes:
     """The processes that train together on Keras' JAX backend; made by `processes`.
 
@@ -133,9 +162,27 @@ class Processes:
         finally:
             keras.distribution.set_distribution(together)
 
+    def wait(self, why: str) -> None:
+        """Waits until all processes have come here.
+
+        Args:
+            why: What is waited for, the same in all processes.
+        """
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(why)
+
+    def same(self, numbers: Sequence[int]) -> bool:
+        """Whether all processes give the same numbers as process 0. All have to ask."""
+        from jax.experimental import multihost_utils
+
+        ours = np.asarray(numbers, "int32")
+        chiefs = np.asarray(multihost_utils.broadcast_one_to_all(ours))
+        return not multihost_utils.process_allgather(np.array([not np.array_equal(ours, chiefs)])).any()
+
 
 @dataclass(frozen=True)
-class Mirrored:
+class Mirrored(Single):
     """The devices of one machine that train together on Keras' TensorFlow backend; made by `mirrored`.
 
     Attributes:
@@ -143,11 +190,7 @@ class Mirrored:
         strategy: The `tf.distribute.MirroredStrategy`.
     """
 
-    devices: int
-    strategy: Any = field(repr=False)
-    index: int = 0
-    count: int = 1
-    chief: bool = True
+    strategy: Any = field(default=None, repr=False)
 
     def share(self, pipeline: Pipeline, drop_last: bool = False) -> Share:
         """The whole batches, made to divide among the devices. See `Share`."""
@@ -156,10 +199,6 @@ class Mirrored:
     def scope(self):
         """Where networks are built, compiled and trained."""
         return self.strategy.scope()
-
-    def alone(self):
-        """Nothing to leave: there is one process. For symmetry with `processes`."""
-        return contextlib.nullcontext()
 
 
 _started: Processes | None = None
@@ -175,7 +214,8 @@ def mirrored(devices: Sequence[str] | None = None) -> Mirrored:
 
     Batch normalisations must be synchronised, so that statistics are those of the whole batch.
     `FusedBatchNormalization` is by itself, Keras' with `synchronized=True`; `JointRD` and `Adjoined` raise an error for
-    others. Any network is changed by `tfjointrd.surgery.swap.with_fused_batch_normalization`.
+    others. Any network is changed by `tfjointrd.surgery.swap.with_fused_batch_normalization`. TensorFlow cannot
+    compile a mirrored step with XLA: leave `jit_compile` out.
 
     Args:
         devices: Names such as `["GPU:0", "GPU:1"]`; by default all GPUs, or all logical CPUs where there is none.
@@ -201,7 +241,7 @@ def mirrored(devices: Sequence[str] | None = None) -> Mirrored:
     if strategy.num_replicas_in_sync == 1:
         message = "Expected several devices. Received: one; training on that one."
         warnings.warn(message, stacklevel=2)
-    return Mirrored(strategy.num_replicas_in_sync, strategy)
+    return Mirrored(devices=strategy.num_replicas_in_sync, strategy=strategy)
 
 
 def processes(
@@ -308,7 +348,8 @@ def _join(coordinator: str | None, count: int | None, index: int | None, timeout
 
     if index:
         timeout = _reach(coordinator, timeout)
-    notice = f"tfjointrd: process {index} of {count} waited in vain for the others at {coordinator}."
+    waiting = f"process {index} of {count} at {coordinator}" if coordinator else "a process of the cluster"
+    notice = f"tfjointrd: {waiting} waited in vain for the others."
     last_words = threading.Timer(max(timeout - 1, 0), print, [notice], {"file": sys.stderr, "flush": True})
     last_words.daemon = True
     last_words.start()
