@@ -56,7 +56,7 @@ def test_run_by_name(tmp_path, capsys):
         (["train", "--out", "x", "--data", "cifer10"], "cifar10"),
         (["train", "--out", "x", "--network", "resnet21"], "resnet20"),
         (["train", "--out", "x", "--method", "adjoined", "--alpha", "0"], "Received: alpha=0"),
-        (["run", "resnet21_digits"], "Did you mean resnet20_digits"),
+        (["run", "resnet21_digits"], "resnet20_digits"),
         (["run", "resnet20_digits", "--seeds", "1", "1"], "Received: seeds=[1, 1]"),
         (["recipes", "resnet21*"], "Received: pattern='resnet21*'"),
         (["export", "nowhere.keras"], "Received: network='nowhere.keras'"),

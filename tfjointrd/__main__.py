@@ -123,18 +123,29 @@ def _add_run(commands) -> None:
     parser.add_argument("--scale", choices=["smoke", "laptop", "paper"], default="laptop", help="how large")
     parser.add_argument("--out", default="runs", help="folder of all trainings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one training each")
-    parser.add_argument("--minutes", type=float, default=5.0, help="between checkpoints within an epoch")
     _add_common(parser)
     parser.set_defaults(command=_run)
 
 
 def _add_common(parser) -> None:
+    parser.add_argument("--minutes", type=float, default=5.0, help="between checkpoints within an epoch")
     parser.add_argument("--note", default="", help="what readers of the card should know of the data")
     parser.add_argument(
         "--nondeterministic",
         action="store_true",
         help="allow operations whose results do not repeat bit by bit, where they are faster",
     )
+    parser.add_argument(
+        "--distribute",
+        choices=["mirrored", "processes"],
+        help="train on all devices of this machine (TensorFlow), or with the same command in other processes (JAX)",
+    )
+
+
+def _group(options):
+    from tfjointrd.training import distribute
+
+    return {"mirrored": distribute.mirrored, "processes": distribute.processes}.get(options.distribute, lambda: None)()
 
 
 def _run(options) -> None:
@@ -148,6 +159,7 @@ def _run(options) -> None:
         note=options.note,
         minutes=options.minutes,
         deterministic=not options.nondeterministic,
+        group=_group(options),
     )
     _print_accuracies(finished)
 
@@ -203,8 +215,16 @@ def _train(options) -> None:
 
     known = {field.name for field in fields(Recipe)} & vars(options).keys()
     recipe = Recipe(**{name: getattr(options, name) for name in known})
-    deterministic = not options.nondeterministic
-    _print_accuracies(run(recipe, options.out, note=options.note, deterministic=deterministic, command=options.line))
+    finished = run(
+        recipe,
+        options.out,
+        note=options.note,
+        minutes=options.minutes,
+        deterministic=not options.nondeterministic,
+        group=_group(options),
+        command=options.line,
+    )
+    _print_accuracies(finished)
 
 
 def _add_export(commands) -> None:

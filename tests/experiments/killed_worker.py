@@ -1,4 +1,4 @@
-"""A training in a process that tests kill: `killed_worker.py FOLDER NETWORK METHOD [TEACHER]`."""
+"""A training in a process that tests kill: `killed_worker.py FOLDER NETWORK METHOD BATCH_SIZE [TEACHER]`."""
 
 import sys
 from pathlib import Path
@@ -21,10 +21,9 @@ class KeepCheckpoint(keras.callbacks.Callback):
         (self.folder / "last.npz").write_bytes(newest.path.read_bytes())
 
 
-def main(folder, network, method, teacher=None):
-    recipe = Recipe(
-        method=method, network=network, teacher=teacher, epochs=3, batch_size=96, learning_rate=0.05, seed=3
-    )
+def main(folder, network, method, batch_size, teacher=None):
+    fields = {"epochs": 3, "batch_size": int(batch_size), "learning_rate": 0.05, "seed": 3}
+    recipe = Recipe(method=method, network=network, teacher=teacher, **fields)
     folder = Path(folder)
     run(recipe, folder, verbose=0, minutes=0.0005, callbacks=[KeepCheckpoint(folder)])
 

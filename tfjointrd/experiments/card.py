@@ -75,6 +75,7 @@ def make(
     state: State,
     note: str = "",
     command: str = "",
+    devices: int = 1,
 ) -> dict:
     """Writes the networks as files, measures them, and returns the card of a finished training.
 
@@ -89,6 +90,7 @@ def make(
         state: History and time of the training.
         note: What readers should know of the data.
         command: The command line to repeat it with.
+        devices: Number of devices that trained together.
     """
     entries, accuracies = {}, {}
     for name, network in networks.items():
@@ -122,7 +124,7 @@ def make(
                 "history": state.history,
                 "seconds": round(state.seconds, 1),
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-                "machine": machine(),
+                "machine": {**machine(), "devices": devices},
                 "versions": versions(),
             }
         },

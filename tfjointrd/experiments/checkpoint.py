@@ -85,7 +85,7 @@ class Checkpoints:
             ArithmeticError: If a weight is not a finite number; nothing is written.
         """
         groups = {
-            group: [keras.ops.convert_to_numpy(variable.value) for variable in variables]
+            group: [np.asarray(variable.numpy()) for variable in variables]
             for group, variables in variables_of(model).items()
         }
         if not all(np.isfinite(value).all() for value in groups["model"] if value.dtype.kind == "f"):

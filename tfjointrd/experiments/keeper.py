@@ -44,11 +44,15 @@ class Keeper(keras.callbacks.Callback):
         state: How far the training is; kept up to date.
         resumed: The checkpoint that the training goes on from, or `None`.
         minutes: Minutes between checkpoints within an epoch.
+        writes: Whether this process takes them; of several that train together one does.
     """
 
-    def __init__(self, checkpoints: Checkpoints, state: State, resumed: Checkpoint | None, minutes: float):
+    def __init__(
+        self, checkpoints: Checkpoints, state: State, resumed: Checkpoint | None, minutes: float, writes: bool = True
+    ):
         super().__init__()
-        self.checkpoints, self.state, self.minutes = checkpoints, state, minutes
+        self.checkpoints, self.state, self.minutes, self.writes = checkpoints, state, minutes, writes
+        self.first = 0  # position of the first step that `fit` takes in an epoch, where it counts from 0
         self.resumed = resumed
         self.kept = (state.epoch, state.position) if resumed else None
         self.signal = None
@@ -66,18 +70,17 @@ class Keeper(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Brings the model back to where the checkpoint was taken; schedules' counters too, which `fit` had set."""
         self.began = self.saved = time.monotonic()
-        self.offset = self.state.position
-        if self.offset:
+        if self.state.position:
             self.resumed.restore(self.model, ("model", "optimizer"))
 
     def on_epoch_begin(self, epoch, logs=None):
         """Brings the metrics of the epoch that was interrupted back."""
-        if self.offset:
+        if self.state.position:
             self.resumed.restore(self.model, ("metrics",))
 
     def on_train_batch_end(self, batch, logs=None):
         """Checks the loss; saves when it is time to."""
-        self.state.position = self.offset + batch + 1
+        self.state.position = self.first + batch + 1
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             raise ArithmeticError(f"The loss became {loss} at step {self.state.position}.")
@@ -90,11 +93,13 @@ class Keeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Saves."""
         self.state.history.append({key: float(value) for key, value in (logs or {}).items()})
-        self.state.epoch, self.state.position, self.offset = epoch + 1, 0, 0
+        self.state.epoch, self.state.position, self.first = epoch + 1, 0, 0
         self._save()
         self._stop_if_asked()
 
     def _save(self) -> None:
+        if not self.writes:
+            return
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
         now = time.monotonic()

@@ -16,6 +16,7 @@ from tfjointrd.experiments import catalog
 from tfjointrd.experiments.checkpoint import Checkpoints
 from tfjointrd.experiments.recipe import Recipe
 from tfjointrd.experiments.runner import LOCK, Run, finished_run, locked, run
+from tfjointrd.training import distribute
 
 # Larger networks stay in the folder of their seed.
 LARGEST_FILE = 5_000_000
@@ -28,6 +29,7 @@ def run_named(
     seeds: Sequence[int] = (0,),
     *,
     note: str = "",
+    group: distribute.Single | distribute.Processes | None = None,
     **options,
 ) -> Run:
     """Runs a registered recipe once for each seed, or goes on with it, or loads what is finished.
@@ -42,6 +44,7 @@ def run_named(
         out: Folder of all recipes' folders.
         seeds: Seeds, each once.
         note: What readers of the card should know of the data.
+        group: As for `run`.
         **options: Further arguments of `run`.
 
     Returns:
@@ -55,19 +58,26 @@ def run_named(
         raise ValueError(f"Expected `seeds` from 0, each once. Received: seeds={list(seeds)}.")
     recipes = [catalog.get(name, scale, seed) for seed in seeds]
     folder = Path(out) / name
+    group = group or distribute.Single()
     if (folder / cards.CARD).exists():
         card = cards.read(folder, recipes[0])
         if set(card["seeds"]) >= {str(seed) for seed in seeds}:
-            return finished_run(folder)
+            with group.alone():
+                return finished_run(folder)
+    options = {**options, "note": note, "group": group}
     for recipe in recipes:
         teacher = None
         if recipe.teacher:
-            taught = run_named(recipe.teacher, scale, out, (recipe.seed,), note=note, **options)
+            taught = run_named(recipe.teacher, scale, out, (recipe.seed,), **options)
             teacher = _of_seed(taught, recipe.seed).path("model")
         training = _seed_folder(folder, recipe.seed)
-        run(recipe, training, teacher=teacher, note=note, command=_command(recipe, [recipe.seed], note), **options)
-    with locked(folder):
-        return _collect(folder, recipes[0], note)
+        run(recipe, training, teacher=teacher, command=_command(recipe, [recipe.seed], note), **options)
+    if group.chief:
+        with locked(folder):
+            _collect(folder, recipes[0], note)
+    group.wait(f"{folder} is collected")
+    with group.alone():
+        return finished_run(folder)
 
 
 def state(name: str, out: str | os.PathLike = "runs") -> str:
@@ -112,7 +122,7 @@ def _command(recipe: Recipe, seeds: Sequence[int | str], note: str) -> str:
     return shlex.join(["python", "-m", "tfjointrd", "run", recipe.name, *options])
 
 
-def _collect(folder: Path, recipe: Recipe, note: str) -> Run:
+def _collect(folder: Path, recipe: Recipe, note: str) -> None:
     """Merges the cards of all finished seeds, and puts the first one's networks beside the card."""
     finished = [training for training in _seed_folders(folder) if (training / cards.CARD).exists()]
     card = cards.merge([cards.read(training, recipe) for training in finished])
@@ -122,7 +132,6 @@ def _collect(folder: Path, recipe: Recipe, note: str) -> Run:
                 shutil.copyfile(path, folder / f".{path.name}.part")
                 os.replace(folder / f".{path.name}.part", folder / path.name)
     cards.write(folder, {**card, "command": _command(recipe, list(card["seeds"]), note)})
-    return finished_run(folder)
 
 
 def _seed_folder(folder: Path, seed: int) -> Path:

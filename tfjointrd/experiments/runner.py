@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,11 +17,13 @@ from tfjointrd.experiments import card as cards
 from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, write_json
 from tfjointrd.experiments.keeper import Interrupted, Keeper, State, polite_signals
 from tfjointrd.experiments.recipe import METHODS, Recipe
+from tfjointrd.training import distribute, resident
 from tfjointrd.training.base import ScheduledModel
 from tfjointrd.training.losses import default_loss
 
 SCHEMA = 1
 RECIPE, LOCK = "recipe.json", ".lock"
+XLA_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 
 @dataclass
@@ -60,6 +62,7 @@ def run(
     teacher: str | os.PathLike | None = None,
     minutes: float = 5.0,
     deterministic: bool = True,
+    group: distribute.Single | distribute.Processes | None = None,
     command: str = "",
 ) -> Run:
     """Trains by a recipe, or goes on where an interrupted training of the same recipe stopped.
@@ -75,8 +78,11 @@ def run(
         callbacks: Further callbacks for `fit`.
         teacher: The `.keras` file of the teacher, where `recipe.teacher` is the name of a recipe.
         minutes: A checkpoint is taken after each epoch, and within an epoch after so many minutes.
-        deterministic: On TensorFlow, whether to allow only operations whose results repeat bit by bit
-            (`tf.config.experimental.enable_op_determinism`, which holds for the rest of the process).
+        deterministic: Whether to allow only operations whose results repeat bit by bit, for the rest of the process:
+            `tf.config.experimental.enable_op_determinism` on TensorFlow; a flag of XLA on JAX, which takes effect if
+            nothing was computed before.
+        group: The devices or processes that train together, from `tfjointrd.training.distribute`. All processes call
+            `run` with a folder that all of them see; the first one writes.
         command: The command line to repeat it with, for the card.
 
     Returns:
@@ -95,21 +101,35 @@ def run(
     if (folder / cards.CARD).exists():
         check_recipe(recipe, folder)
         return finished_run(folder)
+    group = group or distribute.Single()
     resolved = replace(recipe, teacher=str(teacher)) if teacher else recipe
     resolved.check_files()
-    with locked(folder):
+    with locked(folder) if group.chief else nullcontext():
         check_recipe(recipe, folder)
         if (folder / cards.CARD).exists():  # finished by another process in between
             return finished_run(folder)
         _make_repeatable(recipe.seed, deterministic)
-        train, validation = load_data(recipe)
-        model = _compiled(resolved, train)
-        state, checkpoint = _state(model, train, folder)
-        write_json(folder / RECIPE, {"schema": SCHEMA, "recipe": recipe.as_dict()})
-        if state.epoch < recipe.epochs:
-            keeper = Keeper(Checkpoints(folder), state, checkpoint, minutes)
-            _fit(model, recipe, train, validation, state, keeper, callbacks, verbose)
-        return _finish(recipe, model, validation, folder, state, note, command)
+        pipelines = load_data(recipe)
+        train, validation = (group.share(pipeline) for pipeline in pipelines)
+        with group.scope():
+            model = _compiled(resolved, train)
+            state, checkpoint = _state(model, train, folder)
+            if not group.same((state.epoch, state.position)):
+                raise ValueError(f"Expected a folder that all processes see. Received: folder='{folder}'.")
+            if group.chief:
+                write_json(folder / RECIPE, {"schema": SCHEMA, "recipe": recipe.as_dict()})
+            if state.epoch < recipe.epochs:
+                keeper = Keeper(Checkpoints(folder), state, checkpoint, minutes, writes=group.chief)
+                fit = _fit_resident if _fits_device(train, group) else _fit
+                verbose = verbose if group.chief else 0
+                with _explained(recipe, keeper, train, validation):
+                    fit(model, recipe, train, validation, keeper, [keeper, *callbacks], verbose)
+        if group.chief:
+            with group.alone():
+                _finish(recipe, model, pipelines[1], folder, state, note, command, group)
+        group.wait(f"{folder} is finished")
+    with group.alone():
+        return finished_run(folder)
 
 
 def finished_run(folder: str | os.PathLike) -> Run:
@@ -198,6 +218,10 @@ def _make_repeatable(seed: int, deterministic: bool) -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+    elif (
+        deterministic and keras.backend.backend() == "jax" and XLA_DETERMINISTIC not in os.environ.get("XLA_FLAGS", "")
+    ):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_DETERMINISTIC}".strip()
 
 
 def _compiled(recipe: Recipe, train: data.Pipeline) -> keras.Model:
@@ -219,18 +243,46 @@ def _state(model: keras.Model, train: data.Pipeline, folder: Path) -> tuple[Stat
     return State(checkpoint.epoch, checkpoint.position, **checkpoint.progress), checkpoint
 
 
-def _fit(model, recipe: Recipe, train, validation, state: State, keeper: Keeper, callbacks, verbose) -> None:
+def _fit(model, recipe: Recipe, train, validation, keeper: Keeper, callbacks, verbose) -> None:
     """Trains to the end: first what is left of the epoch in which the checkpoint was taken, then all others."""
-    arguments = {"validation_data": validation, "callbacks": [keeper, *callbacks], "verbose": verbose}
+    state = keeper.state
+    arguments = {"validation_data": validation, "callbacks": callbacks, "verbose": verbose}
+    train.set_epoch(state.epoch)
+    if state.position:
+        keeper.first = state.position
+        rest = train.rest(state.position)
+        model.fit(rest, shuffle=False, initial_epoch=state.epoch, epochs=state.epoch + 1, **arguments)
+        train.set_epoch(state.epoch)
+    if state.epoch < recipe.epochs:
+        model.fit(train, initial_epoch=state.epoch, epochs=recipe.epochs, **arguments)
+
+
+def _fits_device(train: data.Pipeline, group) -> bool:
+    """Whether to keep the images on an accelerator, which pays where a step takes less time than the call of it."""
+    return keras.backend.backend() == "jax" and isinstance(train, data.ArrayPipeline) and group.devices == 1
+
+
+def _fit_resident(model, recipe: Recipe, train, validation, keeper: Keeper, callbacks, verbose) -> None:
+    state = keeper.state
+    train.set_epoch(state.epoch)
+    resident.fit(
+        model,
+        train,
+        validation,
+        epochs=recipe.epochs,
+        initial_epoch=state.epoch,
+        initial_position=state.position,
+        callbacks=callbacks,
+        verbose=verbose,
+    )
+
+
+@contextmanager
+def _explained(recipe: Recipe, keeper: Keeper, train: data.Pipeline, validation: data.Pipeline) -> Iterator[None]:
+    """Says of whatever ends a training where it ended, what is kept of it and what to do."""
     try:
         with polite_signals(keeper):
-            train.set_epoch(state.epoch)
-            if state.position:
-                rest = train.rest(state.position)
-                model.fit(rest, shuffle=False, initial_epoch=state.epoch, epochs=state.epoch + 1, **arguments)
-                train.set_epoch(state.epoch)
-            if state.epoch < recipe.epochs:
-                model.fit(train, initial_epoch=state.epoch, epochs=recipe.epochs, **arguments)
+            yield
     except KeyboardInterrupt as interruption:
         raise Interrupted(f"Stopped {keeper.where(recipe.epochs)}") from interruption
     except ArithmeticError as error:
@@ -248,11 +300,10 @@ def _fit(model, recipe: Recipe, train, validation, state: State, keeper: Keeper,
         ) from unreadable
 
 
-def _finish(recipe: Recipe, model, validation, folder: Path, state: State, note: str, command: str) -> Run:
+def _finish(recipe: Recipe, model, validation, folder: Path, state: State, note: str, command: str, group) -> None:
     """Takes the networks out, measures them, and writes files and card."""
     networks = METHODS[recipe.method].networks(model)
     calibration, _ = load_data(recipe, augment=False)
-    card = cards.make(recipe, networks, calibration, validation, folder, state, note, command)
+    card = cards.make(recipe, networks, calibration, validation, folder, state, note, command, group.devices)
     cards.write(folder, card)
     Checkpoints(folder).clear()
-    return Run(recipe, folder, networks, card)
