@@ -15,6 +15,7 @@ On TensorFlow:
     step, fused BN       the same with `tfjointrd.layers.FusedBatchNormalization`
     fit                  `model.fit` with fused BN on an `ArrayPipeline` that shuffles, crops and mirrors
     fit, 8 a call        the same, compiled with `steps_per_execution=8`
+    fit, repeatable      `fit` with operations only whose results repeat bit by bit, as recipes are run
 
 On JAX:
 
@@ -22,8 +23,10 @@ On JAX:
     resident             `tfjointrd.training.resident.fit` on it
 
 Where PyTorch is installed, its form is the same network in eager mode with channels last, bare steps on one batch. It
-waits for its turns in a process of its own: beside TensorFlow, on one core, its steps took twice their time. Its
-threads wait for one another busily, so that ratios mean nothing where other programs take the cores from them.
+waits for its turns in a process of its own: beside TensorFlow, on one core, its steps took twice their time. So does
+the repeatable form, because the switch for it holds for a whole process. PyTorch's threads wait for one another busily,
+so that ratios mean nothing where other programs take the cores from them.
+
 Printed: the pipeline's images a second alone; for each form the medians over the rounds of images a second and of
 processor milliseconds a step (of all cores), and the medians of its ratios to PyTorch within a round, by wall clock and
 by processor time, which on one core is the fairer one where others have work too. The last line compares like with
@@ -53,7 +56,7 @@ from tfjointrd.surgery.swap import with_fused_batch_normalization
 
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 1e-4
 TOGETHER = 8  # steps_per_execution
-PYTORCH = "PyTorch"
+PYTORCH, DETERMINISTIC = "PyTorch", "fit, repeatable"
 
 
 class Cost(NamedTuple):
@@ -158,6 +161,15 @@ def fit_steps(model: keras.Model, batch_size: int, steps: int, together: int = 1
     return run
 
 
+def deterministic_steps(name: str, batch_size: int, steps: int) -> Callable[[], Cost]:
+    """`fit_steps` with operations only whose results repeat bit by bit, as `experiments.run` trains."""
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(0)
+    return fit_steps(with_fused_batch_normalization(getattr(jrd.models, name)()), batch_size, steps)
+
+
 class ResidentRounds(keras.callbacks.Callback):
     """Measures each block of a resident training, and lets the other forms run in between."""
 
@@ -248,22 +260,25 @@ def torch_steps(depth: int, weights: int, batch_size: int, steps: int) -> Callab
     return run
 
 
-def torch_worker(connection, arguments: tuple) -> None:
+# === Forms in processes of their own ===
+
+
+def take_turns(connection, make: Callable[..., Callable[[], Cost]], arguments: tuple) -> None:
     """The other process: a round for each `True`, until `False`."""
-    run = torch_steps(*arguments)
+    run = make(*arguments)
     while connection.recv():
         connection.send(run())
 
 
 @contextlib.contextmanager
-def torch_process(*arguments) -> Iterator[Callable[[], Cost]]:
-    """`torch_steps` in a process of its own, into which no other backend is imported."""
+def in_a_process(backend: str, make: Callable[..., Callable[[], Cost]], *arguments) -> Iterator[Callable[[], Cost]]:
+    """The form that `make(*arguments)` returns, in a process of its own into which no other backend is imported."""
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=torch_worker, args=(there, arguments), daemon=True)
-    backend, os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND", ""), "torch"
+    process = context.Process(target=take_turns, args=(there, make, arguments), daemon=True)
+    ours, os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND", ""), backend
     process.start()
-    os.environ["KERAS_BACKEND"] = backend
+    os.environ["KERAS_BACKEND"] = ours
     there.close()
 
     def run() -> Cost:
@@ -308,6 +323,9 @@ def report(rounds: list[dict[str, Cost]], batch_size: int, like_for_like: str) -
         processor = statistics.median(costs[name].processor for costs in rounds)
         line = f"{name:18s}{batch_size / seconds:10.0f}{1000 * seconds:11.1f}{1000 * processor:9.0f}"
         print(line + (f"{ratio(name, 'seconds'):12.2f}{ratio(name, 'processor'):8.2f}" if compared else ""))
+    if DETERMINISTIC in rounds[0]:
+        cost = statistics.median(costs[DETERMINISTIC].seconds / costs["fit"].seconds for costs in rounds)
+        print(f"{DETERMINISTIC}, over fit in time: {cost:.3f}")
     if compared:
         print(f"ratio to PyTorch: {ratio(like_for_like, 'seconds'):.2f}")
     else:
@@ -336,7 +354,10 @@ def main() -> None:
         if importlib.util.find_spec("torch"):
             weights = sum(int(np.prod(variable.shape)) for variable in network().trainable_variables)
             arguments = (int(depth), weights, options.batch_size, options.steps)
-            forms[PYTORCH] = stack.enter_context(torch_process(*arguments))
+            forms[PYTORCH] = stack.enter_context(in_a_process("torch", torch_steps, *arguments))
+        if backend == "tensorflow":
+            arguments = (options.network, options.batch_size, options.steps)
+            forms[DETERMINISTIC] = stack.enter_context(in_a_process(backend, deterministic_steps, *arguments))
         rounds = measure(options, network, forms)
     report(rounds, options.batch_size, "resident" if backend == "jax" else "step, fused BN")
 
