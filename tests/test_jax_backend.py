@@ -1,10 +1,13 @@
 """The core on Keras' JAX backend, with TensorFlow out of reach: the same tests in a process of their own."""
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
+
+from tfjointrd.__main__ import main
 
 FILES = [
     "tests/layers/test_adjoined_layers.py",
@@ -63,4 +66,12 @@ def test_training_by_recipe(tmp_path):
         text=True,
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    assert {"card.json", "full.keras", "small.keras"} <= {path.name for path in tmp_path.iterdir()}
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["networks"]["full"]["not_exported"]["int8"] == "trained on the backend jax"
+    # Where there is TensorFlow, the same command adds the files.
+    assert main(["train", "--method", "adjoined", *options]) == 0
+    card = json.loads((tmp_path / "card.json").read_text())
+    files = {"small.keras", "small_float32.tflite", "small_int8.tflite"}
+    assert set(card["networks"]["small"]["files"]) == files <= {path.name for path in tmp_path.iterdir()}
+    accuracy = card["seeds"]["0"]["accuracy"]["small"]
+    assert accuracy["float32"] == pytest.approx(accuracy["keras"], abs=0.003)

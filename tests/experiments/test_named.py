@@ -5,11 +5,13 @@ import shutil
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tfjointrd import data
 from tfjointrd.experiments import METHODS, SCALES, catalog, named, run_named
 from tfjointrd.experiments.recipe import build_network, own_networks
+from tfjointrd.experiments.runner import finished_run
 
 
 def test_names_say_what_they_are():
@@ -116,6 +118,24 @@ def test_kept_without_the_seeds_folders(out, tmp_path):
     shutil.rmtree(tmp_path / "jointrd_resnet20_digits")
     again = run_named("jointrd_resnet20_digits", "smoke", tmp_path, (1,), verbose=0)
     assert again.card["seeds"]["1"]["history"][0]["loss"] > 0
+    more = run_named("resnet20_digits", "smoke", tmp_path, (5,), verbose=0)
+    assert list(more.card["seeds"])[-1] == "5" and "1" in more.card["seeds"]
+    assert more.path("model") == tmp_path / "resnet20_digits" / "model.keras"
+    ours, theirs = (run.networks["model"].get_weights()[0] for run in (more, finished_run(out / "resnet20_digits")))
+    np.testing.assert_array_equal(ours, theirs)  # still the first seed's
+
+
+def test_large_networks_stay_with_their_seed(out, tmp_path, monkeypatch):
+    shutil.copytree(out / "resnet20_digits", tmp_path / "resnet20_digits")
+    for file in (tmp_path / "resnet20_digits").glob("*.*"):
+        file.unlink()
+    monkeypatch.setattr(named, "LARGEST_FILE", 500_000)
+    again = run_named("resnet20_digits", "smoke", tmp_path, (1,), verbose=0)
+    assert again.path("model") == tmp_path / "resnet20_digits" / "seed1" / "model.keras"
+    assert {path.name for path in again.folder.glob("model*")} == {"model_int8.tflite"}
+    shutil.rmtree(tmp_path / "resnet20_digits" / "seed1")
+    with pytest.raises(FileNotFoundError, match="to hold model.keras, which its card lists"):
+        run_named("resnet20_digits", "smoke", tmp_path, (1,))
 
 
 def test_states(out, tmp_path):

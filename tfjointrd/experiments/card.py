@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ from tfjointrd.experiments.recipe import Recipe
 
 CARD, SCHEMA = "card.json", 1
 QUANTIZATIONS = {"float32": None, "int8": "int8"}
+_OTHER_BACKEND = "trained on the backend"
 
 
 def _object(properties: dict, optional: tuple[str, ...] = ()) -> dict:
@@ -129,6 +131,37 @@ def make(
             }
         },
     }
+
+
+def lacks_files(card: dict) -> bool:
+    """Whether the networks come from a machine without TensorFlow and can be exported on this one."""
+    reasons = [why for network in card["networks"].values() for why in network.get("not_exported", {}).values()]
+    return keras.backend.backend() == "tensorflow" and any(why.startswith(_OTHER_BACKEND) for why in reasons)
+
+
+def add_files(
+    card: dict, networks: Mapping[str, keras.Model], folder: Path, train: data.Pipeline, validation: data.Pipeline
+) -> dict:
+    """Exports the networks of a training that could not do it, and returns its card with what that adds.
+
+    Args:
+        card: The card; of several seeds, files and networks are the first one's.
+        networks: The networks by name.
+        folder: Where the files go.
+        train: The training images; int8 is calibrated on them.
+        validation: Images to measure accuracy on.
+    """
+    card = copy.deepcopy(card)
+    training = card["seeds"][min(card["seeds"], key=int)]
+    for name, network in networks.items():
+        exported, failed = _export(network, name, folder, train, validation)
+        training["accuracy"][name].update(exported)
+        entry = card["networks"][name]
+        entry.pop("not_exported", None)
+        entry["files"] = {path.name: path.stat().st_size for path in network_files(folder, name)}
+        if failed:
+            entry["not_exported"] = failed
+    return card
 
 
 def read(folder: str | os.PathLike, recipe: Recipe | None = None) -> dict:
@@ -247,7 +280,7 @@ def _save(network: keras.Model, path: Path) -> None:
 def _export(network: keras.Model, name: str, folder: Path, train, validation) -> tuple[dict, dict]:
     """Accuracies of the files by form, and why there is no file; a failure must not cost a finished training."""
     if keras.backend.backend() != "tensorflow":
-        return {}, dict.fromkeys(QUANTIZATIONS, f"trained on the {keras.backend.backend()} backend")
+        return {}, dict.fromkeys(QUANTIZATIONS, f"{_OTHER_BACKEND} {keras.backend.backend()}")
     from tfjointrd import export
 
     accuracies, failed = {}, {}

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import filelock
@@ -15,7 +15,7 @@ from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
 from tfjointrd.experiments.checkpoint import Checkpoints
 from tfjointrd.experiments.recipe import Recipe
-from tfjointrd.experiments.runner import LOCK, Run, finished_run, locked, run
+from tfjointrd.experiments.runner import LOCK, Run, complete, finished_run, locked, run, seed_folder
 from tfjointrd.training import distribute
 
 # Larger networks stay in the folder of their seed.
@@ -59,18 +59,19 @@ def run_named(
     recipes = [catalog.get(name, scale, seed) for seed in seeds]
     folder = Path(out) / name
     group = group or distribute.Single()
-    if (folder / cards.CARD).exists():
+    if _finished(folder):
         card = cards.read(folder, recipes[0])
-        if set(card["seeds"]) >= {str(seed) for seed in seeds}:
+        later = cards.lacks_files(card) and _seed_folders(folder)  # whose turn comes below
+        if set(card["seeds"]) >= {str(seed) for seed in seeds} and not later:
             with group.alone():
-                return finished_run(folder)
+                return complete(recipes[0], folder)
     options = {**options, "note": note, "group": group}
     for recipe in recipes:
         teacher = None
         if recipe.teacher:
             taught = run_named(recipe.teacher, scale, out, (recipe.seed,), **options)
             teacher = _of_seed(taught, recipe.seed).path("model")
-        training = _seed_folder(folder, recipe.seed)
+        training = seed_folder(folder, recipe.seed)
         run(recipe, training, teacher=teacher, command=_command(recipe, [recipe.seed], note), **options)
     if group.chief:
         with locked(folder):
@@ -89,7 +90,7 @@ def state(name: str, out: str | os.PathLike = "runs") -> str:
     """
     folder = Path(out) / name
     parts = []
-    if (folder / cards.CARD).exists():
+    if _finished(folder):
         try:
             card = cards.read(folder)
             scale = card["recipe"].get("scale")
@@ -98,7 +99,7 @@ def state(name: str, out: str | os.PathLike = "runs") -> str:
         except ValueError as error:
             parts.append(f"card not usable: {error}")
     for training in _seed_folders(folder):
-        if not (training / cards.CARD).exists():
+        if not _finished(training):
             checkpoint = Checkpoints(training).newest_name()
             reached = f"{checkpoint[0]} epochs" if checkpoint else "no checkpoint"
             parts.append(f"{training.name} {'running' if _is_locked(training) else 'interrupted'}, {reached}")
@@ -107,8 +108,8 @@ def state(name: str, out: str | os.PathLike = "runs") -> str:
 
 def _of_seed(finished: Run, seed: int) -> Run:
     """The training of one seed of a recipe; the recipe's own folder where only its first seed's files are left."""
-    folder = _seed_folder(finished.folder, seed)
-    if (folder / cards.CARD).exists():
+    folder = seed_folder(finished.folder, seed)
+    if _finished(folder):
         return finished_run(folder)
     if finished.recipe.seed == seed:
         return finished
@@ -124,18 +125,30 @@ def _command(recipe: Recipe, seeds: Sequence[int | str], note: str) -> str:
 
 def _collect(folder: Path, recipe: Recipe, note: str) -> None:
     """Merges the cards of all finished seeds, and puts the first one's networks beside the card."""
-    finished = [training for training in _seed_folders(folder) if (training / cards.CARD).exists()]
-    card = cards.merge([cards.read(training, recipe) for training in finished])
-    for network in card["networks"]:
-        for path in cards.network_files(finished[0], network):
-            if path.stat().st_size < LARGEST_FILE:
-                shutil.copyfile(path, folder / f".{path.name}.part")
-                os.replace(folder / f".{path.name}.part", folder / path.name)
+    finished = {training: cards.read(training, recipe) for training in _seed_folders(folder) if _finished(training)}
+    found = list(finished.values())
+    if _finished(folder):  # seeds whose folders are gone
+        card = cards.read(folder, recipe)
+        own = {seed for other in found for seed in other["seeds"]}
+        left = {seed: training for seed, training in card["seeds"].items() if seed not in own}
+        found += [{**card, "seeds": left}] if left else []
+    found.sort(key=lambda card: min(map(int, card["seeds"])))
+    card = cards.merge(found)
+    for training in (training for training, own in finished.items() if own is found[0]):
+        _keep_small_files(training, folder, card["networks"])
     cards.write(folder, {**card, "command": _command(recipe, list(card["seeds"]), note)})
 
 
-def _seed_folder(folder: Path, seed: int) -> Path:
-    return folder / f"seed{seed}"
+def _finished(folder: Path) -> bool:
+    return (folder / cards.CARD).exists()
+
+
+def _keep_small_files(training: Path, folder: Path, networks: Iterable[str]) -> None:
+    for network in networks:
+        for path in cards.network_files(training, network):
+            if path.stat().st_size < LARGEST_FILE:
+                shutil.copyfile(path, folder / f".{path.name}.part")
+                os.replace(folder / f".{path.name}.part", folder / path.name)
 
 
 def _seed_folders(folder: Path) -> list[Path]:

@@ -44,7 +44,7 @@ class Run:
 
     def path(self, network: str) -> Path:
         """The `.keras` file of a network."""
-        return self.folder / f"{network}.keras"
+        return network_path(self.folder, network, self.recipe.seed)
 
     def accuracy(self, network: str) -> float:
         """Top-1 of a network on the validation images after the last epoch, mean over the seeds."""
@@ -100,7 +100,7 @@ def run(
     folder = Path(folder)
     if (folder / cards.CARD).exists():
         check_recipe(recipe, folder)
-        return finished_run(folder)
+        return complete(recipe, folder)
     group = group or distribute.Single()
     resolved = replace(recipe, teacher=str(teacher)) if teacher else recipe
     resolved.check_files()
@@ -139,13 +139,53 @@ def finished_run(folder: str | os.PathLike) -> Run:
         folder: The folder that `run` was given.
 
     Raises:
-        FileNotFoundError: If `folder` holds no finished training.
+        FileNotFoundError: If `folder` holds no finished training, or not its networks.
         ValueError: If its card does not have the form of a card.
     """
     folder = Path(folder)
     card = cards.read(folder)
-    networks = {name: keras.saving.load_model(folder / f"{name}.keras", compile=False) for name in card["networks"]}
-    return Run(Recipe(**card["recipe"], seed=int(min(card["seeds"], key=int))), folder, networks, card)
+    recipe = Recipe(**card["recipe"], seed=int(min(card["seeds"], key=int)))
+    paths = {name: network_path(folder, name, recipe.seed) for name in card["networks"]}
+    networks = {name: keras.saving.load_model(path, compile=False) for name, path in paths.items()}
+    return Run(recipe, folder, networks, card)
+
+
+def complete(recipe: Recipe, folder: Path) -> Run:
+    """Loads a finished training; where it could not export its networks, for want of TensorFlow, they are now.
+
+    Args:
+        recipe: The recipe.
+        folder: The folder that `run` was given.
+
+    Raises:
+        FileNotFoundError: If `folder` holds no finished training, or not its networks.
+        BlockingIOError: If another process does the same.
+    """
+    finished = finished_run(folder)
+    if cards.lacks_files(finished.card):
+        pipelines = load_data(recipe, augment=False)
+        with locked(folder):
+            finished.card = cards.add_files(finished.card, finished.networks, folder, *pipelines)
+            cards.write(folder, finished.card)
+    return finished
+
+
+def network_path(folder: Path, network: str, seed: int) -> Path:
+    """The `.keras` file of a network: beside the card, or, where it is large, in the folder of its seed.
+
+    Raises:
+        FileNotFoundError: If it is in neither.
+    """
+    name = f"{network}.keras"
+    for path in (folder / name, seed_folder(folder, seed) / name):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"Expected '{folder}' to hold {name}, which its card lists. Received: no such file.")
+
+
+def seed_folder(folder: Path, seed: int) -> Path:
+    """Where one of the trainings of a recipe is."""
+    return folder / f"seed{seed}"
 
 
 def load_data(recipe: Recipe, augment: bool | None = None) -> tuple[data.Pipeline, data.Pipeline]:
