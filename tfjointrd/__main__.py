@@ -197,8 +197,18 @@ def _add_train(commands) -> None:
     parser.add_argument("--data", default="digits", help="data set by name, folder of images, or .npz file")
     parser.add_argument("--epochs", type=int, default=10, help="epochs in all")
     parser.add_argument("--batch-size", type=int, default=128, help="images a step")
+    parser.add_argument("--images", type=int, help="training images an epoch, and validation images; all by default")
+    parser.add_argument("--optimizer", choices=["sgd", "adam"], default="sgd", help="sgd has Nesterov momentum 0.9")
+    parser.add_argument(
+        "--schedule",
+        choices=["one_cycle", "steps"],
+        default="one_cycle",
+        help="of the learning rate: up and down, or /10",
+    )
     parser.add_argument("--learning-rate", type=float, default=0.1, help="highest learning rate")
-    parser.add_argument("--weight-decay", type=float, default=5e-4, help="decay of the kernels")
+    parser.add_argument("--warmup", type=float, default=0.1, help="part of the training in which it rises (one_cycle)")
+    parser.add_argument("--milestones", type=int, nargs="*", default=[], help="epochs at which it falls (steps)")
+    parser.add_argument("--weight-decay", type=float, default=5e-4, help="L2 penalty of the kernels (adam: decoupled)")
     parser.add_argument("--alpha", type=int, default=2, help="how many times narrower (narrow, adjoined)")
     parser.add_argument("--teacher", help=".keras file of the trained teacher (jointrd)")
     parser.add_argument("--tail-floor", type=float, default=0.5, help="lowest weight of the teacher's tails (jointrd)")
