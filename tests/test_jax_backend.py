@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from without_tensorflow import NO_TENSORFLOW
 
 from tfjointrd.__main__ import main
 
@@ -15,15 +16,6 @@ FILES = [
     "tests/training/test_adjoined_training.py",
     "tests/training/test_jointrd.py",
 ]
-# An import hook, as on a machine without it. (An entry of None in `sys.modules` would tell Keras that it is there.)
-NO_TENSORFLOW = """
-import sys
-class Without:
-    def find_spec(self, name, *args):
-        if name.split(".")[0] == "tensorflow":
-            raise ImportError(f"no {name} here")
-sys.meta_path.insert(0, Without())
-"""
 # One case of each kind: every case compiles anew on JAX.
 SELECTED = (
     "test_config_round_trip or test_batch_normalisations or test_convolution[keep_in2-keep_out2-2-1-same]"

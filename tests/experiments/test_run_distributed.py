@@ -11,28 +11,17 @@ import keras
 import numpy as np
 import pytest
 from test_killed import small_network
+from without_tensorflow import NO_TENSORFLOW
 
 from tfjointrd.experiments.checkpoint import Checkpoints
 
 # Two devices of a machine that has only a processor.
 TWO_DEVICES = """
-import sys
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from tfjointrd.__main__ import main
-sys.exit(main(sys.argv[1:]))
 """
-WITHOUT_TENSORFLOW = """
-import sys
-class Without:
-    def find_spec(self, name, *args):
-        if name.split(".")[0] == "tensorflow":
-            raise ImportError(f"no {name} here")
-sys.meta_path.insert(0, Without())
-from tfjointrd.__main__ import main
-sys.exit(main(sys.argv[1:]))
-"""
+MAIN = "import sys; from tfjointrd.__main__ import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +46,7 @@ def start(backend, out, network, *options, count=1):
         "TFJOINTRD_PROCESSES": str(count),
     }
     recipe = ["--network", network, "--epochs", "2", "--batch-size", "240", "--learning-rate", "0.05"]
-    code = TWO_DEVICES if backend == "tensorflow" else WITHOUT_TENSORFLOW
+    code = (TWO_DEVICES if backend == "tensorflow" else NO_TENSORFLOW) + MAIN
     return [
         subprocess.Popen(
             [sys.executable, "-c", code, "train", "--out", out, *recipe, *options],

@@ -11,22 +11,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from without_tensorflow import NO_TENSORFLOW
 
 from tfjointrd import JointRD, adjoin, remove_shortcuts
 from tfjointrd.data import ArrayPipeline, DatasetInfo
 from tfjointrd.training import distribute
 
-# Keras imports TensorFlow where it can, which takes longer than the training. (See `test_jax_backend.py`.)
-NO_TENSORFLOW = """
-import runpy, sys
-class Without:
-    def find_spec(self, name, *args):
-        if name.split(".")[0] == "tensorflow":
-            raise ImportError(f"no {name} here")
-if sys.argv[2] == "processes":
-    sys.meta_path.insert(0, Without())
-runpy.run_path(sys.argv.pop(1), run_name="__main__")
-"""
+# Keras imports TensorFlow where it can, which takes longer than the training.
+RUN = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 WORKER = Path(__file__).with_name("distributed_worker.py")
 TRAINED = ("plain", "uneven", "adjoined", "small", "jointrd")
 
@@ -50,7 +42,7 @@ def start(kind, folder, task, count=1):
     }
     return [
         subprocess.Popen(
-            [sys.executable, "-c", NO_TENSORFLOW, WORKER, kind, folder, task],
+            [sys.executable, "-c", RUN if kind == "mirrored" else NO_TENSORFLOW + RUN, WORKER, kind, folder, task],
             env={**os.environ, **shared, "TFJOINTRD_PROCESS": str(index)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

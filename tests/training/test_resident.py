@@ -8,6 +8,7 @@ import jax
 import keras
 import numpy as np
 import pytest
+from without_tensorflow import NO_TENSORFLOW
 
 import tfjointrd as jrd
 from tfjointrd.data import ArrayPipeline, DatasetInfo
@@ -16,16 +17,6 @@ from tfjointrd.training import resident
 L = keras.layers
 ON_JAX = keras.backend.backend() == "jax"
 on_jax = pytest.mark.skipif(not ON_JAX, reason="runs on JAX, by test_on_jax_without_tensorflow")
-NO_TENSORFLOW = """
-import sys
-class Without:
-    def find_spec(self, name, *args):
-        if name.split(".")[0] == "tensorflow":
-            raise ImportError(f"no {name} here")
-sys.meta_path.insert(0, Without())
-import pytest
-sys.exit(pytest.main(sys.argv[1:]))
-"""
 
 
 @pytest.mark.skipif(ON_JAX, reason="is itself that process")
@@ -37,7 +28,15 @@ def test_on_jax_without_tensorflow(tmp_path):
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     result = subprocess.run(
-        [sys.executable, "-c", NO_TENSORFLOW, "-q", "-p", "no:cacheprovider", __file__],
+        [
+            sys.executable,
+            "-c",
+            f"{NO_TENSORFLOW}import pytest; sys.exit(pytest.main(sys.argv[1:]))",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            __file__,
+        ],
         env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", **quick},
         capture_output=True,
         text=True,

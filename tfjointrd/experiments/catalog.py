@@ -22,8 +22,8 @@ _RECIPES: dict[str, dict[str, Recipe]] = {}
 
 # Tuned once, for ResNet-20 on CIFAR-10 (JPEG q75 copy), and the same for every method, so that a table compares methods
 # and not settings. Validation accuracy after 5 epochs, one seed, 2 cores, of `python -m tfjointrd train --data cifar10
-# --epochs 5 --learning-rate L --warmup W --weight-decay D`: 79.1 % with L 0.1, W 0.1, D 5e-4; 80.1 % with 0.2, 0.2, 5e-4;
-# 79.8 % with 0.2, 0.2, 2.5e-4.
+# --epochs 5 --learning-rate L --warmup W --weight-decay D`: 79.1 % with L 0.1, W 0.1, D 5e-4; 80.1 % with L 0.2, W 0.2,
+# D 5e-4; 79.8 % with L 0.2, W 0.2, D 2.5e-4.
 LAPTOP = {
     "epochs": 15,
     "batch_size": 128,
