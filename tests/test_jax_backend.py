@@ -47,6 +47,32 @@ def test_recipes_import_without_tensorflow(module):
     )
 
 
+def test_a_checkpoint_within_a_block_is_gone_on_from(tmp_path):
+    """`fit`, on another backend or in several processes, may stop where resident training has no border."""
+    code = """
+import keras
+from tfjointrd.experiments import Interrupted, Recipe, checkpoint, run, runner
+class Stop(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 2:
+            raise KeyboardInterrupt
+recipe, folder = Recipe(network="resnet20", epochs=2, batch_size=16, images=96), sys.argv[1]
+fits, runner._fits_device = runner._fits_device, lambda *arguments: False
+try:
+    run(recipe, folder, verbose=0, minutes=0, callbacks=[Stop()])
+except Interrupted:
+    assert checkpoint.Checkpoints(folder).newest_name() == (0, 3)
+runner._fits_device = fits
+assert len(run(recipe, folder, verbose=0).card["seeds"]["0"]["history"]) == 2
+"""
+    subprocess.run(
+        [sys.executable, "-c", NO_TENSORFLOW + code, str(tmp_path)],
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        check=True,
+    )
+    assert "checkpoint_000000_00000003.npz" not in os.listdir(tmp_path)
+
+
 def test_training_by_recipe(tmp_path):
     """The command line trains on a machine that has no TensorFlow, as accelerators may."""
     code = NO_TENSORFLOW + "from tfjointrd.__main__ import main; sys.exit(main(sys.argv[1:]))"

@@ -143,8 +143,11 @@ def _add_common(parser) -> None:
 
 
 def _group(options):
+    from tfjointrd.experiments.runner import make_repeatable
     from tfjointrd.training import distribute
 
+    if not options.nondeterministic:
+        make_repeatable()  # before processes meet, which computes
     return {"mirrored": distribute.mirrored, "processes": distribute.processes}.get(options.distribute, lambda: None)()
 
 
@@ -291,8 +294,8 @@ def _add_report(commands) -> None:
 
 def _report(options) -> None:
     from tfjointrd import data, report
+    from tfjointrd.experiments.folder import finished_run
     from tfjointrd.experiments.recipe import build_network
-    from tfjointrd.experiments.runner import finished_run
     from tfjointrd.experiments.table import markdown, measure_run
 
     folders = [name for name in options.network if Path(name).is_dir()]

@@ -166,3 +166,39 @@ def test_fit_on_jax_serves_epoch_after_epoch():
     expected = [[epoch, position] for epoch in range(3) for position in range(count)]
     assert served[-len(expected) :] == expected
     assert len(served) - len(expected) <= 2
+
+
+def test_limited():
+    """Training draws its images from all, validation takes them from all over."""
+    pipeline = numbered(50, 8, seed=3)
+    pipeline.limit(20)
+    epochs = [images_of(pipeline, epoch) for epoch in range(20)]
+    assert len(pipeline) == 3 and all(len(set(images)) == 20 for images in epochs)
+    assert set().union(*epochs) == set(range(50))
+    validation = numbered(50, 8, training=False)
+    validation.limit(3)
+    assert images_of(validation, 0) == [0, 24, 49]
+    validation.limit(100)
+    assert images_of(validation, 0) == list(range(50))
+    with pytest.raises(ValueError, match="Expected `images` to be a positive integer. Received: images=0"):
+        pipeline.limit(0)
+
+
+def test_the_rest_of_an_epoch():
+    pipeline = numbered(50, 8, seed=3)
+    pipeline.set_epoch(4)
+    rest = pipeline.rest(5)
+    assert len(rest) == 2
+    for position, (images, labels) in enumerate(rest[i] for i in range(2)):
+        np.testing.assert_array_equal(images, pipeline.batch(5 + position, 4)[0])
+        np.testing.assert_array_equal(labels, pipeline.batch(5 + position, 4)[1])
+    with pytest.raises(ValueError, match="Expected `position` from 0 to 6. Received: position=7"):
+        pipeline.rest(7)
+
+
+def test_the_error_that_ended_a_read_is_kept():
+    pipeline = numbered(50, 8)
+    pipeline.y = None
+    with pytest.raises(TypeError):
+        pipeline[0]
+    assert isinstance(pipeline.error, TypeError)

@@ -62,6 +62,8 @@ def without(part, *path):
         (without("history", "seeds", "3"), "seeds/3: 'history' is a required property"),
         (card(seeds={}), "where seeds: "),
         (card(extra=1), "extra"),
+        (without("epochs", "recipe"), "where recipe has"),
+        (without("model", "seeds", "3", "accuracy"), r"where seeds/3/accuracy has \[\] instead of \['model'\]"),
     ],
 )
 def test_what_is_no_card(tmp_path, content, message):
@@ -80,7 +82,7 @@ def test_accuracies_are_fractions(tmp_path):
 
 def test_a_card_of_another_recipe(tmp_path):
     cards.write(tmp_path, card())
-    with pytest.raises(ValueError, match="recipe 'resnet20_digits' at scale 'laptop'. Received: .*epochs=3"):
+    with pytest.raises(ValueError, match="card of resnet20_digits at scale laptop. Received: .*epochs=3"):
         cards.read(tmp_path, catalog.get("resnet20_digits", "laptop"))
     with pytest.raises(FileNotFoundError, match="card.json"):
         cards.read(tmp_path / "nowhere")

@@ -59,7 +59,7 @@ def test_two_are_kept_newest_first(tmp_path):
     assert not list(tmp_path.iterdir()) and checkpoints.newest() is None and checkpoints.newest_name() is None
 
 
-@pytest.mark.parametrize("how", ["half", "empty", "flipped", "rubbish"])
+@pytest.mark.parametrize("how", ["half", "empty", "flipped", "rubbish", "beginning"])
 def test_damaged_files_are_skipped(tmp_path, how, capsys):
     model, checkpoints = trained(), Checkpoints(tmp_path)
     checkpoints.save(model, 0, 0, {})
@@ -72,10 +72,13 @@ def test_damaged_files_are_skipped(tmp_path, how, capsys):
         "empty": b"",
         "flipped": content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :],
         "rubbish": b"x" * len(content),
+        "beginning": bytes(512) + content[512:],
     }
     newest.write_bytes(damaged[how])
     assert checkpoints.newest().epoch == 0
     assert "Skipped a checkpoint that cannot be read" in capsys.readouterr().out
+    checkpoints.save(model, 0, 5, {})  # the damaged one, newer by its name, makes room
+    assert checkpoints.newest().position == 5 and len(list(tmp_path.iterdir())) == 2
 
 
 def test_other_schemas_and_networks_are_refused(tmp_path, monkeypatch):

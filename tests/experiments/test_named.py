@@ -10,8 +10,8 @@ import pytest
 
 from tfjointrd import data
 from tfjointrd.experiments import METHODS, SCALES, catalog, named, run_named
+from tfjointrd.experiments.folder import finished_run
 from tfjointrd.experiments.recipe import build_network, own_networks
-from tfjointrd.experiments.runner import finished_run
 
 
 def test_names_say_what_they_are():
@@ -103,9 +103,16 @@ def test_finished_returns_at_once_and_further_seeds_join(out):
     assert named.state("resnet20_digits", out) == "smoke: finished, seed 1, 2"
 
 
+def test_a_finished_student_needs_no_teacher(out, tmp_path):
+    shutil.copytree(out / "jointrd_resnet20_digits", tmp_path / "jointrd_resnet20_digits")
+    (tmp_path / "jointrd_resnet20_digits" / "card.json").unlink()
+    run_named("jointrd_resnet20_digits", "smoke", tmp_path, (1,))
+    assert [path.name for path in tmp_path.iterdir()] == ["jointrd_resnet20_digits"]
+
+
 def test_another_scale_is_refused_and_nothing_lost(out):
     before = (out / "resnet20_digits" / "card.json").read_text()
-    with pytest.raises(ValueError, match="recipe 'resnet20_digits' at scale 'laptop'. Received: .*scale='smoke'"):
+    with pytest.raises(ValueError, match="card of resnet20_digits at scale laptop. Received: .*scale='smoke'"):
         run_named("resnet20_digits", "laptop", out)
     assert (out / "resnet20_digits" / "card.json").read_text() == before
 
@@ -118,7 +125,8 @@ def test_kept_without_the_seeds_folders(out, tmp_path):
     shutil.rmtree(tmp_path / "jointrd_resnet20_digits")
     again = run_named("jointrd_resnet20_digits", "smoke", tmp_path, (1,), verbose=0)
     assert again.card["seeds"]["1"]["history"][0]["loss"] > 0
-    more = run_named("resnet20_digits", "smoke", tmp_path, (5,), verbose=0)
+    more = run_named("resnet20_digits", "smoke", tmp_path, (1, 5), verbose=0)
+    assert not (more.folder / "seed1").exists()  # not trained again
     assert list(more.card["seeds"])[-1] == "5" and "1" in more.card["seeds"]
     assert more.path("model") == tmp_path / "resnet20_digits" / "model.keras"
     ours, theirs = (run.networks["model"].get_weights()[0] for run in (more, finished_run(out / "resnet20_digits")))

@@ -92,7 +92,12 @@ def test_networks_of_all_kinds(tmp_path):
     [
         ({"method": "magic"}, ValueError, "one of .*adjoined.* Received: method='magic'"),
         ({"method": "jointrd"}, ValueError, "Expected `teacher`"),
-        ({"epochs": 0}, ValueError, "Expected `epochs` above 0. Received: epochs=0"),
+        ({"epochs": 0}, ValueError, "Expected `epochs` to be an integer from 1. Received: epochs=0"),
+        ({"epochs": 2.5}, ValueError, "Received: epochs=2.5"),
+        ({"images": 0}, ValueError, "Expected `images` .* Received: images=0"),
+        ({"seed": -1}, ValueError, "Received: seed=-1"),
+        ({"weight_decay": -1.0}, ValueError, "Received: weight_decay=-1.0"),
+        ({"milestones": (8, 4)}, ValueError, r"Expected ascending `milestones` .* Received: milestones=\(8, 4\)"),
         ({"batch_size": -1}, ValueError, "Received: batch_size=-1"),
         ({"learning_rate": 0.0}, ValueError, "Received: learning_rate=0.0"),
         ({"warmup": 1.0}, ValueError, "Expected `warmup` .* Received: warmup=1.0"),

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import filelock
 import keras
@@ -15,7 +16,7 @@ import pytest
 from tfjointrd import data
 from tfjointrd.experiments import Interrupted, Recipe, run
 from tfjointrd.experiments.checkpoint import Checkpoints
-from tfjointrd.experiments.runner import finished_run
+from tfjointrd.experiments.folder import finished_run
 from tfjointrd.experiments.table import markdown, measure, measure_run
 
 SMALL = {"batch_size": 240, "epochs": 3, "learning_rate": 0.05}
@@ -113,7 +114,7 @@ def test_stopped_without_mercy(small, tmp_path):
         def on_train_batch_end(self, batch, logs=None):
             raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match="in epoch 1 of 3. There is no checkpoint yet; the same command"):
+    with pytest.raises(Interrupted, match="in epoch 1 of 3. There is no checkpoint yet. The same command starts again"):
         run(Recipe(**small), tmp_path, verbose=0, callbacks=[Hard()])
     assert names(tmp_path) == {"recipe.json"}
 
@@ -145,6 +146,41 @@ def test_a_folder_of_another_recipe_is_left_alone(finished):
     with pytest.raises(ValueError, match="holds a training with alpha=2"):
         run(Recipe(method="adjoined", network="resnet20", **SMALL, alpha=4), finished.folder)
     assert sorted(finished.folder.iterdir()) == before
+
+
+def test_a_folder_with_a_card_alone_is_still_one_of_its_recipe(finished, tmp_path):
+    (tmp_path / "card.json").write_text((finished.folder / "card.json").read_text())
+    with pytest.raises(ValueError, match="Expected a card of the same recipe. Received: .*method='adjoined'"):
+        run(Recipe(**SMALL), tmp_path)
+    with pytest.raises(ValueError, match="holds a training with seed=0"):
+        run(replace(finished.recipe, seed=1), tmp_path)
+    assert names(tmp_path) == {"card.json"}
+
+
+def test_callbacks_may_not_end_the_training(small, tmp_path):
+    """A card says that all epochs were trained."""
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    with pytest.raises(RuntimeError, match="callbacks that do not end the training. Stopped in epoch 3 of 3. The chec"):
+        run(Recipe(**small), tmp_path, verbose=0, callbacks=[Stop()])
+    assert not (tmp_path / "card.json").exists()
+    assert len(run(Recipe(**small), tmp_path, verbose=0).card["seeds"]["0"]["history"]) == 3
+
+
+def test_a_metric_that_is_not_a_number_is_none_in_the_card(small, tmp_path):
+    """Which is JSON, as NaN is not."""
+
+    class Odd(keras.callbacks.Callback):
+        def on_test_batch_end(self, batch, logs=None):
+            self.model.metrics[0].total.assign(np.nan)
+
+    trained = run(Recipe(**small), tmp_path, verbose=0, callbacks=[Odd()])
+    last = trained.card["seeds"]["0"]["history"][-1]
+    assert last["val_loss"] is None and last["loss"] > 0
+    assert finished_run(tmp_path).card == trained.card
 
 
 def test_a_folder_of_another_version_is_left_alone(small, tmp_path):
@@ -210,7 +246,9 @@ def test_weights_that_are_not_finite_are_not_kept(small, tmp_path):
             if batch == self.params["steps"] - 1:
                 self.model.layers[-1].bias.assign(np.full(10, np.inf))
 
-    with pytest.raises(ArithmeticError, match="Weights became infinite or NaN in epoch .*There is no checkpoint yet"):
+    with pytest.raises(
+        ArithmeticError, match="Weights became infinite or NaN. Stopped in epoch 1 of 3. There is no checkpoint yet"
+    ):
         run(Recipe(**small), tmp_path, verbose=0, callbacks=[Explode()])
     assert Checkpoints(tmp_path).newest() is None
 

@@ -167,6 +167,16 @@ def test_shares_are_the_rows_of_the_batch():
             assert rows == [2] * 4
 
 
+def test_shares_keep_the_pipelines_order_and_limit():
+    pipeline = numbered(24, 8)
+    pipeline.limit(10)
+    first, second = shares(pipeline, 2)
+    np.testing.assert_array_equal(first.order(3), pipeline.order(3))
+    assert len(second) == 2
+    with pytest.raises(ValueError, match="Expected `limit` to be called on the pipeline before it is shared"):
+        first.limit(5)
+
+
 @pytest.mark.parametrize(("size", "repeats"), [(6, 2), (5, 4), (4, 1), (1, 4)])
 def test_a_last_batch_that_does_not_divide_is_repeated(size, repeats):
     parts = shares(numbered(8 + size, 8), 2, devices=4)

@@ -53,7 +53,9 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         self.error = None
 
     def limit(self, images: int) -> None:
-        """Ends each epoch after its first `images` images, drawn from all of them where they are shuffled.
+        """Ends each epoch after `images` images: the first of a shuffled order, or evenly spaced ones of a fixed order.
+
+        Sets that are streamed in a fixed order end after their first images.
 
         Args:
             images: Positive integer; one above the number of images changes nothing.
@@ -102,7 +104,7 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
     def order(self, epoch: int) -> np.ndarray:
         """Indices of the images in the order in which an epoch serves them, shape `(size,)`."""
         if not self.training:
-            return np.arange(self.size)
+            return np.linspace(0, self._all - 1, self.size).round().astype(int)
         ordered_epoch, order = self._ordered
         if ordered_epoch != epoch:
             # SeedSequence ignores trailing zeros, so 0 is kept for the order and positions count from 1.
@@ -129,6 +131,7 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         if not 0 <= index < len(self):
             raise IndexError(f"Expected a position from 0 to {len(self) - 1}. Received: {index}")
         try:
+            self.error = None
             return self.batch(index, self.epoch)
         except Exception as error:
             self.error = error

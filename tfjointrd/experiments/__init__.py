@@ -1,9 +1,10 @@
 """Trainings described as data, the runner that executes them, and the tables that collect their results."""
 
 from tfjointrd.experiments import catalog
+from tfjointrd.experiments.folder import Run
 from tfjointrd.experiments.keeper import Interrupted
 from tfjointrd.experiments.named import run_named
 from tfjointrd.experiments.recipe import METHODS, SCALES, Recipe
-from tfjointrd.experiments.runner import Run, run
+from tfjointrd.experiments.runner import run
 
 __all__ = ["METHODS", "SCALES", "Interrupted", "Recipe", "Run", "catalog", "run", "run_named"]

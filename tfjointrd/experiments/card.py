@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from tfjointrd import data, report
-from tfjointrd.experiments.checkpoint import write_json
+from tfjointrd.experiments.checkpoint import sync, write_json
 from tfjointrd.experiments.keeper import State
 from tfjointrd.experiments.recipe import Recipe
 
@@ -49,7 +49,8 @@ _NETWORK = _object(
 _SEED = _object(
     {
         "accuracy": _mapping(_ACCURACY),  # network -> form -> top-1 on the validation images after the last epoch
-        "history": {"type": "array", "items": _mapping({"type": "number"}), "minItems": 1},  # metrics of each epoch
+        # metrics of each epoch; null for one that is not a finite number
+        "history": {"type": "array", "items": _mapping({"type": ["number", "null"]}), "minItems": 1},
         "seconds": {"type": "number", "minimum": 0},  # of training
         "finished": _TEXT,
         "machine": _mapping({"type": ["string", "integer"]}),
@@ -107,11 +108,9 @@ def make(
             "files": {path.name: path.stat().st_size for path in network_files(folder, name)},
             **({"not_exported": failed} if failed else {}),
         }
-    fields = recipe.as_dict()
-    seed = fields.pop("seed")
     return {
         "schema": SCHEMA,
-        "recipe": fields,
+        "recipe": _without_seed(recipe),
         "command": command,
         "data": {
             "name": train.info.name,
@@ -121,7 +120,7 @@ def make(
         },
         "networks": entries,
         "seeds": {
-            str(seed): {
+            str(recipe.seed): {
                 "accuracy": accuracies,
                 "history": state.history,
                 "seconds": round(state.seconds, 1),
@@ -189,16 +188,36 @@ def read(folder: str | os.PathLike, recipe: Recipe | None = None) -> dict:
     if error is not None:
         place = "/".join(str(part) for part in error.absolute_path) or "the card"
         raise ValueError(f"Expected a card of schema {SCHEMA}. Received: {path}, where {place}: {error.message[:300]}.")
+    _check_names(card, path)
     if recipe is not None:
-        fields = recipe.as_dict()
-        fields.pop("seed")
-        differing = differences(card["recipe"], fields)
+        differing = differences(card["recipe"], _without_seed(recipe))
         if differing:
             raise ValueError(
-                f"Expected a card of the recipe '{recipe.name}' at scale '{recipe.scale}'. Received: {path}, with "
-                f"{differing}."
+                f"Expected a card of {f'{recipe.name} at scale {recipe.scale}' if recipe.name else 'the same recipe'}. "
+                f"Received: {path}, with {differing}. Choose another folder for another training."
             )
     return card
+
+
+def _without_seed(recipe: Recipe) -> dict:
+    fields = recipe.as_dict()
+    fields.pop("seed")
+    return fields
+
+
+def _check_names(card: dict, path: Path) -> None:
+    """What names something in another part of the card, or a field of `Recipe`, has to be right."""
+    found = {"recipe": set(card["recipe"])}
+    expected = {"recipe": set(_without_seed(Recipe()))}
+    for seed, training in card["seeds"].items():
+        found[f"seeds/{seed}/accuracy"] = set(training["accuracy"])
+        expected[f"seeds/{seed}/accuracy"] = set(card["networks"])
+    for place, names in found.items():
+        if names != expected[place]:
+            raise ValueError(
+                f"Expected a card of schema {SCHEMA}. Received: {path}, where {place} has {sorted(names)} instead of "
+                f"{sorted(expected[place])}."
+            )
 
 
 def merge(cards: list[dict]) -> dict:
@@ -274,6 +293,7 @@ def versions() -> dict[str, str]:
 def _save(network: keras.Model, path: Path) -> None:
     part = path.with_name(f".part_{path.name}")
     network.save(part)
+    sync(part)
     os.replace(part, path)
 
 
@@ -289,7 +309,9 @@ def _export(network: keras.Model, name: str, folder: Path, train, validation) ->
         try:
             export.tflite(network, path, quantization=quantization, representative_data=train)
             accuracies[kind] = export.accuracy(path, validation)
+            sync(path)  # before the card says that it is there
         except (ValueError, RuntimeError) as error:
+            path.unlink(missing_ok=True)
             failed[kind] = str(error)
             print(f"{name} was not exported as {kind}: {error}")
     return accuracies, failed

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,16 @@ import numpy as np
 
 SCHEMA = 1
 KEPT = 2
+
+
+class Diverged(ArithmeticError):
+    """A loss or a weight that is not a finite number any more."""
+
+
+class OtherSchema(ValueError):
+    """A checkpoint of another version of tfjointrd."""
+
+
 _NAME = re.compile(r"checkpoint_(\d{6})_(\d{8})\.npz")
 
 
@@ -70,6 +82,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
+        self.unreadable: set[Path] = set()
 
     def save(self, model: keras.Model, epoch: int, position: int, progress: dict) -> None:
         """Writes a checkpoint; it appears under its name once it is on the disk as a whole.
@@ -82,14 +95,14 @@ class Checkpoints:
 
         Raises:
             OSError: If it cannot be written; the older checkpoints are still there.
-            ArithmeticError: If a weight is not a finite number; nothing is written.
+            Diverged: If a weight is not a finite number; nothing is written.
         """
         groups = {
             group: [np.asarray(variable.numpy()) for variable in variables]
             for group, variables in variables_of(model).items()
         }
         if not all(np.isfinite(value).all() for value in groups["model"] if value.dtype.kind == "f"):
-            raise ArithmeticError(f"Weights became infinite or NaN in epoch {epoch + 1}, step {position}.")
+            raise Diverged("Weights became infinite or NaN.")
         header = {"schema": SCHEMA, "progress": progress, "dtypes": {}}
         arrays = {}
         for group, values in groups.items():
@@ -97,19 +110,24 @@ class Checkpoints:
             arrays.update({f"{group}_{i}": _storable(value) for i, value in enumerate(values)})
         path = self.folder / f"checkpoint_{epoch:06d}_{position:08d}.npz"
         write_atomically(path, lambda file: np.savez(file, header=np.array(json.dumps(header)), **arrays))
-        for old in self._paths()[KEPT:]:
+        readable = [path for path in self._paths() if path not in self.unreadable]
+        for old in (*readable[KEPT:], *self.unreadable):
             old.unlink(missing_ok=True)
+        self.unreadable.clear()
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that can be read, or `None`.
 
         Raises:
-            ValueError: If it was written by another version of tfjointrd.
+            OtherSchema: If it was written by another version of tfjointrd.
         """
         for path in self._paths():
             try:
                 return _read(path)
-            except (OSError, EOFError, KeyError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+            except OtherSchema:
+                raise
+            except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, struct.error) as error:
+                self.unreadable.add(path)
                 print(f"Skipped a checkpoint that cannot be read: {path} ({error}).")
         return None
 
@@ -153,8 +171,21 @@ def write_atomically(path: Path, write) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+        sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the list of a folder's files, is on the disk."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return  # some systems do not open folders
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -179,7 +210,7 @@ def _read(path: Path) -> Checkpoint:
     with np.load(path) as file:  # every array carries a checksum, which reading it verifies
         header = json.loads(str(file["header"]))
         if header["schema"] != SCHEMA:
-            raise ValueError(
+            raise OtherSchema(
                 f"Expected a checkpoint of schema {SCHEMA}, which this version of tfjointrd writes. "
                 f"Received: {path} of schema {header['schema']}."
             )

@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import keras
 
-from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints
+from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, Diverged
 
 
 class Interrupted(KeyboardInterrupt):
@@ -26,13 +26,13 @@ class State:
     Attributes:
         epoch: Number of finished epochs.
         position: Number of steps taken in the epoch that runs.
-        history: Metrics of each finished epoch.
+        history: Metrics of each finished epoch; `None` for one that is not a finite number.
         seconds: Time spent training, in seconds.
     """
 
     epoch: int = 0
     position: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, float | None]] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -59,13 +59,16 @@ class Keeper(keras.callbacks.Callback):
 
     def where(self, epochs: int) -> str:
         """Where the training is and what is kept of it, for a message."""
-        if self.kept is None:
-            kept = "There is no checkpoint yet"
-        else:
+        kept = "There is no checkpoint yet."
+        if self.kept:
             epoch, position = self.kept
-            kept = f"The checkpoint of {epoch} finished epochs" + (f" and {position} steps" if position else "")
-            kept += f" is in {self.checkpoints.folder}"
-        return f"in epoch {min(self.state.epoch + 1, epochs)} of {epochs}. {kept}; the same command goes on from there."
+            steps = f" and {position} steps" if position else ""
+            kept = f"The checkpoint of {epoch} finished epochs{steps} is in {self.checkpoints.folder}."
+        return f"in epoch {min(self.state.epoch + 1, epochs)} of {epochs}. {kept}"
+
+    def continuation(self) -> str:
+        """How to go on, for a message."""
+        return "The same command goes on from there." if self.kept else "The same command starts again."
 
     def on_train_begin(self, logs=None):
         """Brings the model back to where the checkpoint was taken; schedules' counters too, which `fit` had set."""
@@ -83,29 +86,28 @@ class Keeper(keras.callbacks.Callback):
         self.state.position = self.first + batch + 1
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
-            raise ArithmeticError(f"The loss became {loss} at step {self.state.position}.")
+            raise Diverged(f"The loss became {loss} at step {self.state.position}.")
         if batch + 1 == self.params["steps"]:
             return  # the epoch's end saves
         if self.signal or time.monotonic() - self.saved >= 60 * self.minutes:
-            self._save()
+            self._save(self.state.epoch, self.state.position)
         self._stop_if_asked()
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves."""
-        self.state.history.append({key: float(value) for key, value in (logs or {}).items()})
+        self.state.history.append({key: _finite(value) for key, value in (logs or {}).items()})
+        self._save(epoch + 1, 0)
         self.state.epoch, self.state.position, self.first = epoch + 1, 0, 0
-        self._save()
         self._stop_if_asked()
 
-    def _save(self) -> None:
+    def _save(self, epoch: int, position: int) -> None:
         if not self.writes:
             return
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
         now = time.monotonic()
         self.state.seconds, self.began = self.state.seconds + now - self.began, now
-        progress = asdict(self.state)
-        epoch, position = progress.pop("epoch"), progress.pop("position")
+        progress = {"history": self.state.history, "seconds": self.state.seconds}
         try:
             self.checkpoints.save(self.model, epoch, position, progress)
         except OSError as error:
@@ -119,6 +121,11 @@ class Keeper(keras.callbacks.Callback):
     def _stop_if_asked(self) -> None:
         if self.signal:
             raise KeyboardInterrupt(self.signal)
+
+
+def _finite(value) -> float | None:
+    """A number as JSON knows it."""
+    return float(value) if math.isfinite(value) else None
 
 
 @contextmanager

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import functools
 import re
 import shlex
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
 from pathlib import Path
-
-import filelock
 
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
-from tfjointrd.experiments.checkpoint import Checkpoints
+from tfjointrd.experiments.checkpoint import Checkpoints, write_atomically
+from tfjointrd.experiments.folder import Run, complete, finished_run, is_locked, locked, seed_folder
 from tfjointrd.experiments.recipe import Recipe
-from tfjointrd.experiments.runner import LOCK, Run, complete, finished_run, locked, run, seed_folder
+from tfjointrd.experiments.runner import make_repeatable, run
 from tfjointrd.training import distribute
 
 # Larger networks stay in the folder of their seed.
@@ -25,11 +24,12 @@ LARGEST_FILE = 5_000_000
 def run_named(
     name: str,
     scale: str = "laptop",
-    out: str | os.PathLike = "runs",
+    out: str | PathLike = "runs",
     seeds: Sequence[int] = (0,),
     *,
     note: str = "",
     group: distribute.Single | distribute.Processes | None = None,
+    deterministic: bool = True,
     **options,
 ) -> Run:
     """Runs a registered recipe once for each seed, or goes on with it, or loads what is finished.
@@ -45,6 +45,7 @@ def run_named(
         seeds: Seeds, each once.
         note: What readers of the card should know of the data.
         group: As for `run`.
+        deterministic: As for `run`.
         **options: Further arguments of `run`.
 
     Returns:
@@ -57,31 +58,35 @@ def run_named(
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ValueError(f"Expected `seeds` from 0, each once. Received: seeds={list(seeds)}.")
     recipes = [catalog.get(name, scale, seed) for seed in seeds]
-    folder = Path(out) / name
-    group = group or distribute.Single()
+    if deterministic:
+        make_repeatable()  # now: loading a teacher computes already
+    folder, group, known = Path(out) / name, group or distribute.Single(), set()
     if _finished(folder):
         card = cards.read(folder, recipes[0])
+        known = set(card["seeds"])
         later = cards.lacks_files(card) and _seed_folders(folder)  # whose turn comes below
-        if set(card["seeds"]) >= {str(seed) for seed in seeds} and not later:
+        if known >= {str(seed) for seed in seeds} and not later:
             with group.alone():
-                return complete(recipes[0], folder)
-    options = {**options, "note": note, "group": group}
+                return complete(folder)
+    options = {**options, "note": note, "group": group, "deterministic": deterministic}
+    command = functools.partial(_command, recipes[0], note, group.name, deterministic)
     for recipe in recipes:
-        teacher = None
-        if recipe.teacher:
+        training, teacher = seed_folder(folder, recipe.seed), None
+        if str(recipe.seed) in known and not _finished(training):
+            continue  # in the card, its folder is gone
+        if recipe.teacher and not _finished(training):
             taught = run_named(recipe.teacher, scale, out, (recipe.seed,), **options)
             teacher = _of_seed(taught, recipe.seed).path("model")
-        training = seed_folder(folder, recipe.seed)
-        run(recipe, training, teacher=teacher, command=_command(recipe, [recipe.seed], note), **options)
+        run(recipe, training, teacher=teacher, command=command([recipe.seed]), **options)
     if group.chief:
-        with locked(folder):
-            _collect(folder, recipes[0], note)
+        with locked(folder, timeout=60):  # another seed may be finishing
+            _collect(folder, recipes[0], command)
     group.wait(f"{folder} is collected")
     with group.alone():
         return finished_run(folder)
 
 
-def state(name: str, out: str | os.PathLike = "runs") -> str:
+def state(name: str, out: str | PathLike = "runs") -> str:
     """How far a recipe is in a folder: finished, running, interrupted, or nothing.
 
     Args:
@@ -102,7 +107,7 @@ def state(name: str, out: str | os.PathLike = "runs") -> str:
         if not _finished(training):
             checkpoint = Checkpoints(training).newest_name()
             reached = f"{checkpoint[0]} epochs" if checkpoint else "no checkpoint"
-            parts.append(f"{training.name} {'running' if _is_locked(training) else 'interrupted'}, {reached}")
+            parts.append(f"{training.name} {'running' if is_locked(training) else 'interrupted'}, {reached}")
     return "; ".join(parts)
 
 
@@ -116,14 +121,16 @@ def _of_seed(finished: Run, seed: int) -> Run:
     raise FileNotFoundError(f"Expected the teacher's networks of seed {seed}. Received: no folder '{folder}'.")
 
 
-def _command(recipe: Recipe, seeds: Sequence[int | str], note: str) -> str:
+def _command(recipe: Recipe, note: str, group: str, deterministic: bool, seeds: Sequence[int | str]) -> str:
     """The command line that repeats a training."""
-    noted = ["--note", note] if note else []
-    options = ["--scale", recipe.scale, "--seeds", *map(str, seeds), *noted]
+    options = ["--scale", recipe.scale, "--seeds", *map(str, seeds)]
+    options += ["--note", note] if note else []
+    options += ["--distribute", group] if group else []
+    options += [] if deterministic else ["--nondeterministic"]
     return shlex.join(["python", "-m", "tfjointrd", "run", recipe.name, *options])
 
 
-def _collect(folder: Path, recipe: Recipe, note: str) -> None:
+def _collect(folder: Path, recipe: Recipe, command: Callable[[Sequence], str]) -> None:
     """Merges the cards of all finished seeds, and puts the first one's networks beside the card."""
     finished = {training: cards.read(training, recipe) for training in _seed_folders(folder) if _finished(training)}
     found = list(finished.values())
@@ -136,7 +143,7 @@ def _collect(folder: Path, recipe: Recipe, note: str) -> None:
     card = cards.merge(found)
     for training in (training for training, own in finished.items() if own is found[0]):
         _keep_small_files(training, folder, card["networks"])
-    cards.write(folder, {**card, "command": _command(recipe, list(card["seeds"]), note)})
+    cards.write(folder, {**card, "command": command(list(card["seeds"]))})
 
 
 def _finished(folder: Path) -> bool:
@@ -147,20 +154,10 @@ def _keep_small_files(training: Path, folder: Path, networks: Iterable[str]) -> 
     for network in networks:
         for path in cards.network_files(training, network):
             if path.stat().st_size < LARGEST_FILE:
-                shutil.copyfile(path, folder / f".{path.name}.part")
-                os.replace(folder / f".{path.name}.part", folder / path.name)
+                content = path.read_bytes()
+                write_atomically(folder / path.name, lambda file, content=content: file.write(content))
 
 
 def _seed_folders(folder: Path) -> list[Path]:
     found = [path for path in folder.glob("seed*") if re.fullmatch(r"seed\d+", path.name)]
     return sorted(found, key=lambda path: int(path.name[4:]))
-
-
-def _is_locked(folder: Path) -> bool:
-    if not (folder / LOCK).exists():
-        return False
-    try:
-        with filelock.FileLock(folder / LOCK, timeout=0):
-            return False
-    except (filelock.Timeout, OSError):
-        return True

@@ -83,9 +83,17 @@ class Recipe:
                 )
         if self.method == "jointrd" and self.teacher is None:
             raise ValueError("Expected `teacher`, a trained network's .keras file or recipe, for method 'jointrd'.")
-        for name in ("epochs", "batch_size", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Expected `{name}` above 0. Received: {name}={getattr(self, name)}.")
+        lowest = {"epochs": 1, "batch_size": 1, "alpha": 1, "seed": 0, **({} if self.images is None else {"images": 1})}
+        for name, least in lowest.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"Expected `{name}` to be an integer from {least}. Received: {name}={value!r}.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"Expected `learning_rate` above 0. Received: learning_rate={self.learning_rate}.")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"Expected `weight_decay` from 0. Received: weight_decay={self.weight_decay}.")
+        if list(self.milestones) != sorted(set(self.milestones)) or min(self.milestones, default=1) < 1:
+            raise ValueError(f"Expected ascending `milestones` from 1. Received: milestones={self.milestones}.")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"Expected `warmup` from 0 to below 1. Received: warmup={self.warmup}.")
 

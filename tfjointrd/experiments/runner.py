@@ -2,54 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-import filelock
 import keras
 
 from tfjointrd import data
 from tfjointrd.experiments import card as cards
-from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, write_json
+from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, Diverged
+from tfjointrd.experiments.folder import Run, check_recipe, claim, complete, finished_run, load_data, locked
 from tfjointrd.experiments.keeper import Interrupted, Keeper, State, polite_signals
 from tfjointrd.experiments.recipe import METHODS, Recipe
 from tfjointrd.training import distribute, resident
 from tfjointrd.training.base import ScheduledModel
 from tfjointrd.training.losses import default_loss
 
-SCHEMA = 1
-RECIPE, LOCK = "recipe.json", ".lock"
 XLA_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
-
-
-@dataclass
-class Run:
-    """A finished training.
-
-    Attributes:
-        recipe: What was trained.
-        folder: Where its files are.
-        networks: The networks to deploy, by name.
-        card: What was measured, as in `card.json`; see `tfjointrd.experiments.card`.
-    """
-
-    recipe: Recipe
-    folder: Path
-    networks: dict[str, keras.Model]
-    card: dict = field(default_factory=dict)
-
-    def path(self, network: str) -> Path:
-        """The `.keras` file of a network."""
-        return network_path(self.folder, network, self.recipe.seed)
-
-    def accuracy(self, network: str) -> float:
-        """Top-1 of a network on the validation images after the last epoch, mean over the seeds."""
-        values = [entry["accuracy"][network]["keras"] for entry in self.card["seeds"].values()]
-        return sum(values) / len(values)
 
 
 def run(
@@ -75,12 +46,11 @@ def run(
         folder: Where checkpoints, networks and card go; made if need be.
         verbose: As for `keras.Model.fit`.
         note: What readers of the results should know of the data, for the card.
-        callbacks: Further callbacks for `fit`.
+        callbacks: Further callbacks for `fit`. What they remember is in no checkpoint, and they may not end the
+            training before its last epoch.
         teacher: The `.keras` file of the teacher, where `recipe.teacher` is the name of a recipe.
         minutes: A checkpoint is taken after each epoch, and within an epoch after so many minutes.
-        deterministic: Whether to allow only operations whose results repeat bit by bit, for the rest of the process:
-            `tf.config.experimental.enable_op_determinism` on TensorFlow; a flag of XLA on JAX, which takes effect if
-            nothing was computed before.
+        deterministic: Whether to allow only operations whose results repeat bit by bit; see `make_repeatable`.
         group: The devices or processes that train together, from `tfjointrd.training.distribute`. All processes call
             `run` with a folder that all of them see; the first one writes.
         command: The command line to repeat it with, for the card.
@@ -94,21 +64,25 @@ def run(
         BlockingIOError: If another process trains in `folder`.
         Interrupted: If the user stops it (Ctrl-C) or the machine does (SIGTERM).
         ArithmeticError: If the loss becomes NaN.
-        RuntimeError: If data cannot be read. In these three cases the last checkpoint is kept.
+        RuntimeError: If data cannot be read, or a callback ends the training early. In all these cases the last
+            checkpoint is kept.
         OSError: If a checkpoint cannot be written, on a full disk for example; those before are kept.
     """
-    folder = Path(folder)
+    if deterministic:
+        make_repeatable()
+    folder, group = Path(folder), group or distribute.Single()
     if (folder / cards.CARD).exists():
         check_recipe(recipe, folder)
-        return complete(recipe, folder)
-    group = group or distribute.Single()
+        with group.alone():
+            return complete(folder)
     resolved = replace(recipe, teacher=str(teacher)) if teacher else recipe
     resolved.check_files()
     with locked(folder) if group.chief else nullcontext():
         check_recipe(recipe, folder)
         if (folder / cards.CARD).exists():  # finished by another process in between
-            return finished_run(folder)
-        _make_repeatable(recipe.seed, deterministic)
+            with group.alone():
+                return finished_run(folder)
+        keras.utils.set_random_seed(recipe.seed)
         pipelines = load_data(recipe)
         train, validation = (group.share(pipeline) for pipeline in pipelines)
         with group.scope():
@@ -117,7 +91,7 @@ def run(
             if not group.same((state.epoch, state.position)):
                 raise ValueError(f"Expected a folder that all processes see. Received: folder='{folder}'.")
             if group.chief:
-                write_json(folder / RECIPE, {"schema": SCHEMA, "recipe": recipe.as_dict()})
+                claim(recipe, folder)
             if state.epoch < recipe.epochs:
                 keeper = Keeper(Checkpoints(folder), state, checkpoint, minutes, writes=group.chief)
                 fit = _fit_resident if _fits_device(train, group) else _fit
@@ -132,135 +106,17 @@ def run(
         return finished_run(folder)
 
 
-def finished_run(folder: str | os.PathLike) -> Run:
-    """Loads a finished training.
+def make_repeatable() -> None:
+    """Allows only operations whose results repeat bit by bit, for the rest of the process.
 
-    Args:
-        folder: The folder that `run` was given.
-
-    Raises:
-        FileNotFoundError: If `folder` holds no finished training, or not its networks.
-        ValueError: If its card does not have the form of a card.
+    On TensorFlow this is `tf.config.experimental.enable_op_determinism`. On JAX it is a flag of XLA for GPUs, which
+    acts only if nothing has been computed before.
     """
-    folder = Path(folder)
-    card = cards.read(folder)
-    recipe = Recipe(**card["recipe"], seed=int(min(card["seeds"], key=int)))
-    paths = {name: network_path(folder, name, recipe.seed) for name in card["networks"]}
-    networks = {name: keras.saving.load_model(path, compile=False) for name, path in paths.items()}
-    return Run(recipe, folder, networks, card)
-
-
-def complete(recipe: Recipe, folder: Path) -> Run:
-    """Loads a finished training; where it could not export its networks, for want of TensorFlow, they are now.
-
-    Args:
-        recipe: The recipe.
-        folder: The folder that `run` was given.
-
-    Raises:
-        FileNotFoundError: If `folder` holds no finished training, or not its networks.
-        BlockingIOError: If another process does the same.
-    """
-    finished = finished_run(folder)
-    if cards.lacks_files(finished.card):
-        pipelines = load_data(recipe, augment=False)
-        with locked(folder):
-            finished.card = cards.add_files(finished.card, finished.networks, folder, *pipelines)
-            cards.write(folder, finished.card)
-    return finished
-
-
-def network_path(folder: Path, network: str, seed: int) -> Path:
-    """The `.keras` file of a network: beside the card, or, where it is large, in the folder of its seed.
-
-    Raises:
-        FileNotFoundError: If it is in neither.
-    """
-    name = f"{network}.keras"
-    for path in (folder / name, seed_folder(folder, seed) / name):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"Expected '{folder}' to hold {name}, which its card lists. Received: no such file.")
-
-
-def seed_folder(folder: Path, seed: int) -> Path:
-    """Where one of the trainings of a recipe is."""
-    return folder / f"seed{seed}"
-
-
-def load_data(recipe: Recipe, augment: bool | None = None) -> tuple[data.Pipeline, data.Pipeline]:
-    """The training and validation images of a recipe.
-
-    Args:
-        recipe: The recipe.
-        augment: Overrides the recipe's augmentation.
-    """
-    augment = recipe.augment if augment is None else augment
-    pipelines = data.load(recipe.data, batch_size=recipe.batch_size, seed=recipe.seed, augment=augment)
-    for pipeline in pipelines if recipe.images else ():
-        pipeline.limit(recipe.images)
-    return pipelines
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Makes a folder and keeps other processes out, until the end or until this process dies.
-
-    Raises:
-        PermissionError: If it cannot be written.
-        BlockingIOError: If another process is in it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / LOCK, timeout=0)
-        lock.acquire()
-    except filelock.Timeout:
-        raise BlockingIOError(
-            f"Expected a folder in which nothing is trained at the moment. Received: folder='{folder}', which another "
-            "process has locked. Wait for it, or choose another folder."
-        ) from None
-    except OSError as error:
-        raise PermissionError(
-            f"Expected a folder that can be written. Received: folder='{folder}' ({error})."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()  # the file stays: deleting it could give two processes a lock each
-
-
-def check_recipe(recipe: Recipe, folder: Path) -> None:
-    """Refuses a folder that holds another training, or one of another version.
-
-    Raises:
-        ValueError: If it does.
-    """
-    kept = folder / RECIPE
-    if not kept.exists():
-        return
-    found = json.loads(kept.read_text())
-    if found.get("schema") != SCHEMA:
-        raise ValueError(
-            f"Expected a new folder, or one that this version of tfjointrd wrote (schema {SCHEMA}). "
-            f"Received: folder='{folder}' of schema {found.get('schema')}."
-        )
-    differing = cards.differences(found["recipe"], recipe.as_dict())
-    if differing:
-        raise ValueError(
-            f"Expected a new folder, or one of the same recipe. Received: folder='{folder}', which holds a "
-            f"training with {differing}."
-        )
-
-
-def _make_repeatable(seed: int, deterministic: bool) -> None:
-    keras.utils.set_random_seed(seed)
-    if deterministic and keras.backend.backend() == "tensorflow":
+    if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    elif (
-        deterministic and keras.backend.backend() == "jax" and XLA_DETERMINISTIC not in os.environ.get("XLA_FLAGS", "")
-    ):
+    elif keras.backend.backend() == "jax" and XLA_DETERMINISTIC not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_DETERMINISTIC}".strip()
 
 
@@ -287,14 +143,17 @@ def _fit(model, recipe: Recipe, train, validation, keeper: Keeper, callbacks, ve
     """Trains to the end: first what is left of the epoch in which the checkpoint was taken, then all others."""
     state = keeper.state
     arguments = {"validation_data": validation, "callbacks": callbacks, "verbose": verbose}
-    train.set_epoch(state.epoch)
     if state.position:
-        keeper.first = state.position
-        rest = train.rest(state.position)
-        model.fit(rest, shuffle=False, initial_epoch=state.epoch, epochs=state.epoch + 1, **arguments)
-        train.set_epoch(state.epoch)
-    if state.epoch < recipe.epochs:
+        _finish_epoch(model, train, keeper, arguments)
+    train.set_epoch(state.epoch)
+    if state.epoch < recipe.epochs and not model.stop_training:
         model.fit(train, initial_epoch=state.epoch, epochs=recipe.epochs, **arguments)
+
+
+def _finish_epoch(model, train, keeper: Keeper, arguments: dict) -> None:
+    epoch, keeper.first = keeper.state.epoch, keeper.state.position
+    train.set_epoch(epoch)
+    model.fit(train.rest(keeper.first), shuffle=False, initial_epoch=epoch, epochs=epoch + 1, **arguments)
 
 
 def _fits_device(train: data.Pipeline, group) -> bool:
@@ -304,6 +163,11 @@ def _fits_device(train: data.Pipeline, group) -> bool:
 
 def _fit_resident(model, recipe: Recipe, train, validation, keeper: Keeper, callbacks, verbose) -> None:
     state = keeper.state
+    if state.position % resident.block_length(len(train)):  # a checkpoint that `fit` took, on another backend perhaps
+        arguments = {"validation_data": validation, "callbacks": callbacks, "verbose": verbose}
+        _finish_epoch(model, train, keeper, arguments)
+        if state.epoch == recipe.epochs or model.stop_training:
+            return
     train.set_epoch(state.epoch)
     resident.fit(
         model,
@@ -324,9 +188,9 @@ def _explained(recipe: Recipe, keeper: Keeper, train: data.Pipeline, validation:
         with polite_signals(keeper):
             yield
     except KeyboardInterrupt as interruption:
-        raise Interrupted(f"Stopped {keeper.where(recipe.epochs)}") from interruption
-    except ArithmeticError as error:
-        raise ArithmeticError(
+        raise Interrupted(f"Stopped {keeper.where(recipe.epochs)} {keeper.continuation()}") from interruption
+    except Diverged as error:
+        raise Diverged(
             f"{error} Stopped {keeper.where(recipe.epochs)} Lower `learning_rate` (now {recipe.learning_rate}) and "
             "start in a new folder."
         ) from None
@@ -336,8 +200,13 @@ def _explained(recipe: Recipe, keeper: Keeper, train: data.Pipeline, validation:
             raise
         raise RuntimeError(
             f"Data of '{recipe.data}' could not be read: {type(unreadable).__name__}: {unreadable}. "
-            f"Stopped {keeper.where(recipe.epochs)}"
+            f"Stopped {keeper.where(recipe.epochs)} {keeper.continuation()}"
         ) from unreadable
+    if keeper.state.epoch < recipe.epochs:
+        raise RuntimeError(
+            f"Expected callbacks that do not end the training. Stopped {keeper.where(recipe.epochs)} "
+            f"{keeper.continuation()}"
+        )
 
 
 def _finish(recipe: Recipe, model, validation, folder: Path, state: State, note: str, command: str, group) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from tfjointrd import report
 from tfjointrd.experiments import card as cards
-from tfjointrd.experiments.runner import Run
+from tfjointrd.experiments.folder import Run, find_file
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,9 @@ def measure(name: str, run: Run, network: str) -> Row:
     files = {kind: f"{network}_{kind}.tflite" for kind in cards.QUANTIZATIONS}
     for file in files.values():
         if file not in entry["files"]:
-            reason = "; ".join(entry.get("not_exported", {}).values())
-            raise FileNotFoundError(
-                f"Expected '{run.folder}' to hold exported networks. Received: no {file}"
-                + f" ({reason})." * bool(reason)
-            )
+            reason = "; ".join(entry.get("not_exported", {}).values()) or "unknown reason"
+            raise FileNotFoundError(f"Expected '{run.folder}' to hold {file}. Received: not exported ({reason}).")
+    paths = {kind: find_file(run.folder, file, run.recipe.seed) for kind, file in files.items()}
     return Row(
         name=name,
         accuracy=run.accuracy(network),
@@ -72,7 +70,7 @@ def measure(name: str, run: Run, network: str) -> Row:
         peak_activation_bytes=entry["peak_activation_bytes"],
         **{f"accuracy_{kind}": seed["accuracy"][network][kind] for kind in files},
         **{f"bytes_{kind}": entry["files"][file] for kind, file in files.items()},
-        **{f"latency_{kind}": report.latency(run.folder / file).median_ms for kind, file in files.items()},
+        **{f"latency_{kind}": report.latency(path).median_ms for kind, path in paths.items()},
     )
 
 

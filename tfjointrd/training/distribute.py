@@ -9,7 +9,6 @@ Two engines, both with `model.fit`:
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import socket
 import sys
@@ -18,74 +17,15 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
 from tfjointrd.data.pipeline import Pipeline
+from tfjointrd.data.share import Share
 
 COORDINATOR, COUNT, INDEX = "TFJOINTRD_COORDINATOR", "TFJOINTRD_PROCESSES", "TFJOINTRD_PROCESS"
-
-
-class Share(Pipeline):
-    """What one process serves of a pipeline: its rows of every batch, in the pipeline's own order.
-
-    Batches that do not divide among the devices are repeated until they do, each image equally often, which
-    changes neither the mean of the loss nor the statistics of batch normalisation, and hence no weight. In training
-    that can only be an epoch's last batch, whose images then count more in the metrics of training. In validation every
-    batch is repeated alike, so that the metrics stay exact; a size that divides among the devices is faster.
-
-    Args:
-        pipeline: The pipeline of whole batches.
-        index: Number of this process, from 0.
-        count: Number of processes.
-        devices: Number of devices of all processes together.
-        drop_last: Whether an epoch ends before its incomplete batch.
-
-    Raises:
-        ValueError: If the batch size does not divide among the devices, or `drop_last` leaves no batch.
-
-    Example:
-
-    >>> train, _ = tfjointrd.data.load("digits", batch_size=32)
-    >>> images, labels = Share(train, index=0, count=2, devices=2)[0]
-    >>> labels.shape
-    (16,)
-    """
-
-    def __init__(self, pipeline: Pipeline, index: int, count: int, devices: int, drop_last: bool = False):
-        if not isinstance(pipeline, Pipeline):
-            raise ValueError(f"Expected a `tfjointrd.data.Pipeline`. Received: pipeline={pipeline!r}")
-        if pipeline.batch_size % devices:
-            raise ValueError(
-                f"Expected a batch size that divides among {devices} devices. "
-                f"Received: batch_size={pipeline.batch_size}"
-            )
-        size = pipeline.size // pipeline.batch_size * pipeline.batch_size if drop_last else pipeline.size
-        if not size:
-            raise ValueError(
-                f"Expected a full batch with `drop_last`. Received: {pipeline.size} images in batches of "
-                f"{pipeline.batch_size}"
-            )
-        super().__init__(pipeline.info, size, pipeline.batch_size, training=pipeline.training, seed=pipeline.seed)
-        self.pipeline = pipeline
-        self.index = index
-        self.count = count
-        self.devices = devices
-        self.set_epoch(pipeline.epoch)
-
-    def batch(self, position: int, epoch: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of this process in one batch of an epoch, by default the next one. See `Pipeline.batch`."""
-        images, labels = self.pipeline.batch(position, self.epoch if epoch is None else epoch)
-        repeats = self._repeats(len(labels) if self.training else self.size % self.batch_size)
-        rows = len(labels) * repeats // self.count
-        chosen = np.arange(self.index * rows, (self.index + 1) * rows) % len(labels)
-        return images[chosen], labels[chosen]
-
-    def _repeats(self, size: int) -> int:
-        """How often to serve a batch of `size` images so that it divides among the devices."""
-        return self.devices // math.gcd(size, self.devices)
 
 
 @dataclass(frozen=True)
@@ -96,6 +36,7 @@ class Single:
     count: int = 1
     devices: int = 1
     chief: bool = True
+    name: ClassVar[str] = ""
 
     def share(self, pipeline: Pipeline, drop_last: bool = False) -> Pipeline:
         """The pipeline as it is."""
@@ -131,6 +72,7 @@ class Processes:
     count: int
     devices: int
     distribution: Any = field(repr=False)
+    name: ClassVar[str] = "processes"
 
     @property
     def chief(self) -> bool:
@@ -191,6 +133,7 @@ class Mirrored(Single):
     """
 
     strategy: Any = field(default=None, repr=False)
+    name: ClassVar[str] = "mirrored"
 
     def share(self, pipeline: Pipeline, drop_last: bool = False) -> Share:
         """The whole batches, made to divide among the devices. See `Share`."""
@@ -355,13 +298,20 @@ def _join(coordinator: str | None, count: int | None, index: int | None, timeout
     last_words.start()
     try:
         jax.distributed.initialize(
-            coordinator, count, index, initialization_timeout=timeout, heartbeat_timeout_seconds=heartbeat
+            coordinator,
+            count,
+            index,
+            initialization_timeout=timeout,
+            heartbeat_timeout_seconds=heartbeat,
+            shutdown_timeout_seconds=min(heartbeat, 30),  # one that ends alone does not wait long for the others
         )
     except ValueError as error:
         raise RuntimeError(
             f"Expected {COORDINATOR}, {COUNT} and {INDEX}, or a cluster that JAX knows. Received: neither ({error})"
         ) from error
     except RuntimeError as error:
+        if "before" not in str(error):
+            raise RuntimeError(f"Process {index} of {count} could not join at {coordinator}: {error}") from error
         raise RuntimeError(f"Expected `processes` to be called before JAX computes. Received: {error}") from error
     finally:
         last_words.cancel()

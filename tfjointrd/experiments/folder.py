@@ -1,0 +1,194 @@
+"""The folder of a training: who may work in it, what it is of, and what is in it when the training is finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import filelock
+import keras
+
+from tfjointrd import data
+from tfjointrd.experiments import card as cards
+from tfjointrd.experiments.checkpoint import write_json
+from tfjointrd.experiments.recipe import Recipe
+
+SCHEMA = 1
+RECIPE, LOCK = "recipe.json", ".lock"
+
+
+@dataclass
+class Run:
+    """A finished training.
+
+    Attributes:
+        recipe: What was trained; of several seeds, with the first one.
+        folder: Where its files are.
+        networks: The networks to deploy, by name.
+        card: What was measured, as in `card.json`; see `tfjointrd.experiments.card`.
+    """
+
+    recipe: Recipe
+    folder: Path
+    networks: dict[str, keras.Model]
+    card: dict = field(default_factory=dict)
+
+    def path(self, network: str) -> Path:
+        """The `.keras` file of a network."""
+        return find_file(self.folder, f"{network}.keras", self.recipe.seed)
+
+    def accuracy(self, network: str) -> float:
+        """Top-1 of a network on the validation images after the last epoch, mean over the seeds."""
+        values = [entry["accuracy"][network]["keras"] for entry in self.card["seeds"].values()]
+        return sum(values) / len(values)
+
+
+@contextmanager
+def locked(folder: Path, timeout: float = 1.0) -> Iterator[None]:
+    """Makes a folder and keeps other processes out, until the end or until this process dies.
+
+    Args:
+        folder: The folder.
+        timeout: Seconds to wait for another process that looks in for a moment.
+
+    Raises:
+        PermissionError: If it cannot be written.
+        BlockingIOError: If another process works in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / LOCK, timeout=timeout)
+        lock.acquire()
+    except filelock.Timeout:
+        raise BlockingIOError(
+            f"Expected a folder in which nothing is trained at the moment. Received: folder='{folder}', which another "
+            "process has locked. Wait for it, or choose another folder."
+        ) from None
+    except OSError as error:
+        raise PermissionError(
+            f"Expected a folder that can be written. Received: folder='{folder}' ({error})."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()  # the file stays: deleting it could give two processes a lock each
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works in a folder."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with filelock.FileLock(folder / LOCK, timeout=0):
+            return False
+    except (filelock.Timeout, OSError):
+        return True
+
+
+def claim(recipe: Recipe, folder: Path) -> None:
+    """Writes into a folder what is trained in it."""
+    write_json(folder / RECIPE, {"schema": SCHEMA, "recipe": recipe.as_dict()})
+
+
+def check_recipe(recipe: Recipe, folder: Path) -> None:
+    """Refuses a folder that holds another training, finished or not, or one of another version.
+
+    Raises:
+        ValueError: If it does.
+    """
+    if (folder / RECIPE).exists():
+        found = json.loads((folder / RECIPE).read_text())
+        if found.get("schema") != SCHEMA:
+            raise ValueError(
+                f"Expected a new folder, or one that this version of tfjointrd wrote (schema {SCHEMA}). "
+                f"Received: folder='{folder}' of schema {found.get('schema')}."
+            )
+        differing = cards.differences(found["recipe"], recipe.as_dict())
+        if differing:
+            raise ValueError(
+                f"Expected a new folder, or one of the same recipe. Received: folder='{folder}', which holds a "
+                f"training with {differing}."
+            )
+    if (folder / cards.CARD).exists():
+        seeds = cards.read(folder, recipe)["seeds"]
+        if str(recipe.seed) != min(seeds, key=int):
+            raise ValueError(
+                f"Expected a new folder, or one of the same recipe. Received: folder='{folder}', which holds a "
+                f"training with seed={', '.join(seeds)}."
+            )
+
+
+def finished_run(folder: str | os.PathLike) -> Run:
+    """Loads a finished training.
+
+    Args:
+        folder: The folder that `run` was given.
+
+    Raises:
+        FileNotFoundError: If `folder` holds no finished training, or not its networks.
+        ValueError: If its card does not have the form of a card.
+    """
+    folder = Path(folder)
+    card = cards.read(folder)
+    recipe = Recipe(**card["recipe"], seed=int(min(card["seeds"], key=int)))
+    paths = {name: find_file(folder, f"{name}.keras", recipe.seed) for name in card["networks"]}
+    networks = {name: keras.saving.load_model(path, compile=False) for name, path in paths.items()}
+    return Run(recipe, folder, networks, card)
+
+
+def complete(folder: Path) -> Run:
+    """Loads a finished training; where it could not export its networks, for want of TensorFlow, they are now.
+
+    Args:
+        folder: The folder that `run` was given.
+
+    Raises:
+        FileNotFoundError: If `folder` holds no finished training, or not its networks.
+        BlockingIOError: If another process does the same.
+    """
+    finished = finished_run(folder)
+    if not cards.lacks_files(finished.card):
+        return finished
+    try:
+        with locked(folder):
+            pipelines = load_data(finished.recipe, augment=False)
+            finished.card = cards.add_files(finished.card, finished.networks, folder, *pipelines)
+            cards.write(folder, finished.card)
+    except PermissionError as error:
+        print(f"The networks were not exported: {error}")
+    return finished
+
+
+def load_data(recipe: Recipe, augment: bool | None = None) -> tuple[data.Pipeline, data.Pipeline]:
+    """The training and validation images of a recipe.
+
+    Args:
+        recipe: The recipe.
+        augment: Overrides the recipe's augmentation.
+    """
+    augment = recipe.augment if augment is None else augment
+    pipelines = data.load(recipe.data, batch_size=recipe.batch_size, seed=recipe.seed, augment=augment)
+    for pipeline in pipelines if recipe.images else ():
+        pipeline.limit(recipe.images)
+    return pipelines
+
+
+def find_file(folder: Path, name: str, seed: int) -> Path:
+    """A file of a network: beside the card, or, where it is large, in the folder of its seed.
+
+    Raises:
+        FileNotFoundError: If it is in neither.
+    """
+    for path in (folder / name, seed_folder(folder, seed) / name):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"Expected '{folder}' to hold {name}, which its card lists. Received: no such file.")
+
+
+def seed_folder(folder: Path, seed: int) -> Path:
+    """Where one of the trainings of a recipe is."""
+    return folder / f"seed{seed}"
