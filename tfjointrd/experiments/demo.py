@@ -10,8 +10,9 @@ from pathlib import Path
 import keras
 
 from tfjointrd import report
+from tfjointrd.experiments.folder import Run
 from tfjointrd.experiments.recipe import Recipe
-from tfjointrd.experiments.runner import Run, run
+from tfjointrd.experiments.runner import run
 from tfjointrd.experiments.table import Row, markdown, measure
 
 # name in the table -> (folder, network in that folder)

@@ -9,6 +9,7 @@ Two engines, both with `model.fit`:
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import socket
 import sys
@@ -295,16 +296,13 @@ def _join(coordinator: str | None, count: int | None, index: int | None, timeout
     notice = f"tfjointrd: {waiting} waited in vain for the others."
     last_words = threading.Timer(max(timeout - 1, 0), print, [notice], {"file": sys.stderr, "flush": True})
     last_words.daemon = True
+    # Older versions know less; one that ends alone should not wait long for the others.
+    patience = {"heartbeat_timeout_seconds": heartbeat, "shutdown_timeout_seconds": min(heartbeat, 30)}
+    known = inspect.signature(jax.distributed.initialize).parameters
+    patience = {name: seconds for name, seconds in patience.items() if name in known}
     last_words.start()
     try:
-        jax.distributed.initialize(
-            coordinator,
-            count,
-            index,
-            initialization_timeout=timeout,
-            heartbeat_timeout_seconds=heartbeat,
-            shutdown_timeout_seconds=min(heartbeat, 30),  # one that ends alone does not wait long for the others
-        )
+        jax.distributed.initialize(coordinator, count, index, initialization_timeout=timeout, **patience)
     except ValueError as error:
         raise RuntimeError(
             f"Expected {COORDINATOR}, {COUNT} and {INDEX}, or a cluster that JAX knows. Received: neither ({error})"
