@@ -105,8 +105,7 @@ def make(
             "parameters": profile.parameters,
             "macs": profile.macs,
             "peak_activation_bytes": profile.peak_activation_bytes,
-            "files": {path.name: path.stat().st_size for path in network_files(folder, name)},
-            **({"not_exported": failed} if failed else {}),
+            **_files(folder, name, failed),
         }
     return {
         "schema": SCHEMA,
@@ -155,12 +154,15 @@ def add_files(
     for name, network in networks.items():
         exported, failed = _export(network, name, folder, train, validation)
         training["accuracy"][name].update(exported)
-        entry = card["networks"][name]
-        entry.pop("not_exported", None)
-        entry["files"] = {path.name: path.stat().st_size for path in network_files(folder, name)}
-        if failed:
-            entry["not_exported"] = failed
+        card["networks"][name].pop("not_exported", None)
+        card["networks"][name].update(_files(folder, name, failed))
     return card
+
+
+def _files(folder: Path, network: str, failed: dict[str, str]) -> dict:
+    """A network's files and their sizes, and why others are missing."""
+    sizes = {path.name: path.stat().st_size for path in network_files(folder, network)}
+    return {"files": sizes, **({"not_exported": failed} if failed else {})}
 
 
 def read(folder: str | os.PathLike, recipe: Recipe | None = None) -> dict:

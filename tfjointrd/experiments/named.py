@@ -98,7 +98,7 @@ def state(name: str, out: str | PathLike = "runs") -> str:
     if _finished(folder):
         try:
             card = cards.read(folder)
-            scale = card["recipe"].get("scale")
+            scale = card["recipe"]["scale"]
             cards.read(folder, catalog.get(name, scale))
             parts.append(f"{scale}: finished, seed {', '.join(card['seeds'])}")
         except ValueError as error:
@@ -141,8 +141,9 @@ def _collect(folder: Path, recipe: Recipe, command: Callable[[Sequence], str]) -
         found += [{**card, "seeds": left}] if left else []
     found.sort(key=lambda card: min(map(int, card["seeds"])))
     card = cards.merge(found)
-    for training in (training for training, own in finished.items() if own is found[0]):
-        _keep_small_files(training, folder, card["networks"])
+    first = seed_folder(folder, int(min(card["seeds"], key=int)))
+    if first in finished:
+        _keep_small_files(first, folder, card["networks"])
     cards.write(folder, {**card, "command": command(list(card["seeds"]))})
 
 
