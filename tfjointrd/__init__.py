@@ -11,17 +11,20 @@ if sys.argv[:1] == ["-m"]:  # `python -m tfjointrd`: TensorFlow, which Keras imp
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from tfjointrd import data, export, models, report, surgery, training
-from tfjointrd.surgery import remove_shortcuts, slim
-from tfjointrd.training import Adjoined, JointRD, adjoin
+from tfjointrd.surgery import dirac, fold, remove_shortcuts, slim
+from tfjointrd.training import Adjoined, Distillation, JointRD, adjoin
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Adjoined",
+    "Distillation",
     "JointRD",
     "adjoin",
     "data",
+    "dirac",
     "export",
+    "fold",
     "models",
     "remove_shortcuts",
     "report",

@@ -11,13 +11,16 @@ import keras
 
 from tfjointrd import models
 from tfjointrd.data import DatasetInfo
-from tfjointrd.surgery import remove_shortcuts
+from tfjointrd.surgery import dirac, fold, remove_shortcuts
 from tfjointrd.surgery.swap import with_fused_batch_normalization, with_keras_batch_normalization
-from tfjointrd.training import Adjoined, CosineFade, JointRD, adjoin
+from tfjointrd.training import Adjoined, Constant, CosineFade, Distillation, JointRD, LinearFade, adjoin
 
 SCALES = ("smoke", "laptop", "paper")
 SCHEDULES = ("one_cycle", "steps")
 OPTIMIZERS = ("sgd", "adam")
+TAIL_SCHEDULES = ("cosine", "linear", "constant")
+TEACHER_MODES = ("frozen", "joint")
+TAUGHT = ("distilled", "jointrd", "jointrd_adjoined")  # methods with a teacher
 MOMENTUM = 0.9
 
 
@@ -26,9 +29,10 @@ class Recipe:
     """One training.
 
     Attributes:
-        method: `standard` (the network as it is), `plain` (without its shortcuts), `jointrd` (plain, taught by
-            `teacher`), `narrow` (every layer after the first stage `alpha` times narrower), or `adjoined` (full and
-            narrow on shared weights).
+        method: `standard` (the network as it is), `plain` (without its shortcuts), `distilled` (plain, with the outputs
+            or features of `teacher` as targets), `jointrd` (plain, through the later stages of `teacher`), `narrow`
+            (every layer after the first stage `alpha` times narrower), `adjoined` (full and narrow on shared weights),
+            or `jointrd_adjoined` (the same, without shortcuts and by JointRD).
         network: Name of a network of `tfjointrd.models` or `keras.applications`, or the path of a `.keras` file.
         data: Name of a data set; see `tfjointrd.data.load`.
         augment: Augmentation of the training images; see `tfjointrd.data.load`.
@@ -41,12 +45,22 @@ class Recipe:
         learning_rate: The highest learning rate.
         warmup: The part of the training over which the learning rate rises, for `one_cycle`.
         milestones: Epochs at whose beginning the learning rate falls, for `steps`.
-        weight_decay: Decay of all weights but biases and batch normalisations'. For `sgd` it is the L2 penalty's
-            factor, as papers and PyTorch count it; for `adam` the decoupled decay.
+        weight_decay: Decay of all weights but biases, batch normalisations' and Dirac convolutions' factors. For `sgd`
+            it is the L2 penalty's factor, as papers and PyTorch count it; for `adam` the decoupled decay.
         alpha: How many times narrower `narrow` and `adjoined` networks are.
-        teacher: The trained teacher, for `jointrd`: a `.keras` file, or the name of the recipe that trains it.
+        dirac: Whether the convolutions of a plain network are trained as an identity plus a correction.
+        keep_projections: Whether a plain network keeps the shortcuts that have weights.
+        teacher: The teacher, for `distilled` and `jointrd`: a `.keras` file, or the name of the recipe that trains it.
+        teacher_mode: `frozen`, or `joint`: the network with shortcuts is trained beside the plain one from scratch, and
+            `teacher` is left out. For `jointrd`.
+        tail_schedule: How the weight of the teacher's tails falls from 1, for `jointrd`: `cosine`, `linear`, or
+            `constant`, which is always `tail_floor`.
         tail_floor: Lowest weight of the teacher's tails, for `jointrd`.
         tail_fade: The part of the training over which the tails' weight falls to it, for `jointrd`.
+        path_scale: `sum` of the paths' losses, or their `mean`, for `jointrd`.
+        kd_weight: Weight of the teacher's outputs as targets, for `distilled` and `jointrd`.
+        temperature: Temperature of these targets.
+        feature_weight: Weight of the distance to the teacher's last feature map, for `distilled` and `jointrd`.
         seed: Seed of the initial weights, the order of the images and their augmentation.
         name: The name under which it is registered, if it is.
         scale: `smoke`, `laptop` or `paper`, if it is registered.
@@ -66,9 +80,17 @@ class Recipe:
     milestones: tuple[int, ...] = ()
     weight_decay: float = 5e-4
     alpha: int = 2
+    dirac: bool = False
+    keep_projections: bool = False
     teacher: str | None = None
+    teacher_mode: str = "frozen"
+    tail_schedule: str = "cosine"
     tail_floor: float = 0.5
     tail_fade: float = 0.3
+    path_scale: str = "sum"
+    kd_weight: float = 0.0
+    temperature: float = 4.0
+    feature_weight: float = 0.0
     seed: int = 0
     name: str = ""
     scale: str = ""
@@ -76,13 +98,26 @@ class Recipe:
     def __post_init__(self):
         """Checks what can be checked without loading anything."""
         object.__setattr__(self, "milestones", tuple(self.milestones))  # JSON has lists only
-        for name, known in (("method", METHODS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        for name, known in (
+            ("method", METHODS),
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("tail_schedule", TAIL_SCHEDULES),
+            ("teacher_mode", TEACHER_MODES),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"Expected `{name}` to be one of {sorted(known)}. Received: {name}={getattr(self, name)!r}."
                 )
-        if self.method == "jointrd" and self.teacher is None:
-            raise ValueError("Expected `teacher`, a trained network's .keras file or recipe, for method 'jointrd'.")
+        if self.teacher_mode == "joint" and not (self.method == "jointrd" and self.teacher is None):
+            raise ValueError(
+                "Expected `teacher_mode` 'joint' with method 'jointrd' and without `teacher`. Received: "
+                f"method='{self.method}', teacher={self.teacher!r}."
+            )
+        if self.method in TAUGHT and self.teacher is None and self.teacher_mode == "frozen":
+            raise ValueError(
+                f"Expected `teacher`, a trained network's .keras file or recipe, for method '{self.method}'."
+            )
         lowest = {"epochs": 1, "batch_size": 1, "alpha": 1, "seed": 0, **({} if self.images is None else {"images": 1})}
         for name, least in lowest.items():
             value = getattr(self, name)
@@ -120,7 +155,7 @@ class Recipe:
             # would go, multiplies by 1 / (1 - momentum) in the long run.
             decay = self.weight_decay / (1 - MOMENTUM)
             optimizer = keras.optimizers.SGD(schedule, momentum=MOMENTUM, nesterov=True, weight_decay=decay)
-        optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+        optimizer.exclude_from_weight_decay(var_names=["alpha", "beta", "bias", "gamma"])
         return optimizer
 
     def _learning_rate(self, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule | float:
@@ -156,7 +191,7 @@ class Method:
 
 
 def _single(model: keras.Model) -> dict[str, keras.Model]:
-    return {"model": with_keras_batch_normalization(model)}
+    return {"model": with_keras_batch_normalization(fold(model))}
 
 
 def _narrow(recipe: Recipe, network: keras.Model) -> keras.Model:
@@ -164,12 +199,45 @@ def _narrow(recipe: Recipe, network: keras.Model) -> keras.Model:
     return with_fused_batch_normalization(keras.models.clone_model(small))  # the clone has new weights
 
 
+def _plain(recipe: Recipe, network: keras.Model) -> keras.Model:
+    plain = remove_shortcuts(network, recipe.keep_projections)
+    return with_fused_batch_normalization(dirac(plain) if recipe.dirac else plain)
+
+
+def _teacher(recipe: Recipe) -> keras.Model:
+    return keras.saving.load_model(recipe.teacher, compile=False)
+
+
+def _distilled(recipe: Recipe, network: keras.Model) -> keras.Model:
+    targets = {"alpha": recipe.kd_weight, "temperature": recipe.temperature, "feature_weight": recipe.feature_weight}
+    return Distillation(_plain(recipe, network), _teacher(recipe), **targets)
+
+
 def _jointrd(recipe: Recipe, network: keras.Model) -> keras.Model:
+    student = _plain(recipe, network)
+    if recipe.method == "jointrd_adjoined":
+        student = adjoin(student, recipe.alpha)
+    joint = recipe.teacher_mode == "joint"
     return JointRD(
-        with_fused_batch_normalization(remove_shortcuts(network)),
-        keras.saving.load_model(recipe.teacher, compile=False),
-        tail_weight=CosineFade(recipe.tail_floor, recipe.tail_fade),
+        student,
+        with_fused_batch_normalization(network) if joint else _teacher(recipe),
+        tail_weight={
+            "cosine": CosineFade(recipe.tail_floor, recipe.tail_fade),
+            "linear": LinearFade(recipe.tail_floor, recipe.tail_fade),
+            "constant": Constant(recipe.tail_floor),
+        }[recipe.tail_schedule],
+        feature_weight=recipe.feature_weight,
+        alpha=recipe.kd_weight,
+        temperature=recipe.temperature,
+        teacher_mode=recipe.teacher_mode,
+        path_scale=recipe.path_scale,
+        strict=not recipe.keep_projections,
     )
+
+
+def _jointrd_networks(model: JointRD) -> dict[str, keras.Model]:
+    networks = _single(model.student)
+    return {**networks, "teacher": with_keras_batch_normalization(model.teacher)} if model.joint else networks
 
 
 def _adjoined_networks(model: Adjoined) -> dict[str, keras.Model]:
@@ -178,10 +246,12 @@ def _adjoined_networks(model: Adjoined) -> dict[str, keras.Model]:
 
 METHODS: dict[str, Method] = {
     "standard": Method(lambda recipe, network: with_fused_batch_normalization(network), _single),
-    "plain": Method(lambda recipe, network: with_fused_batch_normalization(remove_shortcuts(network)), _single),
-    "jointrd": Method(_jointrd, lambda model: _single(model.student)),
+    "plain": Method(_plain, _single),
+    "distilled": Method(_distilled, lambda model: _single(model.student)),
+    "jointrd": Method(_jointrd, _jointrd_networks),
     "narrow": Method(_narrow, _single),
     "adjoined": Method(lambda recipe, network: adjoin(network, recipe.alpha), _adjoined_networks),
+    "jointrd_adjoined": Method(_jointrd, lambda model: _adjoined_networks(model.student)),
 }
 
 

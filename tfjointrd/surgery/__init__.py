@@ -1,6 +1,7 @@
 """A network in, a network out: read a network's graph, remove shortcuts, keep channels, adjoin."""
 
 from tfjointrd.surgery.channels import Channels
+from tfjointrd.surgery.dirac import dirac, fold
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, functional
 from tfjointrd.surgery.rules import IN, OUT, Rule, pointwise, register_rule
 from tfjointrd.surgery.shortcuts import remove_shortcuts
@@ -16,6 +17,8 @@ __all__ = [
     "LayerSpec",
     "Ref",
     "Rule",
+    "dirac",
+    "fold",
     "functional",
     "pointwise",
     "register_rule",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from typing import Any
 
 import keras
@@ -86,21 +85,6 @@ def stem_and_first_stage(graph: Graph) -> list[str]:
 def _positions(graph: Graph, call: Call) -> tuple:
     """Height and width of a call's output; empty behind a global pooling."""
     return graph.shapes[call.output][1:-1]
-
-
-def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
-    """The names that match one of the patterns (`fnmatch`, as in a shell).
-
-    Raises:
-        ValueError: If a pattern matches nothing.
-    """
-    names, found = list(names), []
-    for pattern in patterns:
-        hits = [name for name in names if fnmatch(name, pattern)]
-        if not hits:
-            raise ValueError(f"Expected `keep` to hold names or patterns of layers. Received: '{pattern}', no match.")
-        found.extend(hits)
-    return found
 
 
 def compact(positions: Iterable[int]) -> Keep:

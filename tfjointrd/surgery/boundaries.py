@@ -22,7 +22,7 @@ def cuts(graph: Graph) -> list[str]:
     return [name for name in found if name not in repeated]
 
 
-def stage_boundaries(teacher: Graph, student: Graph) -> list[str]:
+def stage_boundaries(teacher: Graph, student: Graph) -> list[tuple[str, str]]:
     """Names of the layers that end the teacher's stages, all but the last stage, and exist in the student too.
 
     A stage is all layers of one resolution that hold a merge (addition or concatenation) between them; its boundary
@@ -34,7 +34,7 @@ def stage_boundaries(teacher: Graph, student: Graph) -> list[str]:
         student: The plain network.
 
     Returns:
-        Layer names in network order; empty where there is none.
+        Pairs of layer names (of student, of teacher) in network order; empty where there is none.
 
     Reference:
         Residual Distillation (NeurIPS 2020), Figure 1.
@@ -44,10 +44,10 @@ def stage_boundaries(teacher: Graph, student: Graph) -> list[str]:
     shapes = {call.layer: teacher.shapes[call.output] for call in teacher.calls}
     found = {}
     for name in cuts(teacher):
-        if name in shared and shapes[name][1:-1] in stages and _same_shape(student, name, shapes[name]):
-            found[shapes[name][1:-1]] = name
+        if name in shared and shapes[name][1:-1] in stages and _same_resolution(student, name, shapes[name]):
+            found[shapes[name][1:-1]] = (name, name)
     return list(found.values())
 
 
-def _same_shape(graph: Graph, name: str, shape: tuple) -> bool:
-    return any(graph.shapes[call.output][1:] == shape[1:] for call in graph.calls if call.layer == name)
+def _same_resolution(graph: Graph, name: str, shape: tuple) -> bool:
+    return any(graph.shapes[call.output][1:-1] == shape[1:-1] for call in graph.calls if call.layer == name)

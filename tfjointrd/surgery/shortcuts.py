@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import keras
@@ -43,17 +44,12 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool = False, name: s
         Residual Distillation (NeurIPS 2020), section 1.
     """
     graph = Graph.of(model)
-    instead = {}
     ancestors = graph.ancestors()
-    for call in graph.calls:
-        if graph.layers[call.layer].cls.__name__ != "Add" or len(call.inputs) < 2:
-            continue
-        main, shortcuts = _branches(graph, call, ancestors)
-        if main is not None and graph.shapes[main] != graph.shapes[call.output]:
-            continue  # the other tensor is broadcast to this one: no shortcut
-        if main is None or (keep_projections and not all(_is_identity(graph, main, s, ancestors) for s in shortcuts)):
-            continue
-        instead[call.output] = _without_drop_path(graph, main)
+    instead = {
+        call.output: _without_drop_path(graph, main)
+        for call, main, shortcuts in _additions(graph, ancestors)
+        if not keep_projections or all(_is_identity(main, shortcut, ancestors) for shortcut in shortcuts)
+    }
     if not instead:
         kind = "identity shortcut" if keep_projections else "shortcut"
         raise ValueError(
@@ -71,6 +67,21 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool = False, name: s
     ]
     plain = replace(graph, calls=calls, outputs=substitute(graph.outputs, resolve)).pruned()
     return plain.build(name or f"plain_{model.name}", _weights(plain))
+
+
+def shortcuts(graph: Graph) -> list[str]:
+    """Names of the additions that have a shortcut, in network order."""
+    return [call.layer for call, _, _ in _additions(graph, graph.ancestors())]
+
+
+def _additions(graph: Graph, ancestors) -> Iterator[tuple[Call, Ref, list[Ref]]]:
+    """Every addition that has shortcuts, with its main branch and these."""
+    for call in graph.calls:
+        if graph.layers[call.layer].cls.__name__ == "Add" and len(call.inputs) > 1:
+            main, others = _branches(graph, call, ancestors)
+            # Where the main branch has another shape, the other tensor is broadcast to it: no shortcut.
+            if main is not None and graph.shapes[main] == graph.shapes[call.output]:
+                yield call, main, others
 
 
 def _weights(plain: Graph) -> dict[str, dict[str, np.ndarray]]:
@@ -111,6 +122,6 @@ def _branches(graph: Graph, call: Call, ancestors) -> tuple[Ref | None, list[Ref
     return main, [ref for ref in call.inputs if ref != main]
 
 
-def _is_identity(graph: Graph, main: Ref, shortcut: Ref, ancestors) -> bool:
+def _is_identity(main: Ref, shortcut: Ref, ancestors) -> bool:
     """Whether a shortcut hands on a tensor as it is: without layers of its own between the fork and the addition."""
     return shortcut in ancestors[main]

@@ -1,15 +1,18 @@
 """Training methods as `keras.Model`s, their losses and schedules."""
 
 from tfjointrd.training.adjoined import Adjoined, adjoin
+from tfjointrd.training.distillation import Distillation
 from tfjointrd.training.jointrd import JointRD
 from tfjointrd.training.losses import kullback_leibler
-from tfjointrd.training.schedules import Constant, CosineFade, QuadraticRamp, Schedule
+from tfjointrd.training.schedules import Constant, CosineFade, LinearFade, QuadraticRamp, Schedule
 
 __all__ = [
     "Adjoined",
     "Constant",
     "CosineFade",
+    "Distillation",
     "JointRD",
+    "LinearFade",
     "QuadraticRamp",
     "Schedule",
     "adjoin",

@@ -8,9 +8,10 @@ import keras
 from keras import ops
 
 from tfjointrd.layers.batch_normalization import check_synchronized
-from tfjointrd.surgery.adjoin import AdjoinedGraph, compact, first_filters, matching, stem_and_first_stage
+from tfjointrd.surgery.adjoin import AdjoinedGraph, compact, first_filters, stem_and_first_stage
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Graph, functional
+from tfjointrd.surgery.patterns import matching
 from tfjointrd.training import schedules
 from tfjointrd.training.base import ScheduledModel
 from tfjointrd.training.losses import default_loss, ends_in_softmax, kullback_leibler, per_replica
@@ -121,6 +122,11 @@ class Adjoined(ScheduledModel):
         self._default_loss = self._loss_function
         self.built = True
 
+    @property
+    def graph(self) -> Graph:
+        """The full network's layers and calls, without weights."""
+        return self._surgery.graph
+
     def num_classes(self) -> int:
         """Number of classes."""
         return self.network.outputs[0].shape[-1]
@@ -141,20 +147,27 @@ class Adjoined(ScheduledModel):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """CE(p) + lambda(t) KL(p, q) (Eqn 3), plus the layers' own losses."""
-        weight = self.kl_weight(self.step, self.total_steps)
-        p, q = (ops.cast(y_pred[path], "float32") for path in PATHS)
-        loss = self._loss_function(y, p, sample_weight)
-        if not self.probabilities:
-            p, q = ops.softmax(p), ops.softmax(q)
-        loss = loss + weight * per_replica(kullback_leibler(p, q, sample_weight))
+        loss = self._loss_function(y, ops.cast(y_pred["full"], "float32"), sample_weight)
+        loss = loss + self.weighted_divergence(y_pred, sample_weight, self.step, self.total_steps)
         if training:
             self.count_step()
         return loss + per_replica(sum(self.losses)) if self.losses else loss
 
+    def weighted_divergence(self, outputs, sample_weight, step, total_steps):
+        """lambda(t) KL(p, q), a scalar, of the outputs of both networks at `step` of `total_steps`."""
+        p, q = (ops.cast(outputs[path], "float32") for path in PATHS)
+        if not self.probabilities:
+            p, q = ops.softmax(p), ops.softmax(q)
+        return self.kl_weight(step, total_steps) * per_replica(kullback_leibler(p, q, sample_weight))
+
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics of both networks with the same labels."""
-        weights = None if sample_weight is None else dict.fromkeys(PATHS, sample_weight)
-        return super().compute_metrics(x, dict.fromkeys(PATHS, y), y_pred, weights)
+        return super().compute_metrics(x, self.for_both(y), y_pred, self.for_both(sample_weight))
+
+    @staticmethod
+    def for_both(value):
+        """`value` for each network, or `None`."""
+        return None if value is None else dict.fromkeys(PATHS, value)
 
     def full(self, name: str | None = None) -> keras.Model:
         """The full network as it is trained now: an ordinary `keras.Model` with its own copy of the weights."""

@@ -2,55 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import SimpleNamespace
-
 import keras
 from keras import ops
 
-from tfjointrd.layers.batch_normalization import check_synchronized
-from tfjointrd.surgery.boundaries import cuts, stage_boundaries
-from tfjointrd.surgery.graph import Graph, functional, refs_in
-from tfjointrd.training import schedules
-from tfjointrd.training.base import ScheduledModel
-from tfjointrd.training.losses import default_loss, ends_in_softmax, per_replica
+from tfjointrd.surgery.shortcuts import shortcuts
+from tfjointrd.training import routing, schedules
+from tfjointrd.training.distillation import STUDENT, TEACHER, Distillation
+from tfjointrd.training.losses import categorical
+from tfjointrd.training.optimizers import OptimizerPair
 
-STUDENT = "student"
+FROZEN, JOINT = "frozen", "joint"
 
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
-class JointRD(ScheduledModel):
+class JointRD(Distillation):
     """Trains a plain student by passing its early stages' features through a ResNet teacher's later stages.
 
     In training, the student's feature at the end of each stage goes on through the student itself and through the
-    teacher's remaining stages; all of these paths are classified against the label:
-    CE(student) + m(t) * sum_k CE(teacher tail k). The teacher is a frozen copy, with batch normalisation on its running
-    statistics; gradients pass through it to the student. The weight m(t) fades. For inference it is the student
-    alone.
+    teacher's remaining stages; all of these paths are classified against the label. With w > 0 the last feature map of
+    each path is also drawn to the teacher's own, D. The loss is
+
+        (1 - alpha) CE(student) + alpha T² KL(teacher, student) + w D_student + m(t) sum_k [CE(tail k) + w D_tail k],
+
+    by default CE(student) + m(t) sum_k CE(tail k). Gradients pass through the teacher to the student, and m(t) fades.
+    In the tails the teacher's batch normalisation uses its running statistics. For inference it is the student alone.
 
     An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual.
     `student` is trained in place, so afterwards it is the result.
 
     Args:
-        student: The network without shortcuts, e.g. from `tfjointrd.remove_shortcuts`.
-        teacher: The trained network with shortcuts. It is copied, and not changed.
+        student: The network without shortcuts, e.g. `tfjointrd.dirac(tfjointrd.remove_shortcuts(teacher))`; or an
+            `Adjoined` one, which is then trained by both papers at once: its full network goes through the teacher,
+            its small one learns from the full one.
+        teacher: The network with shortcuts. A frozen one should be trained; it is copied, and not changed. A joint one
+            is trained in place.
         boundaries: Names of the layers that end stages 1 to k, in network order. Where the two networks name them
             differently, a pair `(student_name, teacher_name)`. By default the ends of the teacher's stages, all but
-            the last.
+            the last. Where the shapes differ, a learned 1x1 convolution connects them, and a warning says so.
         tail_weight: m(t): a `tfjointrd.training.Schedule` or a number; `CosineFade()` by default.
+        feature_weight: w. The authors take 1e-3 at 32 pixels and 1e-4 at 224, or 0.
+        alpha: Weight of the teacher's outputs as targets, from 0 to 1; 0.9 for Hinton's distillation on top.
+        temperature: T, for these targets.
+        teacher_mode: `"frozen"`, or `"joint"`: the teacher is trained beside the student, on its own cross-entropy
+            only and with an optimizer of its own; the tails use its weights as they are, and give it no gradient.
+        path_scale: `"sum"`, or `"mean"`, which divides the student's loss by the number of paths, as the authors do for
+            a joint teacher.
+        strict: Whether shortcuts left in the student are an error.
         name: The model's name.
 
     Call arguments:
         inputs: Images `(batch, height, width, channels)`.
 
     Returns:
-        The student's output `(batch, classes)`; in training a dict with that under `"student"` and the output of
-        each teacher tail under its boundary's name.
+        The student's output `(batch, classes)`; in training a dict with that under `"student"`, the output of each
+        teacher tail under its boundary's name, and what the loss needs besides.
 
     Raises:
-        ValueError: If a network is not functional or has several outputs, no boundary is found, a named boundary does
-            not exist or cannot be cut at, the shapes at a boundary differ, or the numbers of classes differ; if a batch
-            normalisation of the student is not synchronised where several devices train.
+        ValueError: As for `Distillation`; or if no boundary is found, a named boundary does not exist or cannot be cut
+            at, an option is not one of those described, or a batch normalisation is not synchronised where several
+            devices train.
 
     Example:
 
@@ -67,167 +77,187 @@ class JointRD(ScheduledModel):
         self,
         student: keras.Model,
         teacher: keras.Model,
-        boundaries: Sequence[str | tuple[str, str]] | None = None,
+        boundaries: routing.Boundaries | None = None,
         tail_weight: schedules.Schedule | float | None = None,
+        feature_weight: float = 0.0,
+        alpha: float = 0.0,
+        temperature: float = 4.0,
+        teacher_mode: str = FROZEN,
+        path_scale: str = "sum",
+        strict: bool = False,
         name: str | None = None,
     ):
-        super().__init__(name=name)
-        student, teacher = functional(student, "student"), functional(teacher, "teacher")
-        check_synchronized(student)
-        student_graph, teacher_graph = Graph.of(student), Graph.of(teacher)
-        _check_outputs(student_graph, teacher_graph)
-        self.boundaries = _resolve(boundaries, student_graph, teacher_graph)
+        options = {
+            "boundaries": boundaries,
+            "tail_weight": tail_weight,
+            "teacher_mode": teacher_mode,
+            "path_scale": path_scale,
+            "strict": strict,
+        }
+        super().__init__(student, teacher, alpha, temperature, feature_weight, name, **options)
+
+    def _configure(self, boundaries, tail_weight, teacher_mode, path_scale, strict):
+        for argument, value, known in (
+            ("teacher_mode", teacher_mode, (FROZEN, JOINT)),
+            ("path_scale", path_scale, ("sum", "mean")),
+        ):
+            if value not in known:
+                raise ValueError(f"Expected `{argument}` to be '{known[0]}' or '{known[1]}'. Received: {value!r}.")
+        graphs = self.graphs[STUDENT], self.graphs[TEACHER]
+        left = shortcuts(graphs[0])
+        if strict and left:
+            raise ValueError(
+                "Expected a `student` without shortcuts, since strict=True. Received: "
+                f"'{graphs[0].name}' with {', '.join(left[:3])}{' ...' if len(left) > 3 else ''}."
+            )
+        self.boundaries = routing.resolve(boundaries, *graphs)
+        self.boundary_connectors = routing.connectors(self.boundaries, *graphs)
         self.tail_weight = schedules.CosineFade() if tail_weight is None else schedules.get(tail_weight)
-        self.student = student
-        self.teacher = teacher_graph.build()
-        self.teacher.trainable = False
-        self._paths = _paths(self.student, self.teacher, self.boundaries)
-        self._defaults = SimpleNamespace(student=default_loss(student), tail=default_loss(teacher))
-        self._comparable = ends_in_softmax(student) == ends_in_softmax(teacher)
-        self.set_loss(None)
-        self.built = True
+        self.teacher_mode, self.path_scale, self.strict = teacher_mode, path_scale, strict
 
-    def compile(self, *args, **kwargs):
-        """As for `ScheduledModel`; the teacher stays frozen, whatever was done to `trainable` in between."""
-        self.teacher.trainable = False
-        super().compile(*args, **kwargs)
+    @property
+    def joint(self) -> bool:
+        """Whether the teacher is trained too."""
+        return self.teacher_mode == JOINT
 
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.student.output_shape[-1]
+    def _prepare(self, teacher):
+        """A frozen copy, or the teacher itself where it is trained too."""
+        return teacher if self.joint else super()._prepare(teacher)
+
+    def paths(self):
+        """Names of the paths: the student's own, and the tails' by the student's layer that they begin at."""
+        return [STUDENT, *(name for name, _ in self.boundaries)]
+
+    def _make_networks(self):
+        """The student, the teacher, and the teacher in segments from one boundary to the next."""
+        starts = [self.tensor(TEACHER, name) for _, name in self.boundaries]
+        segments = [keras.Model(start, {"tail": end}) for start, end in zip(starts[:-1], starts[1:], strict=True)]
+        return {
+            **super()._make_networks(),
+            "student": self._student_paths([name for name, _ in self.boundaries]),
+            "segments": [*segments, self._teacher_part(starts[-1])],
+        }
+
+    # === compile ===
+
+    def compile(self, optimizer="rmsprop", *args, teacher_optimizer=None, **kwargs):
+        """As for `ScheduledModel`.
+
+        Args:
+            optimizer: The student's.
+            *args: As for `ScheduledModel`.
+            teacher_optimizer: That of a joint teacher; by default one like the student's.
+            **kwargs: As for `ScheduledModel`.
+
+        Raises:
+            ValueError: If a frozen teacher is given an optimizer.
+        """
+        if self.joint:
+            student = keras.optimizers.get(optimizer)
+            alike = keras.saving.serialize_keras_object(student)
+            teacher = keras.optimizers.get(alike if teacher_optimizer is None else teacher_optimizer)
+            optimizer = OptimizerPair(student, teacher, self.teacher.variables)
+        elif teacher_optimizer is not None:
+            raise ValueError("Expected no `teacher_optimizer` for a frozen teacher. Received: one.")
+        super().compile(optimizer, *args, **kwargs)
+
+    def set_loss(self, loss):
+        """Takes the cross-entropy of student, tails and teacher."""
+        if loss is not None and self.softmax[STUDENT] != self.softmax[TEACHER]:
+            raise ValueError(
+                "Expected student and teacher to return the same, logits or probabilities, for one `loss` to fit both. "
+                f"Received: loss={loss} for a pair of which one ends in a softmax. Leave `loss` out."
+            )
+        super().set_loss(loss)
+        self.teacher_loss = categorical(self.softmax[TEACHER]) if loss is None else loss
+
+    # === Steps ===
 
     def call(self, inputs, training=None):
         """The student's output; in training those of all paths."""
         if not training:
             return self.student(inputs, training=False)
-        *features, output = self._paths.features(inputs, training=True)
-        tails = self._tails(features)
-        return {STUDENT: output, **dict(zip((name for name, _ in self.boundaries), tails, strict=True))}
+        student = self._networks.student(inputs, training=True)
+        # The teacher's own pass comes first, so that the tails see its statistics as they are after it.
+        teacher = self.teacher_pass(inputs) if self._needs_teacher() else None
+        names = self.paths()[1:]
+        features = [
+            self.boundary_connectors[name](feature, training=True) if name in self.boundary_connectors else feature
+            for name, feature in zip(names, student["tapped"], strict=True)
+        ]
+        paths = {STUDENT: student, **dict(zip(names, self._tails(features), strict=True))}
+        return {**{path: outputs["output"] for path, outputs in paths.items()}, **self._compared(teacher, paths)}
 
-    def _tails(self, features: list) -> list:
-        """The teacher's output for each feature.
+    def _tails(self, features: list) -> list[dict]:
+        """What the teacher makes of each feature.
 
         Tails are nested: what follows a boundary follows all earlier ones. Features therefore join one growing batch,
         which is exact because the teacher's batch normalisation uses its running statistics.
         """
-        batch = features[0]
-        for feature, segment in zip([None, *features[1:]], self._paths.segments, strict=True):
-            batch = batch if feature is None else ops.concatenate([batch, feature], axis=0)
-            batch = segment(batch, training=False)
-        return ops.split(batch, len(features), axis=0)
+        outputs = {"tail": features[0]}
+        for feature, segment in zip([None, *features[1:]], self._networks.segments, strict=True):
+            batch = outputs["tail"] if feature is None else ops.concatenate([outputs["tail"], feature], axis=0)
+            outputs = self._through(segment, batch)
+        parts = {key: ops.split(value, len(features), axis=0) for key, value in outputs.items()}
+        return [{key: part[i] for key, part in parts.items()} for i in range(len(features))]
 
-    def set_loss(self, loss):
-        """Takes the cross-entropy of student and tails."""
-        if loss is not None and not self._comparable:
-            raise ValueError(
-                "Expected student and teacher to return the same, logits or probabilities, for one `loss` to fit both. "
-                f"Received: loss={loss} for a pair of which one ends in a softmax. Leave `loss` out."
-            )
-        self._losses_of = self._defaults if loss is None else SimpleNamespace(student=loss, tail=loss)
+    def _through(self, segment: keras.Model, batch):
+        """A part of the teacher, in inference, and without gradients for its weights."""
+        if not self.joint:
+            return segment(batch, training=False)
+        weights = [ops.stop_gradient(variable.value) for variable in segment.trainable_variables]
+        others = [variable.value for variable in segment.non_trainable_variables]
+        return segment.stateless_call(weights, others, batch, training=False)[0]
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """CE(student) + m(t) * sum_k CE(tail k), plus the layers' own losses."""
-        if not isinstance(y_pred, dict):
-            loss = self._losses_of.student(y, y_pred, sample_weight)
-        else:
-            tails = [self._losses_of.tail(y, y_pred[name], sample_weight) for name, _ in self.boundaries]
-            loss = self._losses_of.student(y, y_pred[STUDENT], sample_weight)
-            loss = loss + self.tail_weight(self.step, self.total_steps) * sum(tails)
-        if training:
-            self.count_step()
-        return loss + per_replica(sum(self.losses)) if self.losses else loss
+    def teacher_pass(self, inputs):
+        """The teacher's outputs for the images; a joint one is in training."""
+        return self._networks.teacher(inputs, training=self.joint)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """Metrics of the student alone."""
-        return super().compute_metrics(x, y, y_pred[STUDENT] if isinstance(y_pred, dict) else y_pred, sample_weight)
+    def _needs_teacher(self):
+        return self.joint or super()._needs_teacher()
+
+    def training_loss(self, y, outputs, sample_weight=None):
+        """The student's loss described above, and a joint teacher's own cross-entropy."""
+        losses = self.path_losses(y, outputs, sample_weight)
+        loss = losses.pop(STUDENT) + self.tail_weight(self.step, self.total_steps) * sum(losses.values())
+        if self.path_scale == "mean":
+            loss = loss / len(self.paths())
+        if self.joint:
+            loss = loss + self.teacher_loss(y, outputs[TEACHER]["output"], sample_weight)
+        return loss
+
+    def path_losses(self, y, outputs, sample_weight=None):
+        """The loss of each path, as yet without m(t): CE + w D for the tails."""
+        losses = super().path_losses(y, outputs, sample_weight)
+        for path in self.paths()[1:]:
+            cross_entropy = self.teacher_loss(y, outputs[path], sample_weight)
+            losses[path] = cross_entropy + self._feature_loss(outputs, path)
+        return losses
+
+    # === Saving ===
+
+    def get_compile_config(self):
+        """The arguments of `compile`, serialised."""
+        config = super().get_compile_config()
+        if config and self.joint:
+            pair = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+            student, teacher = map(keras.saving.serialize_keras_object, pair.optimizers)
+            config = {**config, "optimizer": student, "teacher_optimizer": teacher}
+        return config
 
     def get_config(self):
         """The configuration from which the model can be made again."""
         return {
-            "student": keras.saving.serialize_keras_object(self.student),
-            "teacher": keras.saving.serialize_keras_object(self.teacher),
+            **super().get_config(),
             "boundaries": [list(pair) for pair in self.boundaries],
             "tail_weight": keras.saving.serialize_keras_object(self.tail_weight),
-            "name": self.name,
+            "teacher_mode": self.teacher_mode,
+            "path_scale": self.path_scale,
+            "strict": self.strict,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Makes the model again, with new weights."""
-        networks = {
-            key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
-            for key in ("student", "teacher")
-        }
-        return cls(**{**config, **networks, "boundaries": [tuple(pair) for pair in config["boundaries"]]})
-
-
-def _check_outputs(student: Graph, teacher: Graph) -> None:
-    classes = {}
-    for argument, graph in (("student", student), ("teacher", teacher)):
-        if len(list(refs_in(graph.inputs))) != 1:
-            raise ValueError(f"Expected `{argument}` to have one input. Received: '{graph.name}' with several.")
-        classes[argument] = graph.shapes[graph.single_output()][-1]
-    if classes["student"] != classes["teacher"]:
-        raise ValueError(
-            f"Expected `student` and `teacher` to have the same classes. Received: a student with "
-            f"{classes['student']} and a teacher with {classes['teacher']}."
-        )
-
-
-def _resolve(boundaries, student: Graph, teacher: Graph) -> list[tuple[str, str]]:
-    """Boundaries as pairs of layer names, checked."""
-    if boundaries is None:
-        pairs = [(name, name) for name in stage_boundaries(teacher, student)]
-        if not pairs:
-            raise ValueError(
-                "Found no stage that ends in a layer of the same name and shape in both networks. Pass `boundaries`, "
-                f"names of layers that end a stage. Received: student '{student.name}', teacher '{teacher.name}'."
-            )
-        return pairs
-    pairs = [(entry, entry) if isinstance(entry, str) else tuple(entry) for entry in boundaries]
-    if not pairs:
-        raise ValueError(f"Expected `boundaries` to name at least one layer. Received: boundaries={boundaries}.")
-    for argument, graph, names in zip(
-        ("student", "teacher"), (student, teacher), zip(*pairs, strict=True), strict=True
-    ):
-        _check_cuts(argument, graph, names)
-    for student_name, teacher_name in pairs:
-        shapes = [_shape(student, student_name), _shape(teacher, teacher_name)]
-        if shapes[0][1:] != shapes[1][1:]:
-            raise ValueError(
-                f"Expected the same shape at boundary '{student_name}' of the student and '{teacher_name}' of the "
-                f"teacher. Received: {shapes[0]} and {shapes[1]}."
-            )
-    return pairs
-
-
-def _check_cuts(argument: str, graph: Graph, names: Sequence[str]) -> None:
-    possible = cuts(graph)
-    for name in names:
-        if name not in graph.layers:
-            raise ValueError(f"Expected `boundaries` to name layers of the {argument}. Received: '{name}'.")
-        if argument == "teacher" and name not in possible:
-            raise ValueError(
-                f"Expected `boundaries` to lie between the teacher's blocks. Received: '{name}', which a shortcut "
-                "bypasses."
-            )
-    order = [list(graph.layers).index(name) for name in names]
-    if order != sorted(set(order)):
-        raise ValueError(f"Expected `boundaries` in network order, each once. Received: {list(names)}.")
-
-
-def _shape(graph: Graph, layer: str) -> tuple:
-    return next(graph.shapes[call.output] for call in graph.calls if call.layer == layer)
-
-
-def _paths(student: keras.Model, teacher: keras.Model, boundaries: Sequence[tuple[str, str]]) -> SimpleNamespace:
-    """The student's features, and the teacher in segments from one boundary to the next.
-
-    Both share the layers of the networks; in a plain namespace Keras does not take them for layers of their own.
-    """
-    features = [student.get_layer(name).output for name, _ in boundaries]
-    ends = [teacher.get_layer(name).output for _, name in boundaries] + [keras.tree.flatten(teacher.outputs)[0]]
-    return SimpleNamespace(
-        features=keras.Model(student.inputs, [*features, keras.tree.flatten(student.outputs)[0]]),
-        segments=[keras.Model(start, end) for start, end in zip(ends[:-1], ends[1:], strict=True)],
-    )
+        pairs = [tuple(pair) for pair in config["boundaries"]]
+        return super().from_config({**config, "boundaries": pairs}, custom_objects)

@@ -25,7 +25,12 @@ def ends_in_softmax(model: keras.Model) -> bool:
 
 def default_loss(model: keras.Model) -> keras.losses.Loss:
     """Cross-entropy with integer labels, on logits or probabilities as the network returns them."""
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=not ends_in_softmax(model))
+    return categorical(ends_in_softmax(model))
+
+
+def categorical(probabilities: bool) -> keras.losses.Loss:
+    """Cross-entropy with integer labels, on probabilities or else on logits."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
 
 
 def per_replica(loss):
@@ -52,6 +57,29 @@ def kullback_leibler(p, q, sample_weight=None):
     """
     p, q = ops.cast(p, "float32"), ops.cast(q, "float32")
     divergence = ops.sum(p * ops.log((p + EPSILON) / (q + EPSILON)), axis=-1)
+    return _weighted_mean(divergence, sample_weight)
+
+
+def distillation(teacher, student, temperature: float, sample_weight=None):
+    """T² KL(softmax(teacher / T), softmax(student / T)), averaged over the batch.
+
+    Args:
+        teacher: Logits `(batch, classes)`.
+        student: Logits `(batch, classes)`.
+        temperature: T.
+        sample_weight: `(batch,)` weights, or `None`.
+
+    Returns:
+        A float32 scalar.
+
+    Reference:
+        Distilling the Knowledge in a Neural Network (https://arxiv.org/abs/1503.02531), section 2.
+    """
+    p, q = (ops.log_softmax(ops.cast(logits, "float32") / temperature, axis=-1) for logits in (teacher, student))
+    return temperature**2 * _weighted_mean(ops.sum(ops.exp(p) * (p - q), axis=-1), sample_weight)
+
+
+def _weighted_mean(values, sample_weight):
     if sample_weight is not None:
-        divergence = divergence * ops.reshape(ops.cast(sample_weight, "float32"), ops.shape(divergence))
-    return ops.mean(divergence)
+        values = values * ops.reshape(ops.cast(sample_weight, "float32"), ops.shape(values))
+    return ops.mean(values)

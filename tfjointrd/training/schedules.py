@@ -56,7 +56,36 @@ class QuadraticRamp(Schedule):
 
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
-class CosineFade(Schedule):
+class LinearFade(Schedule):
+    """Falls from 1 to `floor` along a straight line, then stays there.
+
+    Args:
+        floor: The weight at the end, from 0 to 1.
+        fade: The part of the training after which the floor is reached.
+
+    Raises:
+        ValueError: If `floor` is not in [0, 1] or `fade` not in (0, 1].
+    """
+
+    def __init__(self, floor: float = 0.0, fade: float = 0.5):
+        if not 0 <= floor <= 1:
+            raise ValueError(f"Expected `floor` in [0, 1]. Received: floor={floor}.")
+        if not 0 < fade <= 1:
+            raise ValueError(f"Expected `fade`, a part of the training, in (0, 1]. Received: fade={fade}.")
+        self.floor = floor
+        self.fade = fade
+
+    def value(self, progress):
+        """1 - (1 - floor) t / fade while t < fade."""
+        return 1.0 - (1 - self.floor) * ops.minimum(progress / self.fade, 1.0)
+
+    def get_config(self) -> dict:
+        """The configuration from which the schedule can be made again."""
+        return {"floor": self.floor, "fade": self.fade}
+
+
+@keras.saving.register_keras_serializable(package="tfjointrd")
+class CosineFade(LinearFade):
     """Falls from 1 to `floor` along half a cosine, then stays there.
 
     Args:
@@ -72,21 +101,12 @@ class CosineFade(Schedule):
     """
 
     def __init__(self, floor: float = 0.005, fade: float = 0.5):
-        if not 0 <= floor <= 1:
-            raise ValueError(f"Expected `floor` in [0, 1]. Received: floor={floor}.")
-        if not 0 < fade <= 1:
-            raise ValueError(f"Expected `fade`, a part of the training, in (0, 1]. Received: fade={fade}.")
-        self.floor = floor
-        self.fade = fade
+        super().__init__(floor, fade)
 
     def value(self, progress):
         """floor + (1 - floor) (1 + cos(pi t / fade)) / 2 while t < fade."""
         phase = ops.minimum(progress / self.fade, 1.0)
         return self.floor + (1 - self.floor) * 0.5 * (1.0 + ops.cos(math.pi * phase))
-
-    def get_config(self) -> dict:
-        """The configuration from which the schedule can be made again."""
-        return {"floor": self.floor, "fade": self.fade}
 
 
 @keras.saving.register_keras_serializable(package="tfjointrd")

@@ -1,0 +1,94 @@
+"""Convolutions parameterised as an identity plus a correction."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="tfjointrd")
+class DiracConv2D(keras.layers.Conv2D):
+    """Convolution by the kernel alpha * delta + beta * W: an identity that learns to differ from one.
+
+    delta is the Dirac kernel: convolving with it hands input channel i on as output channel i, for as many channels as
+    both have. alpha and beta are one trainable number an output channel. A plain network made of such layers starts,
+    and learns, much like a residual one; after the training each layer is an ordinary convolution, see
+    `tfjointrd.fold`.
+
+    Leave alpha and beta out of weight decay: `optimizer.exclude_from_weight_decay(var_names=["alpha", "beta"])`.
+
+    Args:
+        filters: Number of output channels.
+        kernel_size: Height and width of the kernel.
+        alpha: Initial weight of the identity.
+        beta: Initial weight of the kernel W.
+        **kwargs: Those of `keras.layers.Conv2D`.
+
+    Call arguments:
+        inputs: Tensor `(batch, height, width, channels)`.
+
+    Returns:
+        Tensor `(batch, new_height, new_width, filters)`.
+
+    Raises:
+        ValueError: If the convolution has groups.
+
+    Example:
+
+    >>> layer = DiracConv2D(8, 3, padding="same", beta=0.0)
+    >>> x = keras.random.normal((1, 4, 4, 8))
+    >>> bool(keras.ops.all(layer(x) == x))
+    True
+
+    Reference:
+        DiracNets (https://arxiv.org/abs/1706.00388), Eqn 3, without its normalisation of W, as the authors of Residual
+        Distillation use it.
+    """
+
+    def __init__(self, filters, kernel_size, *args, alpha: float = 1.0, beta: float = 0.1, **kwargs):
+        super().__init__(filters, kernel_size, *args, **kwargs)
+        if self.groups > 1:
+            raise ValueError(f"Expected `groups` to be 1. Received: groups={self.groups}, in layer '{self.name}'.")
+        self.initial = {"alpha": float(alpha), "beta": float(beta)}
+
+    def build(self, input_shape):
+        """Creates the kernel W, alpha and beta."""
+        super().build(input_shape)
+        self.alpha, self.beta = (
+            self.add_weight(name=name, shape=(self.filters,), initializer=keras.initializers.Constant(value))
+            for name, value in self.initial.items()
+        )
+
+    def effective_kernel(self):
+        """The kernel of the ordinary convolution that this layer is, `(height, width, channels, filters)`."""
+        identity = ops.convert_to_tensor(delta(self.kernel.shape), dtype=self.compute_dtype)
+        alpha, beta, kernel = (ops.cast(part, self.compute_dtype) for part in (self.alpha, self.beta, self.kernel))
+        return alpha * identity + beta * kernel
+
+    def call(self, inputs):
+        """Convolves `inputs`."""
+        outputs = self.convolution_op(inputs, self.effective_kernel())
+        if self.use_bias:
+            outputs = outputs + ops.cast(self.bias, outputs.dtype)
+        return self.activation(outputs)
+
+    def get_config(self):
+        """The configuration from which the layer can be made again."""
+        return {**super().get_config(), **self.initial}
+
+
+def delta(shape: tuple[int, int, int, int]) -> np.ndarray:
+    """The Dirac kernel: one at the centre, from each input channel to the output channel of its number.
+
+    Args:
+        shape: `(height, width, channels, filters)`.
+
+    Returns:
+        Float32 array of that shape. Filters beyond the number of channels are zero.
+    """
+    height, width, channels, filters = shape
+    kernel = np.zeros(shape, "float32")
+    positions = np.arange(min(channels, filters))
+    kernel[(height - 1) // 2, (width - 1) // 2, positions, positions] = 1.0
+    return kernel

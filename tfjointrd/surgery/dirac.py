@@ -1,0 +1,103 @@
+"""Plain networks whose convolutions are an identity plus a correction, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import keras
+
+from tfjointrd.layers.dirac import DiracConv2D, delta
+from tfjointrd.surgery.graph import Graph
+from tfjointrd.surgery.patterns import matching
+
+
+def dirac(
+    model: keras.Model,
+    layers: Iterable[str] | None = None,
+    alpha: float = 1.0,
+    beta: float = 0.1,
+    keep_function: bool = False,
+    name: str | None = None,
+) -> keras.Model:
+    """Reparameterises the convolutions of a network as alpha * delta + beta * W, which trains deep plain networks.
+
+    Args:
+        model: A functional or Sequential network, e.g. from `remove_shortcuts`. It is not changed.
+        layers: Names or patterns (`"stage*_conv*"`) of the `keras.layers.Conv2D` to reparameterise; by default all but
+            the network's first one and those with groups.
+        alpha: Initial weight of the identity.
+        beta: Initial weight of W.
+        keep_function: By default W is the network's kernel, so that an untrained network starts near the identity, and
+            its function changes. With `True`, W is chosen so that the function stays: for networks that are trained.
+        name: The new network's name; the old one by default.
+
+    Returns:
+        A functional `keras.Model` with `DiracConv2D` layers of the same names. `fold` makes it plain again.
+
+    Raises:
+        ValueError: If `model` is not functional, has no convolution to reparameterise, a pattern matches none, or
+            `beta` is 0.
+
+    Example:
+
+    >>> student = dirac(remove_shortcuts(tfjointrd.models.resnet56()))
+
+    Reference:
+        DiracNets (https://arxiv.org/abs/1706.00388); the authors' code of Residual Distillation has alpha = 1 and
+        beta = 0.1.
+    """
+    if beta == 0:
+        raise ValueError("Expected `beta` other than 0. Received: beta=0.")
+    graph = Graph.of(model)
+    chosen = _convolutions(graph, layers)
+    specs, weights = dict(graph.layers), {}
+    for key in chosen:
+        specs[key] = replace(specs[key], cls=DiracConv2D).with_config(alpha=alpha, beta=beta)
+        own = graph.weights(key)
+        filters = own["kernel"].shape[-1]
+        if keep_function:
+            own["kernel"] = (own["kernel"] - alpha * delta(own["kernel"].shape)) / beta
+        weights[key] = {**own, "alpha": _full(filters, alpha), "beta": _full(filters, beta)}
+    return replace(graph, layers=specs).build(name, weights)
+
+
+def fold(model: keras.Model, name: str | None = None) -> keras.Model:
+    """Turns the `DiracConv2D` layers of a network into the ordinary convolutions that they are.
+
+    Args:
+        model: A functional or Sequential network. It is not changed.
+        name: The new network's name; the old one by default.
+
+    Returns:
+        A functional `keras.Model` of the same function and layer names, with `keras.layers.Conv2D` only.
+
+    Raises:
+        ValueError: If `model` is not functional.
+    """
+    graph = Graph.of(model)
+    specs, weights = dict(graph.layers), {}
+    for key, spec in graph.layers.items():
+        if spec.cls is not DiracConv2D:
+            continue
+        config = {entry: value for entry, value in spec.config.items() if entry not in ("alpha", "beta")}
+        specs[key] = replace(spec, cls=keras.layers.Conv2D, config=config)
+        own = graph.weights(key)
+        alpha, beta = own.pop("alpha"), own.pop("beta")
+        weights[key] = {**own, "kernel": alpha * delta(own["kernel"].shape) + beta * own["kernel"]}
+    return replace(graph, layers=specs).build(name, weights)
+
+
+def _convolutions(graph: Graph, patterns: Iterable[str] | None) -> list[str]:
+    found = [key for key, spec in graph.layers.items() if spec.cls is keras.layers.Conv2D]
+    if patterns is not None:
+        found = matching(found, patterns, "layers")
+    else:
+        found = [key for key in found[1:] if graph.layers[key].config["groups"] == 1]
+    if not found:
+        raise ValueError(f"Expected `model` to have convolutions after its first. Received: '{graph.name}', with none.")
+    return found
+
+
+def _full(filters: int, value: float):
+    return [float(value)] * filters

@@ -1,0 +1,301 @@
+"""Knowledge distillation: a student learns from labels and from what a trained teacher makes of the images."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import keras
+from keras import ops
+
+from tfjointrd.layers.batch_normalization import check_synchronized
+from tfjointrd.surgery.graph import Graph, functional, refs_in
+from tfjointrd.training.adjoined import Adjoined
+from tfjointrd.training.base import ScheduledModel
+from tfjointrd.training.features import connector, last_map, margin_distance, margin_layer, margins
+from tfjointrd.training.losses import categorical, distillation, ends_in_softmax, per_replica
+
+STUDENT, TEACHER, FEATURES = "student", "teacher", "features"
+
+
+@keras.saving.register_keras_serializable(package="tfjointrd")
+class Distillation(ScheduledModel):
+    """Trains a student on labels, on a frozen teacher's outputs, and on its last feature map.
+
+    The loss is (1 - alpha) CE(student) + alpha T² KL(teacher, student at temperature T) + w D, where D is the margin
+    distance between the student's last feature map, ahead of its ReLU and behind a learned 1x1 connector, and the
+    teacher's. `alpha=0` with a `feature_weight` is feature distillation alone; `feature_weight=0` is Hinton's.
+
+    An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual.
+    `student` is trained in place, so afterwards it is the result.
+
+    Args:
+        student: The network to train: functional, Sequential or `Adjoined`, of any architecture.
+        teacher: The trained network. It is copied, and not changed.
+        alpha: Weight of the teacher's outputs, from 0 to 1.
+        temperature: T, by which logits are divided.
+        feature_weight: w. The authors of Residual Distillation take 1e-3 at 32 pixels and 1e-4 at 224.
+        name: The model's name.
+
+    Call arguments:
+        inputs: Images `(batch, height, width, channels)`.
+
+    Returns:
+        The student's output `(batch, classes)`; in training a dict with that under `"student"` and what the loss needs
+        besides.
+
+    Raises:
+        ValueError: If a network is not functional or has several outputs, the networks share weights or differ in
+            their classes, or an argument is out of its range; with a `feature_weight`, if a network has no feature map,
+            the teacher no batch normalisation ahead of its, or the resolutions do not fit.
+
+    Example:
+
+    >>> teacher = tfjointrd.models.resnet56()
+    >>> distilled = Distillation(tfjointrd.models.resnet20(), teacher, alpha=0.9, temperature=4)
+
+    Reference:
+        Distilling the Knowledge in a Neural Network (https://arxiv.org/abs/1503.02531), section 2; A Comprehensive
+        Overhaul of Feature Distillation (https://arxiv.org/abs/1904.01866), Eqn 1.
+    """
+
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model,
+        alpha: float = 0.9,
+        temperature: float = 4.0,
+        feature_weight: float = 0.0,
+        name: str | None = None,
+        **options,
+    ):
+        super().__init__(name=name)
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"Expected `alpha` in [0, 1]. Received: alpha={alpha}.")
+        if not temperature > 0:
+            raise ValueError(f"Expected `temperature` above 0. Received: temperature={temperature}.")
+        if not feature_weight >= 0:
+            raise ValueError(f"Expected `feature_weight` from 0. Received: feature_weight={feature_weight}.")
+        self.alpha, self.temperature, self.feature_weight = alpha, temperature, feature_weight
+        self.adjoined = isinstance(student, Adjoined)
+        self.student = student if self.adjoined else functional(student, "student")
+        teacher = functional(teacher, "teacher")
+        check_synchronized(self.student)
+        self.graphs = {STUDENT: student.graph if self.adjoined else Graph.of(self.student), TEACHER: Graph.of(teacher)}
+        self._check_networks(teacher)
+        self._configure(**options)
+        self.teacher = self._prepare(teacher)
+        self.softmax = {
+            STUDENT: self.student.probabilities if self.adjoined else ends_in_softmax(self.student),
+            TEACHER: ends_in_softmax(teacher),
+        }
+        self._maps = {key: last_map(graph) for key, graph in self.graphs.items()} if feature_weight else {}
+        if feature_weight:
+            self._margins_of = margin_layer(self.graphs[TEACHER], self._maps[TEACHER])
+        self.connectors = self._make_connectors()
+        # They share the layers of the networks; in a plain namespace Keras does not take them for layers of their own.
+        self._networks = SimpleNamespace(**self._make_networks())
+        self.set_loss(None)
+        self.built = True
+
+    def _configure(self) -> None:
+        """Takes the arguments that a subclass adds."""
+
+    # === Networks ===
+
+    def _check_networks(self, teacher: keras.Model) -> None:
+        classes = {}
+        for argument, graph in self.graphs.items():
+            if len(list(refs_in(graph.inputs))) != 1:
+                raise ValueError(f"Expected `{argument}` to have one input. Received: '{graph.name}' with several.")
+            classes[argument] = graph.shapes[graph.single_output()][-1]
+        if classes[STUDENT] != classes[TEACHER]:
+            raise ValueError(
+                f"Expected `student` and `teacher` to have the same classes. Received: a student with "
+                f"{classes[STUDENT]} and a teacher with {classes[TEACHER]}."
+            )
+        own = {id(variable) for variable in self.student.variables}
+        shared = [variable.path for variable in teacher.variables if id(variable) in own]
+        if shared:
+            raise ValueError(
+                "Expected `student` and `teacher` to have layers of their own; `keras.models.clone_model` or "
+                f"`tfjointrd.remove_shortcuts` make new ones. Received: networks that share {shared[0]}"
+                + (f" and {len(shared) - 1} other weights." if len(shared) > 1 else ".")
+            )
+
+    @property
+    def joint(self) -> bool:
+        """Whether the teacher is trained too."""
+        return False
+
+    def _prepare(self, teacher: keras.Model) -> keras.Model:
+        """The teacher as the training uses it: a frozen copy."""
+        copy = self.graphs[TEACHER].build()
+        copy.trainable = False
+        return copy
+
+    def paths(self) -> list[str]:
+        """Names of the paths whose outputs the loss looks at, the student's own first."""
+        return [STUDENT]
+
+    def _make_connectors(self) -> dict[str, keras.Model]:
+        """One for each path's last feature map."""
+        if not self.feature_weight:
+            return {}
+        shapes = {key: self.graphs[key].shapes[ref][1:] for key, ref in self._maps.items()}
+        return {
+            path: connector(shapes[STUDENT if path == STUDENT else TEACHER], shapes[TEACHER], f"{path}_connector")
+            for path in self.paths()
+        }
+
+    def tensor(self, key: str, name: str, index: int = 0):
+        """The symbolic output of a layer (of the full path, in an adjoined network)."""
+        network = self.teacher if key == TEACHER else self._student_network
+        operation = next(operation for operation in network.operations if operation.name == name)
+        return keras.tree.flatten(operation.output)[index]
+
+    @property
+    def _student_network(self) -> keras.Model:
+        return self.student.network if self.adjoined else self.student
+
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.graphs[TEACHER].shapes[self.graphs[TEACHER].single_output()][-1]
+
+    def _student_paths(self, names: list[str]) -> keras.Model:
+        """The student to `{"tapped": outputs of named layers, "map": last feature map, "output": ...}`."""
+        network = self._student_network
+        outputs = {"output": network.output}
+        if names:
+            outputs["tapped"] = [self.tensor(STUDENT, name) for name in names]
+        if self.feature_weight:
+            outputs["map"] = self.tensor(STUDENT, self._maps[STUDENT].layer, self._maps[STUDENT].index)
+        return keras.Model(network.inputs, outputs)
+
+    def _teacher_part(self, start) -> keras.Model:
+        """The teacher from a tensor on, to `{"map": last feature map, "output": ...}`."""
+        outputs = {"output": keras.tree.flatten(self.teacher.outputs)[0]}
+        if self.feature_weight:
+            outputs["map"] = self.tensor(TEACHER, self._maps[TEACHER].layer, self._maps[TEACHER].index)
+        return keras.Model(start, outputs)
+
+    def _make_networks(self) -> dict:
+        return {"student": self._student_paths([]), "teacher": self._teacher_part(self.teacher.inputs)}
+
+    # === compile ===
+
+    def compile(self, *args, **kwargs):
+        """As for `ScheduledModel`; a frozen teacher stays so, whatever was done to `trainable` in between."""
+        self.teacher.trainable = self.joint
+        super().compile(*args, **kwargs)
+
+    def set_loss(self, loss):
+        """Takes the cross-entropy of the student."""
+        self.student_loss = categorical(self.softmax[STUDENT]) if loss is None else loss
+
+    def route_metrics(self, metrics):
+        """Metrics of the student."""
+        return self.student.route_metrics(metrics) if self.adjoined else metrics
+
+    # === Steps ===
+
+    def call(self, inputs, training=None):
+        """The student's output; in training with what the loss needs besides."""
+        if not training:
+            return self.student(inputs, training=False)
+        student = self._networks.student(inputs, training=True)
+        teacher = self.teacher_pass(inputs) if self._needs_teacher() else None
+        return {STUDENT: student["output"], **self._compared(teacher, {STUDENT: student})}
+
+    def teacher_pass(self, inputs) -> dict:
+        """The teacher's outputs for the images."""
+        return self._networks.teacher(inputs, training=False)
+
+    def _needs_teacher(self) -> bool:
+        return bool(self.alpha or self.feature_weight)
+
+    def _compared(self, teacher: dict | None, paths: dict) -> dict:
+        """The teacher's outputs, and every path's feature map behind its connector."""
+        found = {} if teacher is None else {TEACHER: teacher}
+        if self.feature_weight:
+            found[FEATURES] = {path: self.connectors[path](paths[path]["map"], training=True) for path in self.paths()}
+        return found
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The loss described above, plus the layers' own losses. In evaluation the student's cross-entropy alone."""
+        if isinstance(y_pred, dict) and STUDENT in y_pred:
+            loss = self.training_loss(y, y_pred, sample_weight)
+        else:
+            loss = self.student_loss(y, self._main(y_pred), sample_weight)
+        if training:
+            self.count_step()
+        return loss + per_replica(sum(self.losses)) if self.losses else loss
+
+    def training_loss(self, y, outputs, sample_weight=None):
+        """The loss of what `call` returns in training."""
+        return self.path_losses(y, outputs, sample_weight)[STUDENT]
+
+    def path_losses(self, y, outputs, sample_weight=None) -> dict:
+        """The loss of each path, as yet without a weight.
+
+        Args:
+            y: Labels.
+            outputs: What `call` returns in training.
+            sample_weight: `(batch,)` weights, or `None`.
+
+        Returns:
+            Dict of scalars by the names of `paths()`.
+        """
+        main = self._main(outputs[STUDENT])
+        loss = (1 - self.alpha) * self.student_loss(y, main, sample_weight)
+        if self.alpha:
+            targets = ops.stop_gradient(self._logits(TEACHER, outputs[TEACHER]["output"]))
+            soft = distillation(targets, self._logits(STUDENT, main), self.temperature, sample_weight)
+            loss = loss + self.alpha * per_replica(soft)
+        if self.adjoined:
+            loss = loss + self.student.weighted_divergence(outputs[STUDENT], sample_weight, self.step, self.total_steps)
+        return {STUDENT: loss + self._feature_loss(outputs, STUDENT)}
+
+    def _main(self, output):
+        return output["full"] if self.adjoined else output
+
+    def _logits(self, key: str, output):
+        output = ops.cast(output, "float32")
+        return ops.log(output + 1e-7) if self.softmax[key] else output
+
+    def _feature_loss(self, outputs, path: str):
+        """w D of one path, or zero."""
+        if not self.feature_weight:
+            return 0.0
+        margin = ops.stop_gradient(margins(self.teacher.get_layer(self._margins_of)))
+        target = ops.stop_gradient(outputs[TEACHER]["map"])
+        distance = margin_distance(outputs[FEATURES][path], target, margin)
+        return self.feature_weight * per_replica(distance)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Metrics of the student alone."""
+        output = y_pred[STUDENT] if isinstance(y_pred, dict) and STUDENT in y_pred else y_pred
+        if self.adjoined:
+            y, sample_weight = self.student.for_both(y), self.student.for_both(sample_weight)
+        return super().compute_metrics(x, y, output, sample_weight)
+
+    # === Saving ===
+
+    def get_config(self):
+        """The configuration from which the model can be made again."""
+        return {
+            "student": keras.saving.serialize_keras_object(self.student),
+            "teacher": keras.saving.serialize_keras_object(self.teacher),
+            "alpha": self.alpha,
+            "temperature": self.temperature,
+            "feature_weight": self.feature_weight,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the model again, with new weights."""
+        networks = {
+            key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+            for key in (STUDENT, TEACHER)
+        }
+        return cls(**{**config, **networks})
