@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 import tensorflow as tf
+from interleaved import Times, sgd_step
 
 import tfjointrd as jrd
 from tfjointrd.layers import FusedBatchNormalization
@@ -89,26 +88,13 @@ def is_normalization(layer) -> bool:
     return isinstance(layer, (keras.layers.BatchNormalization, FusedBatchNormalization))
 
 
-def training_step(network: keras.Model, images, labels):
-    """A function that takes one step of SGD on CE, or CE + KL where there are two outputs."""
-    optimizer = keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True)
-    optimizer.build(network.trainable_variables)
+def pair_loss(outputs, labels):
+    """CE of the full network, and KL(full, small) where there are two."""
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    variables = [variable.value for variable in network.trainable_variables]
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            outputs = network(images, training=True)
-            if isinstance(outputs, dict):
-                p, q = (tf.nn.softmax(outputs[path]) for path in ("full", "small"))
-                loss = cross_entropy(labels, outputs["full"]) + kullback_leibler(p, q)
-            else:
-                loss = cross_entropy(labels, outputs)
-        optimizer.apply(tape.gradient(loss, variables), network.trainable_variables)
-        return loss
-
-    return step
+    if not isinstance(outputs, dict):
+        return cross_entropy(labels, outputs)
+    p, q = (tf.nn.softmax(outputs[path]) for path in ("full", "small"))
+    return cross_entropy(labels, outputs["full"]) + kullback_leibler(p, q)
 
 
 def main() -> None:
@@ -127,35 +113,23 @@ def main() -> None:
     rng = np.random.default_rng(0)
     images = tf.constant(rng.uniform(0, 255, (options.batch_size, *model.input_shape[1:])), tf.float32)
     labels = tf.constant(rng.integers(0, 10, options.batch_size))
-    steps = {name: training_step(network, images, labels) for name, network in forms.items()}
-    for step in steps.values():
-        for _ in range(3):
-            step()
-
-    seconds = {name: [] for name in steps}
-    for _ in range(options.rounds):
-        for name, step in steps.items():
-            began = time.perf_counter()
-            for _ in range(2):
-                loss = step()
-            float(loss)
-            seconds[name].append((time.perf_counter() - began) / 2)
-
-    def ratio(over: str) -> float:
-        return statistics.median(a / b for a, b in zip(seconds["adjoined"], seconds[over], strict=True))
-
+    steps = {
+        name: sgd_step(network, lambda outputs: pair_loss(outputs, labels), images) for name, network in forms.items()
+    }
+    times = Times(steps, options.rounds)
     cores = len(os.sched_getaffinity(0))
     print(
         f"{options.network}, alpha {options.alpha}, batch {options.batch_size}, {cores} cores, {options.rounds} rounds"
     )
-    for name, values in seconds.items():
-        print(f"{name:10s}{1000 * statistics.median(values):8.1f} ms a step")
+    for name in steps:
+        print(f"{name:10s}{times.milliseconds(name):8.1f} ms a step")
     full, narrow = jrd.report.profile(model), jrd.report.profile(small)
     shared = {layer.name for layer in pair.network.layers if type(layer) is keras.layers.Conv2D}  # computed once
     own = sum(layer.macs or 0 for layer in narrow.layers if layer.name not in shared)
     both = full.macs + own
-    print(f"adjoined / standard  {ratio('standard'):.3f}   by multiply-accumulates {both / full.macs:.3f}")
-    print(f"adjoined / masked    {ratio('masked'):.3f}   by multiply-accumulates {both / (2 * full.macs):.3f}")
+    for form, macs in (("standard", full.macs), ("masked", 2 * full.macs)):
+        ratio = times.ratio("adjoined", form)
+        print(f"adjoined / {form:8s}  {ratio:.3f}   by multiply-accumulates {both / macs:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""Training steps of several forms of a network that take turns, so that whatever else the machine does hits all."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import keras
+import tensorflow as tf
+
+
+def sgd_step(model: keras.Model, loss_of: Callable, images) -> Callable:
+    """A function that takes one step of SGD.
+
+    Args:
+        model: What is trained.
+        loss_of: `outputs -> loss`.
+        images: The batch.
+    """
+    optimizer = keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True)
+    optimizer.build(model.trainable_variables)
+    variables = [variable.value for variable in model.trainable_variables]
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = loss_of(model(images, training=True))
+        optimizer.apply(tape.gradient(loss, variables), model.trainable_variables)
+        return loss
+
+    return step
+
+
+class Times:
+    """Seconds a step of several forms, measured in turns.
+
+    Args:
+        steps: The steps by the form's name.
+        rounds: Number of rounds.
+        repeats: Steps of each form in a round.
+    """
+
+    def __init__(self, steps: Mapping[str, Callable], rounds: int, repeats: int = 2):
+        for step in steps.values():
+            for _ in range(3):
+                step()
+        self.seconds: dict[str, list[float]] = {name: [] for name in steps}
+        for _ in range(rounds):
+            for name, step in steps.items():
+                began = time.perf_counter()
+                for _ in range(repeats):
+                    loss = step()
+                float(loss)
+                self.seconds[name].append((time.perf_counter() - began) / repeats)
+
+    def milliseconds(self, name: str) -> float:
+        """The median of a form."""
+        return 1000 * statistics.median(self.seconds[name])
+
+    def ratio(self, form: str, over: str) -> float:
+        """The median of the ratios within the rounds."""
+        return statistics.median(a / b for a, b in zip(self.seconds[form], self.seconds[over], strict=True))
