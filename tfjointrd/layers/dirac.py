@@ -66,12 +66,22 @@ class DiracConv2D(keras.layers.Conv2D):
         alpha, beta, kernel = (ops.cast(part, self.compute_dtype) for part in (self.alpha, self.beta, self.kernel))
         return alpha * identity + beta * kernel
 
-    def call(self, inputs):
-        """Convolves `inputs`."""
-        outputs = self.convolution_op(inputs, self.effective_kernel())
-        if self.use_bias:
-            outputs = outputs + ops.cast(self.bias, outputs.dtype)
-        return self.activation(outputs)
+    def convolution_op(self, inputs, kernel):
+        """The convolution by the effective kernel, whatever the kernel that Keras hands over."""
+        return super().convolution_op(inputs, self.effective_kernel())
+
+    def save_own_variables(self, store):
+        """Kernel and bias as Keras saves them, and alpha and beta, of which its convolutions know nothing."""
+        super().save_own_variables(store)
+        if self.built:
+            store["alpha"], store["beta"] = self.alpha, self.beta
+
+    def load_own_variables(self, store):
+        """What `save_own_variables` saved."""
+        super().load_own_variables(store)
+        if self.built:
+            self.alpha.assign(store["alpha"])
+            self.beta.assign(store["beta"])
 
     def get_config(self):
         """The configuration from which the layer can be made again."""

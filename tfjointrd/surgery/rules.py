@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
+from tfjointrd.layers.dirac import DiracConv2D
 from tfjointrd.layers.fit_channels import FitChannels
 
 if TYPE_CHECKING:
@@ -192,6 +193,22 @@ def _convolution_axes(config):
     return {"kernel": (None, None, ins, OUT), "bias": (OUT,)}
 
 
+def _dirac_axes(config):
+    return {**_convolution_axes(config), "alpha": (OUT,), "beta": (OUT,)}
+
+
+def _narrow_dirac(config, kept_in, kept_out):
+    """The identity hands channel i on as channel i, also after both were numbered anew."""
+    both = min(len(kept_in), len(kept_out))
+    if list(kept_in[:both]) != list(kept_out[:both]):
+        raise ValueError(
+            f"Layer '{config['name']}' is a DiracConv2D, of which the same channels of input and output can be kept. "
+            f"Received: {np.asarray(kept_in).tolist()} of its input, {np.asarray(kept_out).tolist()} of its output. "
+            "`tfjointrd.fold` makes it an ordinary convolution, of which any can."
+        )
+    return _narrow_convolution(config, kept_in, kept_out)
+
+
 def _narrow_fit(config, kept_in, kept_out):
     if list(kept_in) != list(range(len(kept_in))) or list(kept_out) != list(range(len(kept_out))):
         raise ValueError(
@@ -284,6 +301,7 @@ register_rule(keras.layers.Reshape, Rule(_reshaped, narrow=_narrow_reshape))
 register_rule(FitChannels, Rule(_elastic, narrow=_narrow_fit))
 register_rule(keras.layers.PReLU, Rule(_same, {"alpha": (None, None, IN)}))
 register_rule(keras.layers.Conv2D, Rule(_convolved, _convolution_axes, _narrow_convolution, producer=True))
+register_rule(DiracConv2D, Rule(_convolved, _dirac_axes, _narrow_dirac, producer=True))
 register_rule(
     keras.layers.Conv2DTranspose,
     Rule(_produced, {"kernel": (None, None, OUT, IN), "bias": (OUT,)}, _narrow_convolution, producer=True),

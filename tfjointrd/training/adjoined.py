@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from tfjointrd.layers.batch_normalization import check_synchronized
+from tfjointrd.layers.dirac import DiracConv2D
 from tfjointrd.surgery.adjoin import AdjoinedGraph, compact, first_filters, stem_and_first_stage
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Graph, functional
@@ -44,7 +45,8 @@ def adjoin(
 
     Raises:
         ValueError: If `alpha` is not a whole number from 2 on, or leaves a layer no channel; if the network is not
-            functional, has several outputs, or holds a layer that is not known; if a pattern matches no layer.
+            functional, has several outputs, or holds a layer that is not known or a `DiracConv2D`; if a pattern matches
+            no layer.
 
     Example:
 
@@ -111,7 +113,9 @@ class Adjoined(ScheduledModel):
         self.kl_weight = schedules.QuadraticRamp() if kl_weight is None else schedules.get(kl_weight)
         self.probabilities = ends_in_softmax(base)
         keep = {layer: range(kept) if isinstance(kept, int) else kept for layer, kept in keep.items()}
-        self._surgery = AdjoinedGraph(Graph.of(base), keep)
+        graph = Graph.of(base)
+        _check_no_dirac(graph)
+        self._surgery = AdjoinedGraph(graph, keep)
         self._arguments = {
             "base": keras.saving.serialize_keras_object(base),
             "keep": {layer: compact(kept) for layer, kept in keep.items()},
@@ -190,6 +194,16 @@ class Adjoined(ScheduledModel):
         """Makes the model again, with new weights."""
         base = keras.saving.deserialize_keras_object(config["base"], custom_objects=custom_objects)
         return cls(base, config["keep"], kl_weight=config["kl_weight"], name=config["name"])
+
+
+def _check_no_dirac(graph: Graph) -> None:
+    found = [name for name, spec in graph.layers.items() if spec.cls is DiracConv2D]
+    if found:
+        raise ValueError(
+            "Expected a network of ordinary convolutions, which `tfjointrd.fold` makes of a DiracConv2D. Received: "
+            f"'{graph.name}' with the DiracConv2D '{found[0]}'"
+            + (f" and {len(found) - 1} others." if len(found) > 1 else ".")
+        )
 
 
 def _copy(metric):

@@ -9,7 +9,7 @@ from tfjointrd.surgery.shortcuts import shortcuts
 from tfjointrd.training import routing, schedules
 from tfjointrd.training.distillation import STUDENT, TEACHER, Distillation
 from tfjointrd.training.losses import categorical
-from tfjointrd.training.optimizers import OptimizerPair
+from tfjointrd.training.optimizers import OptimizerPair, like
 
 FROZEN, JOINT = "frozen", "joint"
 
@@ -144,18 +144,17 @@ class JointRD(Distillation):
         """As for `ScheduledModel`.
 
         Args:
-            optimizer: The student's.
+            optimizer: The student's and the connectors'. Callbacks that set a learning rate set this one's.
             *args: As for `ScheduledModel`.
             teacher_optimizer: That of a joint teacher; by default one like the student's.
             **kwargs: As for `ScheduledModel`.
 
         Raises:
-            ValueError: If a frozen teacher is given an optimizer.
+            ValueError: If a frozen teacher is given an optimizer, or a joint one that of the student.
         """
         if self.joint:
             student = keras.optimizers.get(optimizer)
-            alike = keras.saving.serialize_keras_object(student)
-            teacher = keras.optimizers.get(alike if teacher_optimizer is None else teacher_optimizer)
+            teacher = like(student) if teacher_optimizer is None else keras.optimizers.get(teacher_optimizer)
             optimizer = OptimizerPair(student, teacher, self.teacher.variables)
         elif teacher_optimizer is not None:
             raise ValueError("Expected no `teacher_optimizer` for a frozen teacher. Received: one.")
@@ -241,8 +240,8 @@ class JointRD(Distillation):
         config = super().get_compile_config()
         if config and self.joint:
             pair = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-            student, teacher = map(keras.saving.serialize_keras_object, pair.optimizers)
-            config = {**config, "optimizer": student, "teacher_optimizer": teacher}
+            own = pair.get_config()
+            config = {**config, "optimizer": own["student"], "teacher_optimizer": own["teacher"]}
         return config
 
     def get_config(self):

@@ -6,6 +6,17 @@ from collections.abc import Iterable
 
 import keras
 
+_EXCLUSIONS = "_exclude_from_weight_decay"  # Keras serialises all of an optimizer but these
+
+
+def like(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """A new optimizer with the settings of another, those of `exclude_from_weight_decay` included."""
+    again = type(optimizer).from_config(optimizer.get_config())
+    for name, value in vars(optimizer).items():
+        if name.startswith(_EXCLUSIONS) and not name.endswith("cache"):
+            setattr(again, name, value)
+    return again
+
 
 class OptimizerPair(keras.optimizers.Optimizer):
     """Applies one optimizer to the student's variables and another to the teacher's.
@@ -16,6 +27,9 @@ class OptimizerPair(keras.optimizers.Optimizer):
         student: The optimizer of all variables that are not the teacher's.
         teacher: The optimizer of the teacher's.
         teacher_variables: The teacher's variables.
+
+    Raises:
+        ValueError: If both are the same object, or one of them scales the loss.
     """
 
     def __init__(
@@ -25,6 +39,15 @@ class OptimizerPair(keras.optimizers.Optimizer):
         teacher_variables: Iterable[keras.Variable],
     ):
         super().__init__(learning_rate=0.0, name="optimizer_pair")
+        if student is teacher:
+            raise ValueError(f"Expected `teacher_optimizer` to be another than `optimizer`. Received: {student!r} twice.")
+        for optimizer in (student, teacher):
+            if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or optimizer.loss_scale_factor:
+                raise ValueError(
+                    "Expected optimizers that leave the loss as it is, for one loss to serve both; in mixed precision "
+                    f"`compile` scales it by itself. Received: {type(optimizer).__name__} with "
+                    f"loss_scale_factor={optimizer.loss_scale_factor}."
+                )
         self.optimizers = (student, teacher)
         self._of_teacher = {id(variable) for variable in teacher_variables}
 
@@ -65,16 +88,20 @@ class OptimizerPair(keras.optimizers.Optimizer):
     def learning_rate(self, value):
         self.optimizers[0].learning_rate = value
 
+    def finalize_variable_values(self, var_list):
+        """Ends the training for each: puts averages in place, if it keeps any."""
+        for optimizer, own in zip(self.optimizers, self._split(var_list, var_list), strict=True):
+            optimizer.finalize_variable_values(own)
+
     def save_own_variables(self, store):
-        """All variables, by number."""
-        for i, variable in enumerate(self.variables):
-            store[str(i)] = variable.numpy()
+        """The counter. Keras saves the two optimizers with their own."""
+        store["iterations"] = self._iterations.numpy()
 
     def load_own_variables(self, store):
-        """All variables, by number."""
-        for i, variable in enumerate(self.variables):
-            variable.assign(store[str(i)])
+        """The counter."""
+        self._iterations.assign(store["iterations"])
 
     def get_config(self):
-        """The pair is made again by the model that compiles it."""
-        raise NotImplementedError("An `OptimizerPair` is saved as the two optimizers that it holds.")
+        """The configurations of both. Which variables are the teacher's is known to the model that compiles the pair."""
+        student, teacher = map(keras.saving.serialize_keras_object, self.optimizers)
+        return {"student": student, "teacher": teacher}
