@@ -18,7 +18,12 @@ from tfjointrd.experiments.keeper import Interrupted, Keeper, State, polite_sign
 from tfjointrd.experiments.recipe import METHODS, Recipe
 from tfjointrd.training import distribute, resident
 from tfjointrd.training.base import ScheduledModel
+from tfjointrd.training.diagnostics import BACKENDS, GradientRecorder
+from tfjointrd.training.jointrd import JointRD
 from tfjointrd.training.losses import default_loss
+
+GRADIENTS = "gradients.csv"
+PROBE = 128  # images on which gradients are compared
 
 XLA_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
@@ -40,6 +45,9 @@ def run(
 
     A finished training is loaded, not repeated. An interrupted one, however it ended, goes on from its newest
     checkpoint to the very result, bit for bit, that it would have had (on the same machine and backend).
+
+    Where a teacher's tails train a student on one device, `gradients.csv` holds the norms of its gradients from both
+    and their cosine, epoch by epoch; see `tfjointrd.training.GradientRecorder`.
 
     Args:
         recipe: What to train.
@@ -96,8 +104,9 @@ def run(
                 keeper = Keeper(Checkpoints(folder), state, checkpoint, minutes, writes=group.chief)
                 fit = _fit_resident if _fits_device(train, group) else _fit
                 verbose = verbose if group.chief else 0
+                own = [*_recorders(model, pipelines[1], folder, group), keeper]
                 with _explained(recipe, keeper, train, validation):
-                    fit(model, recipe, train, validation, keeper, [keeper, *callbacks], verbose)
+                    fit(model, recipe, train, validation, keeper, [*own, *callbacks], verbose)
         if group.chief:
             with group.alone():
                 _finish(recipe, model, pipelines[1], folder, state, note, command, group)
@@ -137,6 +146,17 @@ def _state(model: keras.Model, train: data.Pipeline, folder: Path) -> tuple[Stat
     if checkpoint.position:
         model.test_on_batch(*train.batch(0))  # makes the metrics' variables, which are restored later
     return State(checkpoint.epoch, checkpoint.position, **checkpoint.progress), checkpoint
+
+
+def _recorders(model, validation: data.Pipeline, folder: Path, group) -> list[keras.callbacks.Callback]:
+    """The recorder of a JointRD student's gradients, on one device.
+
+    It comes before the keeper: records that the newest checkpoint lacks are made again, those that only it had are not.
+    """
+    if not isinstance(model, JointRD) or group.devices > 1 or keras.backend.backend() not in BACKENDS:
+        return []
+    images, labels = validation.batch(0)
+    return [GradientRecorder(images[:PROBE], labels[:PROBE], folder / GRADIENTS)]
 
 
 def _fit(model, recipe: Recipe, train, validation, keeper: Keeper, callbacks, verbose) -> None:

@@ -1,6 +1,7 @@
 """Training methods as `keras.Model`s, their losses and schedules."""
 
 from tfjointrd.training.adjoined import Adjoined, adjoin
+from tfjointrd.training.diagnostics import GradientRecorder
 from tfjointrd.training.distillation import Distillation
 from tfjointrd.training.jointrd import JointRD
 from tfjointrd.training.losses import kullback_leibler
@@ -11,6 +12,7 @@ __all__ = [
     "Constant",
     "CosineFade",
     "Distillation",
+    "GradientRecorder",
     "JointRD",
     "LinearFade",
     "QuadraticRamp",

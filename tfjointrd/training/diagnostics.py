@@ -1,0 +1,248 @@
+"""What drives a student's weights: gradients of its own path and of the teacher's tails, stage by stage."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfjointrd.surgery.graph import Ref
+from tfjointrd.training.distillation import STUDENT
+from tfjointrd.training.jointrd import JointRD
+
+BACKENDS = ("tensorflow", "jax")
+_COLUMNS = {
+    "epoch": int,
+    "step": int,
+    "stage": int,
+    "own_norm": float,
+    "teacher_norm": float,
+    "cosine": float,
+    "tail_weight": float,
+}
+
+
+class GradientRecorder(keras.callbacks.Callback):
+    """Records how strongly a `JointRD` student is pulled by its own loss and by the teacher, and whether they agree.
+
+    Before the first step and after each epoch, gradients of the losses of one batch, which is always the same, are
+    taken with respect to the weights of each stage of the student: of the student's own path, and of all of the
+    teacher's tails together, times m(t). Stage k ends at boundary k; the last one, behind the last boundary, gets no
+    gradient from the teacher. Connectors belong to no stage.
+
+    The student computes as in training, its batch normalisation with the batch's statistics, but no weight, statistic,
+    counter or random state changes: a training with the callback ends with the weights of one without it. Losses of
+    layers, such as weight decay by `kernel_regularizer`, and `path_scale` are left out.
+
+    Args:
+        images: Images `(batch, height, width, channels)`.
+        labels: Their labels, as the loss takes them.
+        path: A `.csv` file, written anew after each epoch. If it exists, what it holds of the time before the training
+            begins is kept, so that an interrupted training goes on in it; what lies after is dropped.
+
+    Attributes:
+        history: A dict for each record and stage: `epoch`, the number of finished epochs; `step`, that of finished
+            steps; `stage`, from 1; `own_norm` and `teacher_norm`, Euclidean norms; `cosine` of the angle between the
+            two gradients, from -1 to 1, or `None` where one of them is zero; and `tail_weight`, m(t) at that step.
+
+    Raises:
+        ValueError: If there are no images or not as many labels, the backend is neither TensorFlow nor JAX, the model
+            that is trained is not a `JointRD`, or `path` is another file.
+
+    Example:
+
+    >>> recorder = GradientRecorder(*validation.batch(0), path="gradients.csv")
+    >>> joint.fit(train, epochs=10, callbacks=[recorder])
+    >>> [row["cosine"] for row in recorder.history if row["stage"] == 1]
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, path: str | os.PathLike | None = None):
+        super().__init__()
+        backend = keras.backend.backend()
+        if backend not in BACKENDS:
+            raise ValueError(f"Expected Keras on one of the backends {BACKENDS}. Received: backend='{backend}'.")
+        self.images, self.labels = np.asarray(images, "float32"), np.asarray(labels)
+        if not len(self.images) or len(self.images) != len(self.labels):
+            raise ValueError(
+                f"Expected images and as many labels. Received: {len(self.images)} images, {len(self.labels)} labels."
+            )
+        self.path = None if path is None else Path(path)
+        self.history: list[dict] = []
+        self._gradients = None
+        self._begins = False
+
+    def set_model(self, model):
+        """Called by Keras with the model that is trained."""
+        super().set_model(model)
+        if not isinstance(model, JointRD):
+            raise ValueError(f"Expected a `JointRD` to be trained. Received: {model!r} of type {type(model).__name__}.")
+        if self._gradients is None or self._gradients.joint is not model:
+            self._gradients = _Gradients(model)
+
+    def on_train_begin(self, logs=None):
+        """Reads what an interrupted training left."""
+        self._begins = True
+        if not self.history and self.path is not None and self.path.exists():
+            self.history = read_gradients(self.path)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Drops what comes again, and records the state before the training's first step."""
+        if not self._begins:
+            return
+        self._begins = False
+        step = self._synchronized_step()  # here and not earlier: other callbacks restore it in `on_train_begin`
+        self.history = [row for row in self.history if row["step"] < step]
+        if not any(row["epoch"] == epoch for row in self.history):
+            self._record(epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Records the state after an epoch."""
+        self._synchronized_step()
+        self._record(epoch + 1)
+
+    def _synchronized_step(self) -> int:
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
+        return int(ops.convert_to_numpy(self.model.step.value))
+
+    def _record(self, epoch: int) -> None:
+        joint = self.model
+        weight = float(ops.convert_to_numpy(joint.tail_weight(joint.step, joint.total_steps)))
+        step = int(ops.convert_to_numpy(joint.step.value))
+        for stage, (own, teacher, product) in enumerate(self._gradients(self.images, self.labels), 1):
+            norms = math.sqrt(own), math.sqrt(teacher)
+            cosine = float(np.clip(product / (norms[0] * norms[1]), -1, 1)) if all(norms) else None
+            values = (epoch, step, stage, norms[0], weight * norms[1], cosine, weight)
+            self.history.append(dict(zip(_COLUMNS, values, strict=True)))
+        if self.path is not None:
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part = self.path.with_name(f".{self.path.name}.part")
+            with open(part, "w", newline="") as file:
+                writer = csv.DictWriter(file, list(_COLUMNS))
+                writer.writeheader()
+                writer.writerows(self.history)
+            os.replace(part, self.path)
+        except OSError as error:  # not worth the training: what is missing is written after the next epoch
+            warnings.warn(f"Gradients were not written to '{self.path}': {error}.", stacklevel=2)
+
+
+def read_gradients(path: str | os.PathLike) -> list[dict]:
+    """What `GradientRecorder` wrote to a file, as its `history`.
+
+    Args:
+        path: The `.csv` file.
+
+    Raises:
+        ValueError: If it is another file.
+    """
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != list(_COLUMNS):
+            raise ValueError(
+                f"Expected a file with the columns {', '.join(_COLUMNS)}. Received: path='{path}' with "
+                f"{reader.fieldnames}."
+            )
+        return [{key: kind(row[key]) if row[key] else None for key, kind in _COLUMNS.items()} for row in reader]
+
+
+def student_stages(joint: JointRD) -> list[list[keras.Variable]]:
+    """The student's trainable weights by stage: those ahead of boundary 1, ..., those behind the last boundary.
+
+    Args:
+        joint: The model.
+    """
+    graph = joint.graphs[STUDENT]
+    network = joint.student.network if joint.adjoined else None
+    ancestors = graph.ancestors()
+    ahead = [{ref.layer for ref in ancestors[Ref(name)]} for name, _ in joint.boundaries]
+    stages: list[list[keras.Variable]] = [[] for _ in range(len(ahead) + 1)]
+    seen: set[int] = set()
+    for name in graph.layers:
+        stage = next((number for number, names in enumerate(ahead) if name in names), len(ahead))
+        layer = network.get_layer(name) if network else graph.sources[name]
+        for variable in getattr(layer, "trainable_variables", ()):  # operators such as that of `x + y` have none
+            if id(variable) not in seen:
+                seen.add(id(variable))
+                stages[stage].append(variable)
+    return stages
+
+
+class _Gradients:
+    """Inner products of the two gradients of each stage, from one forward and two backward passes.
+
+    Args:
+        joint: The model.
+    """
+
+    def __init__(self, joint: JointRD):
+        self.joint = joint
+        self.stages = student_stages(joint)
+        self.trained = [variable for stage in self.stages for variable in stage]
+        known = {id(variable) for variable in self.trained}
+        self.others = [variable for variable in joint.variables if id(variable) not in known]
+        self.compute = _tensorflow(self) if keras.backend.backend() == "tensorflow" else _jax(self)
+
+    def __call__(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Of each stage |g|², |h|² and g·h: g is the gradient of the own path, h that of the tails without m(t).
+
+        Returns:
+            Array `(stages, 3)` in float64.
+        """
+        values = [[variable.value for variable in group] for group in (self.trained, self.others)]
+        return np.asarray(self.compute(*values, images, labels), "float64")
+
+    def losses(self, trained: list, others: list, images, labels):
+        """The loss of the own path and the sum of the tails', as functions of the values of all variables."""
+        mapping = zip([*self.trained, *self.others], [*trained, *others], strict=True)
+        with keras.StatelessScope(state_mapping=mapping):  # what the step changes ends with the scope
+            losses = self.joint.path_losses(labels, self.joint(images, training=True))
+        return losses.pop(STUDENT), sum(losses.values())
+
+    def products(self, own: list, teacher: list):
+        """|g|², |h|² and g·h of each stage, `(stages, 3)`."""
+        rows, first = [], 0
+        for stage in self.stages:
+            pairs = list(zip(own[first : first + len(stage)], teacher[first : first + len(stage)], strict=True))
+            first += len(stage)
+            rows.append([sum(ops.vdot(a[i], a[j]) for a in pairs) for i, j in ((0, 0), (1, 1), (0, 1))])
+        return ops.stack([ops.stack([ops.convert_to_tensor(x, "float32") for x in row]) for row in rows])
+
+
+def _tensorflow(gradients: _Gradients):
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def compute(trained, others, images, labels):
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(trained)
+            own, tails = gradients.losses(trained, others, images, labels)
+        taken = [tape.gradient(loss, trained, unconnected_gradients="zero") for loss in (own, tails)]
+        return gradients.products(*taken)
+
+    def on_values(trained, others, images, labels):
+        tensors = [[tf.convert_to_tensor(value) for value in group] for group in (trained, others)]
+        return compute(*tensors, tf.constant(images), tf.constant(labels))
+
+    return on_values
+
+
+def _jax(gradients: _Gradients):
+    import jax
+
+    @jax.jit
+    def compute(trained, others, images, labels):
+        losses, backward = jax.vjp(lambda values: gradients.losses(values, others, images, labels), trained)
+        one, zero = jax.numpy.ones_like(losses[0]), jax.numpy.zeros_like(losses[0])
+        return gradients.products(backward((one, zero))[0], backward((zero, one))[0])
+
+    return compute
