@@ -1,11 +1,15 @@
-"""The table that sets networks side by side: accuracy as a Keras network and as files, size, work, memory, time."""
+"""Tables that set networks side by side: what they cost and how right they are, or how right over several seeds."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from tfjointrd import report
 from tfjointrd.experiments import card as cards
+from tfjointrd.experiments import catalog
 from tfjointrd.experiments.folder import Run, find_file
 
 
@@ -99,8 +103,120 @@ _COLUMNS = {
 
 def markdown(rows: list[Row]) -> str:
     """The table in Markdown, its columns aligned for reading as plain text too."""
-    cells = [list(_COLUMNS), *([write(row) for write in _COLUMNS.values()] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(_COLUMNS))]
+    return _aligned([list(_COLUMNS), *([write(row) for write in _COLUMNS.values()] for row in rows)])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a registered recipe came to over its seeds, or that nothing was run.
+
+    Attributes:
+        recipe: Its name.
+        command: The command line that ran it, or that runs it.
+        accuracies: Top-1 on the validation images after the last epoch, in Keras, of each seed; empty if not run.
+        epochs: Number of epochs.
+        data: What the card says of the images; empty if not run.
+        machines: Those that it ran on.
+    """
+
+    recipe: str
+    command: str
+    accuracies: dict[int, float] = field(default_factory=dict)
+    epochs: int = 0
+    data: str = ""
+    machines: tuple[str, ...] = ()
+
+    @property
+    def mean(self) -> float | None:
+        """Mean accuracy of the seeds, `None` if not run."""
+        return sum(self.accuracies.values()) / len(self.accuracies) if self.accuracies else None
+
+
+def outcomes(
+    recipes: Iterable[str],
+    folder: str | os.PathLike,
+    scale: str = "laptop",
+    seeds: Sequence[int] = (0,),
+    network: str = "model",
+) -> list[Outcome]:
+    """What the cards of registered recipes say, one after the other; recipes without a card are among them.
+
+    Args:
+        recipes: Names of recipes; see `tfjointrd.experiments.catalog`.
+        folder: Folder of all recipes' folders.
+        scale: `smoke`, `laptop` or `paper`.
+        seeds: Those to run where nothing was run.
+        network: Which of a training's networks.
+
+    Raises:
+        ValueError: If there is no such recipe, scale or network, or a card is of other settings.
+    """
+    return [_outcome(name, Path(folder) / name, scale, seeds, network) for name in recipes]
+
+
+def _outcome(name: str, folder: Path, scale: str, seeds: Sequence[int], network: str) -> Outcome:
+    recipe = catalog.get(name, scale)
+    if not (folder / cards.CARD).is_file():
+        numbers = " ".join(map(str, seeds))
+        command = f"python -m tfjointrd run {name} --scale {scale} --seeds {numbers}"
+        return Outcome(name, command, epochs=recipe.epochs)
+    card = cards.read(folder, recipe)
+    if network not in card["networks"]:
+        raise ValueError(
+            f"Expected `network` to be one of {sorted(card['networks'])}. Received: network='{network}', of '{folder}'."
+        )
+    trainings = card["seeds"].values()
+    return Outcome(
+        recipe=name,
+        command=card["command"],
+        accuracies={int(seed): entry["accuracy"][network]["keras"] for seed, entry in card["seeds"].items()},
+        epochs=recipe.epochs,
+        data=card["data"]["note"] or card["data"]["name"],
+        machines=tuple(dict.fromkeys(_machine(entry["machine"]) for entry in trainings)),
+    )
+
+
+def _machine(machine: Mapping) -> str:
+    what = machine.get("accelerators") or f"{machine['cores']} cores"
+    return f"{machine['processor']}, {what}"
+
+
+_OUTCOME_COLUMNS = {
+    "accuracy %": lambda outcome: f"{100 * outcome.mean:.2f}" if outcome.accuracies else "not run",
+    "lowest to highest": lambda outcome: _range(outcome.accuracies.values()),
+    "seeds": lambda outcome: str(len(outcome.accuracies)),
+    "epochs": lambda outcome: str(outcome.epochs),
+    "recipe": lambda outcome: f"`{outcome.recipe}`",
+}
+
+
+def _range(accuracies) -> str:
+    return f"{100 * min(accuracies):.2f} to {100 * max(accuracies):.2f}" if len(accuracies) > 1 else ""
+
+
+def outcome_table(named: Mapping[str, Outcome]) -> str:
+    """Recipes side by side, in Markdown: accuracies, and below them data, machines, and how to run what is missing.
+
+    Args:
+        named: Outcomes by what to call them in the table.
+    """
+    lines = [[title, *(write(outcome) for write in _OUTCOME_COLUMNS.values())] for title, outcome in named.items()]
+    parts = [_aligned([["network", *_OUTCOME_COLUMNS], *lines])]
+    found = [outcome for outcome in named.values() if outcome.accuracies]
+    if found:
+        data = dict.fromkeys(outcome.data for outcome in found)
+        machines = dict.fromkeys(machine for outcome in found for machine in outcome.machines)
+        parts.append(f"Validation accuracy after the last epoch, mean over the seeds. {', '.join(data)}.")
+        parts.append(f"Trained on {'; '.join(machines)}.")
+    missing = [outcome.command for outcome in named.values() if not outcome.accuracies]
+    if missing:
+        parts.append("\n".join(["Not run as yet:", "", "```", *missing, "```"]))
+    return "\n\n".join(parts)
+
+
+def _aligned(cells: list[list[str]]) -> str:
+    """A table in Markdown, its first column to the left and all others to the right."""
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
 
     def line(values: list[str]) -> str:
         first, *others = (
