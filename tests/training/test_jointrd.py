@@ -176,7 +176,6 @@ def test_boundaries_of_different_names(tiny, images):
         ([("stage1_relu", "nowhere")], "layers of the teacher. Received: 'nowhere'"),
         (["stage2_relu1"], "Received: 'stage2_relu1', which a shortcut bypasses"),
         (["stage2_relu", "stage1_relu"], "in network order"),
-        ([("stage1_relu", "stage2_relu")], r"Received: \(None, 8, 8, 4\) and \(None, 4, 4, 8\)"),
     ],
 )
 def test_boundaries_that_cannot_be(tiny, boundaries, message):
@@ -190,8 +189,6 @@ def test_networks_that_do_not_fit_together(tiny):
         JointRD(student, tiny(classes=5))
     with pytest.raises(ValueError, match="Found no stage .* Received: student"):
         JointRD(student, remove_shortcuts(teacher))
-    with pytest.raises(ValueError, match="Found no stage"):
-        JointRD(student, tiny(filters=6))
     with pytest.raises(ValueError, match="`teacher` to be a functional"):
         JointRD(student, "teacher")
     two = keras.Model(teacher.input, [teacher.output, teacher.output])

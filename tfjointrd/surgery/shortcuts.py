@@ -10,8 +10,10 @@ import numpy as np
 
 from tfjointrd.surgery.graph import Call, Graph, Ref, substitute
 
+DOWNSAMPLING = "downsampling"
 
-def remove_shortcuts(model: keras.Model, keep_projections: bool = False, name: str | None = None) -> keras.Model:
+
+def remove_shortcuts(model: keras.Model, keep_projections: bool | str = False, name: str | None = None) -> keras.Model:
     """Builds the plain network: every addition is replaced by its main branch.
 
     Of the tensors an addition takes, the main branch is the one with the most convolutions and dense layers of its
@@ -22,8 +24,10 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool = False, name: s
     Args:
         model: A functional or Sequential network with shortcuts, from `tfjointrd.models`, `keras.applications` or
             your own. It is not changed.
-        keep_projections: Keep the shortcuts that do something, that is, hold weights or change the shape (the
-            authors' `keepdownsampling`), and remove only identities.
+        keep_projections: `True` keeps the shortcuts that do something, that is, hold weights or change the shape, and
+            removes only identities. `"downsampling"` keeps those that change the resolution alone, as the authors do
+            (their `keepdownsampling`): none in the first stage of a bottleneck network, whose projection only adds
+            channels.
         name: The new network's name; `plain_` and the old one's by default.
 
     Returns:
@@ -32,7 +36,8 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool = False, name: s
         without a shortcut it would let nothing pass.
 
     Raises:
-        ValueError: If `model` is not functional, or no shortcut is found.
+        ValueError: If `model` is not functional, no shortcut is found, or `keep_projections` is none of these values;
+            with `"downsampling"`, if the network's input size is not known.
 
     Example:
 
@@ -43,15 +48,22 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool = False, name: s
     Reference:
         Residual Distillation (NeurIPS 2020), section 1.
     """
+    if not isinstance(keep_projections, bool) and keep_projections != DOWNSAMPLING:
+        raise ValueError(
+            f"Expected `keep_projections` to be True, False or '{DOWNSAMPLING}'. "
+            f"Received: keep_projections={keep_projections!r}."
+        )
     graph = Graph.of(model)
     ancestors = graph.ancestors()
     instead = {
         call.output: _without_drop_path(graph, main)
-        for call, main, shortcuts in _additions(graph, ancestors)
-        if not keep_projections or all(_is_identity(main, shortcut, ancestors) for shortcut in shortcuts)
+        for call, main, others in _additions(graph, ancestors)
+        if not any(_stays(graph, main, shortcut, ancestors, keep_projections) for shortcut in others)
     }
     if not instead:
-        kind = "identity shortcut" if keep_projections else "shortcut"
+        kind = {False: "shortcut", True: "identity shortcut"}.get(
+            keep_projections, "shortcut that keeps the resolution"
+        )
         raise ValueError(
             f"Expected `model` to have a {kind} (an addition to skip). Received: '{model.name}', with none."
         )
@@ -122,6 +134,20 @@ def _branches(graph: Graph, call: Call, ancestors) -> tuple[Ref | None, list[Ref
     return main, [ref for ref in call.inputs if ref != main]
 
 
-def _is_identity(main: Ref, shortcut: Ref, ancestors) -> bool:
-    """Whether a shortcut hands on a tensor as it is: without layers of its own between the fork and the addition."""
-    return shortcut in ancestors[main]
+def _stays(graph: Graph, main: Ref, shortcut: Ref, ancestors, keep_projections: bool | str) -> bool:
+    """Whether a shortcut is one of those to keep."""
+    own = ancestors[shortcut] - ancestors[main]  # nothing for an identity
+    if keep_projections == DOWNSAMPLING:
+        forks = {ref for call in graph.calls if call.output in own for ref in call.inputs} & ancestors[main]
+        return any(_resolution(graph, fork) != _resolution(graph, shortcut) for fork in forks)
+    return keep_projections and bool(own)
+
+
+def _resolution(graph: Graph, ref: Ref) -> tuple:
+    resolution = graph.shapes[ref][1:-1]
+    if None in resolution:
+        raise ValueError(
+            f"Expected a network of known input size, since keep_projections='{DOWNSAMPLING}'. Received: "
+            f"'{graph.name}', with shape {graph.shapes[ref]} at '{ref.layer}'."
+        )
+    return resolution

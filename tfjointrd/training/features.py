@@ -10,42 +10,62 @@ from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.surgery.boundaries import cuts
 from tfjointrd.surgery.graph import Call, Graph, Ref
 
-_RELUS = ("relu", "relu6", "leaky_relu")
+# Names of layers, operators and activations, in lower case and without underscores.
+_RELUS = ("relu", "relu6", "leakyrelu", "prelu", "elu", "silu", "swish", "hardsilu", "hardswish", "gelu")
 _NORMALIZATIONS = (keras.layers.BatchNormalization, FusedBatchNormalization)
 
 
 def last_map(graph: Graph) -> Ref:
     """The last feature map that all of a classifier's path goes through; ahead of its ReLU, if it has one.
 
+    It is looked for ahead of the global pooling, and ahead of other pooling and dropout that follow the ReLU. Smooth
+    relatives of the ReLU (ReLU6, leaky ReLU, SiLU, GELU and their like) count as one.
+
     Raises:
         ValueError: If the network has none, as one without convolutions.
     """
-    whole = set(cuts(graph))
-    maps = [call for call in graph.calls if call.layer in whole and len(graph.shapes[call.output]) == 4]
-    maps = [call for call in maps if graph.shapes[call.output][1:3] != (1, 1)] or maps
+    maps = _maps(graph)
     if not maps:
         raise ValueError(f"Expected a network with feature maps to distil from. Received: '{graph.name}'.")
     last = maps[-1]
-    while _is_pointwise(graph, last):
+    while last is not None and _hands_on(graph, last):
         previous = _producer(graph, last)
-        if previous is None:
-            break
-        if _is_relu(graph, last):
+        if previous is not None and _is_relu(graph, last):
             return previous.output
         last = previous
     return maps[-1].output
 
 
-def _is_pointwise(graph: Graph, call: Call) -> bool:
-    spec = graph.layers[call.layer]
-    return _is_relu(graph, call) or issubclass(spec.cls, (keras.layers.Dropout, keras.layers.Activation))
+def _maps(graph: Graph) -> list[Call]:
+    """The calls between blocks that return feature maps, up to the head."""
+    whole, maps = set(cuts(graph)), []
+    for call in graph.calls:
+        shape = graph.shapes[call.output]
+        if _pools(graph, call) and (len(shape) != 4 or shape[1:3] == (1, 1)) and call.layer in whole:
+            break
+        if call.layer in whole and len(shape) == 4:
+            maps.append(call)
+    return maps
+
+
+def _pools(graph: Graph, call: Call) -> bool:
+    kind = graph.layers[call.layer].cls.__name__
+    return "Pool" in kind or kind in ("Mean", "Max")  # of keras.ops
+
+
+def _hands_on(graph: Graph, call: Call) -> bool:
+    """Whether a layer looks at each channel alone and without weights, so that a ReLU may be found ahead of it."""
+    kinds = (keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.Activation)
+    return _is_relu(graph, call) or _pools(graph, call) or issubclass(graph.layers[call.layer].cls, kinds)
 
 
 def _is_relu(graph: Graph, call: Call) -> bool:
     spec = graph.layers[call.layer]
-    if spec.cls.__name__.lower().replace("_", "") in ("relu", "relu6", "leakyrelu"):
+    if spec.cls.__name__.lower().replace("_", "") in _RELUS:
         return True
-    return issubclass(spec.cls, keras.layers.Activation) and spec.config.get("activation") in _RELUS
+    activation = spec.config.get("activation")
+    is_layer = issubclass(spec.cls, keras.layers.Activation) and isinstance(activation, str)
+    return is_layer and activation.replace("_", "") in _RELUS
 
 
 def _producer(graph: Graph, call: Call) -> Call | None:
@@ -55,13 +75,15 @@ def _producer(graph: Graph, call: Call) -> Call | None:
 def margin_layer(graph: Graph, feature: Ref) -> str:
     """The name of the batch normalisation that says how a feature map is distributed: the last one ahead of it.
 
+    Of several that an addition leads to, it is that of the longest branch, not of the shortcut.
+
     Raises:
         ValueError: If there is none.
     """
-    order = {call.output: i for i, call in enumerate(graph.calls)}
+    ancestors = graph.ancestors()
     normalizations = [
         ref
-        for ref in graph.ancestors()[feature]
+        for ref in ancestors[feature]
         if issubclass(graph.layers[ref.layer].cls, _NORMALIZATIONS)
         and graph.shapes[ref][1:] == graph.shapes[feature][1:]
     ]
@@ -70,7 +92,7 @@ def margin_layer(graph: Graph, feature: Ref) -> str:
             f"Expected a batch normalisation ahead of the last feature map of '{graph.name}', which says where its "
             f"margins lie. Received: a network with none of shape {graph.shapes[feature]} before '{feature.layer}'."
         )
-    return max(normalizations, key=order.get).layer
+    return max(normalizations, key=lambda ref: len(ancestors[ref])).layer
 
 
 def margins(normalization: keras.layers.BatchNormalization):
@@ -130,8 +152,8 @@ def connector(inputs: tuple, outputs: tuple, name: str) -> keras.Sequential:
     Raises:
         ValueError: If no such convolution leads from one resolution to the other.
     """
-    strides = tuple(before // after for before, after in zip(inputs[:2], outputs[:2], strict=True))
-    if any(after * stride != before for before, after, stride in zip(inputs[:2], outputs[:2], strides, strict=True)):
+    strides = connector_strides(inputs, outputs)
+    if strides is None:
         raise ValueError(
             f"Expected a feature map whose height and width are a multiple of {tuple(outputs)}'s for '{name}'. "
             f"Received: shape {tuple(inputs)}."
@@ -149,3 +171,24 @@ def connector(inputs: tuple, outputs: tuple, name: str) -> keras.Sequential:
         FusedBatchNormalization(name=f"{name}_bn"),
     ]
     return keras.Sequential(layers, name=name)
+
+
+def connector_strides(inputs: tuple, outputs: tuple) -> tuple[int, int] | None:
+    """The strides that lead from one feature map's resolution to another's.
+
+    Args:
+        inputs: `(height, width, channels)`, a size that is not known as `None`.
+        outputs: `(height, width, channels)`.
+
+    Returns:
+        `(vertical, horizontal)`, or `None` if no whole number does.
+    """
+    strides = []
+    for before, after in zip(inputs[:2], outputs[:2], strict=True):
+        if before == after:
+            strides.append(1)
+        elif None in (before, after) or before % after:
+            return None
+        else:
+            strides.append(before // after)
+    return tuple(strides)

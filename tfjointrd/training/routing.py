@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ import keras
 
 from tfjointrd.surgery.boundaries import cuts, stage_boundaries
 from tfjointrd.surgery.graph import Graph
-from tfjointrd.training.features import connector
+from tfjointrd.training.features import connector, connector_strides
 
 Boundaries = Sequence["str | tuple[str, str]"]
 
@@ -26,21 +27,12 @@ def resolve(boundaries: Boundaries | None, student: Graph, teacher: Graph) -> li
         ValueError: If none is found, or one that is named does not exist, cannot be cut at, or stands out of order.
     """
     if boundaries is None:
-        pairs = stage_boundaries(teacher, student)
-        if not pairs:
-            raise ValueError(
-                "Found no stage that ends in a layer of the same name and resolution in both networks. Pass "
-                "`boundaries`, names of layers that end a stage, or pairs of names (of student, of teacher). Received: "
-                f"student '{student.name}', teacher '{teacher.name}'."
-            )
-        return pairs
-    pairs = [(entry, entry) if isinstance(entry, str) else tuple(entry) for entry in boundaries]
-    if not pairs:
-        raise ValueError(f"Expected `boundaries` to name at least one layer. Received: boundaries={boundaries}.")
+        return _found(student, teacher)
+    pairs = _as_pairs(boundaries)
     for argument, graph, names in zip(
         ("student", "teacher"), (student, teacher), zip(*pairs, strict=True), strict=True
     ):
-        _check_cuts(argument, graph, names)
+        _check_names(argument, graph, names)
     return pairs
 
 
@@ -53,23 +45,66 @@ def connectors(pairs: list[tuple[str, str]], student: Graph, teacher: Graph) -> 
     found = {}
     for name, teacher_name in pairs:
         shapes = _shape(student, name)[1:], _shape(teacher, teacher_name)[1:]
-        if shapes[0] != shapes[1]:
-            if len(shapes[0]) != 3 or len(shapes[1]) != 3:
-                raise ValueError(
-                    f"Expected feature maps at boundary '{name}' of the student and '{teacher_name}' of the teacher. "
-                    f"Received: shapes {shapes[0]} and {shapes[1]}."
-                )
-            found[name] = connector(*shapes, f"{name}_boundary")
-            warnings.warn(
-                f"Boundary '{name}' of the student has shape {shapes[0]}, '{teacher_name}' of the teacher {shapes[1]}: "
-                "a learned 1x1 convolution, which is trained with the student and not deployed, leads from one to "
-                "the other.",
-                stacklevel=4,
-            )
+        if shapes[0] == shapes[1]:
+            continue
+        _check_shapes((name, teacher_name), shapes)
+        found[name] = connector(*shapes, f"{name}_boundary")
+        warnings.warn(
+            f"Boundary '{name}' of the student has shape {shapes[0]}, '{teacher_name}' of the teacher {shapes[1]}: "
+            "a learned 1x1 convolution, which is trained with the student and not deployed, leads from one to "
+            "the other.",
+            stacklevel=_levels_to_the_caller(),
+        )
     return found
 
 
-def _check_cuts(argument: str, graph: Graph, names: Sequence[str]) -> None:
+def _found(student: Graph, teacher: Graph) -> list[tuple[str, str]]:
+    pairs = stage_boundaries(teacher, student)
+    if not pairs:
+        raise ValueError(
+            "Found no stage of the teacher that ends in a layer which the student has too, or whose followers it has, "
+            "at the same, known resolution. Pass `boundaries`, names of layers that end a stage, or pairs of names (of "
+            f"student, of teacher). Received: student '{student.name}', teacher '{teacher.name}'."
+        )
+    return pairs
+
+
+def _as_pairs(boundaries: Boundaries) -> list[tuple[str, str]]:
+    entries = [] if isinstance(boundaries, str) else list(boundaries)
+    pairs = [(entry, entry) if isinstance(entry, str) else tuple(entry) for entry in entries]
+    if not pairs:
+        raise ValueError(f"Expected `boundaries` to list at least one layer. Received: boundaries={boundaries!r}.")
+    for pair in pairs:
+        if len(pair) != 2 or not all(isinstance(name, str) for name in pair):
+            raise ValueError(
+                "Expected `boundaries` to hold names of layers, or pairs of names (of student, of teacher). "
+                f"Received: {pair!r}."
+            )
+    return pairs
+
+
+def _check_shapes(names: tuple[str, str], shapes: tuple[tuple, tuple]) -> None:
+    if len(shapes[0]) != 3 or len(shapes[1]) != 3:
+        raise ValueError(
+            f"Expected feature maps at boundary '{names[0]}' of the student and '{names[1]}' of the teacher. "
+            f"Received: shapes {shapes[0]} and {shapes[1]}."
+        )
+    if connector_strides(*shapes) is None:
+        raise ValueError(
+            f"Expected the resolution at boundary '{names[0]}' of the student to be that at '{names[1]}' of the "
+            f"teacher, or a whole multiple of it. Received: shapes {shapes[0]} and {shapes[1]}."
+        )
+
+
+def _levels_to_the_caller() -> int:
+    """The `stacklevel` at which a function of this module warns the line that led here from outside the package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("tfjointrd", "keras"):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _check_names(argument: str, graph: Graph, names: Sequence[str]) -> None:
     possible = cuts(graph)
     for name in names:
         if name not in graph.layers:
