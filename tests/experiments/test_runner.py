@@ -18,6 +18,7 @@ from tfjointrd.experiments import Interrupted, Recipe, run
 from tfjointrd.experiments.checkpoint import Checkpoints
 from tfjointrd.experiments.folder import finished_run
 from tfjointrd.experiments.table import markdown, measure, measure_run
+from tfjointrd.training.diagnostics import read_gradients
 
 SMALL = {"batch_size": 240, "epochs": 3, "learning_rate": 0.05}
 
@@ -107,6 +108,32 @@ def test_stopped_in_the_middle_of_an_epoch(small, tmp_path, number):
     assert parts.card["seeds"]["0"]["history"] == whole.card["seeds"]["0"]["history"]
     for ours, theirs in zip(parts.networks["model"].weights, whole.networks["model"].weights, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(theirs))
+
+
+@pytest.fixture(scope="module")
+def jointrd(tmp_path_factory):
+    """A JointRD recipe of a teacher with one residual block."""
+    path = tmp_path_factory.mktemp("networks") / "teacher.keras"
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    for stage in (1, 2):
+        x = keras.layers.ReLU()(keras.layers.Conv2D(4 * stage, 3, strides=stage, padding="same")(x))
+        z = keras.layers.BatchNormalization(momentum=0.9)(keras.layers.Conv2D(4 * stage, 3, padding="same")(x))
+        x = keras.layers.ReLU(name=f"stage{stage}_end")(keras.layers.Add()([x, z]))
+    keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))).save(path)
+    return Recipe(method="jointrd", network=str(path), teacher=str(path), **SMALL)
+
+
+def test_gradients_are_recorded_over_an_interruption(jointrd, tmp_path):
+    run(jointrd, tmp_path / "whole", verbose=0)
+    whole = read_gradients(tmp_path / "whole" / "gradients.csv")
+    assert [(row["epoch"], row["step"]) for row in whole[::2]] == [(0, 0), (1, 6), (2, 12), (3, 18)]
+    assert all(row["teacher_norm"] > 0 for row in whole[::2])
+    with pytest.raises(Interrupted):
+        run(jointrd, tmp_path / "parts", verbose=0, callbacks=[Press(1)])
+    assert [row["epoch"] for row in read_gradients(tmp_path / "parts" / "gradients.csv")[::2]] == [0, 1]
+    run(jointrd, tmp_path / "parts", verbose=0)
+    assert read_gradients(tmp_path / "parts" / "gradients.csv") == whole
 
 
 def test_stopped_without_mercy(small, tmp_path):

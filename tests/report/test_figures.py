@@ -1,8 +1,9 @@
-"""The figure of accuracy against cost."""
+"""The figures: accuracy against cost, and gradients."""
 
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tfjointrd import report
@@ -11,6 +12,21 @@ ROWS = [
     {"name": "teacher", "accuracy": 0.92, "macs": 40e6, "peak_activation_bytes": 196608, "parameters": 270896},
     {"name": "student", "accuracy": 0.915, "macs": 40e6, "peak_activation_bytes": 131072, "parameters": 268336},
     {"name": "small", "accuracy": 0.9, "macs": 21e6, "peak_activation_bytes": 196608, "parameters": 75000},
+]
+
+
+# Two epochs of two stages, as `GradientRecorder` gives them.
+GRADIENTS = [
+    {
+        "epoch": e,
+        "step": 4 * e,
+        "stage": s,
+        "own_norm": 1.5 - e,
+        "teacher_norm": t,
+        "cosine": c,
+        "tail_weight": 1 - e / 2,
+    }
+    for e, s, t, c in ((0, 1, 3.0, -0.5), (0, 2, 0.0, None), (1, 1, 0.25, 0.5), (1, 2, 0.0, None))
 ]
 
 
@@ -82,6 +98,44 @@ def test_writes_a_png_in_a_new_folder(tmp_path):
 def test_bad_rows_are_named(rows, size, message):
     with pytest.raises(ValueError, match=message):
         report.accuracy_against_cost(rows, size=size)
+
+
+def curves(axes):
+    return {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+
+
+def test_gradients_by_stage(tmp_path):
+    axes = report.gradient_figure(GRADIENTS, tmp_path / "new" / "gradients.png")
+    assert (tmp_path / "new" / "gradients.png").read_bytes().startswith(b"\x89PNG")
+    assert axes.shape == (2, 2) and [upper.get_title() for upper in axes[0]] == ["Stage 1", "Stage 2"]
+    assert {upper.get_yscale() for upper in axes[0]} == {"log"}
+    assert curves(axes[0, 0]) == {"own path": [1.5, 0.5], "teacher, times m(t)": [3.0, 0.25]}
+    lower = curves(axes[1, 0])
+    assert lower["cosine"] == [-0.5, 0.5] and lower["m(t)"] == [1.0, 0.5]
+    # A norm of zero has no place on a logarithmic axis.
+    assert np.isnan(curves(axes[0, 1])["teacher, times m(t)"]).all() and np.isnan(curves(axes[1, 1])["cosine"]).all()
+    assert [text.get_text() for text in axes[0, 1].texts] == ["no gradient from the teacher"]
+    assert not axes[0, 0].texts
+    legend = [text.get_text() for text in axes[0, 0].figure.legends[0].get_texts()]
+    assert sorted(legend) == ["cosine", "m(t)", "own path", "teacher, times m(t)"]
+
+
+def test_gradients_from_a_file(tmp_path):
+    path = tmp_path / "gradients.csv"
+    lines = [",".join("" if value is None else str(value) for value in row.values()) for row in GRADIENTS]
+    path.write_text("\n".join([",".join(GRADIENTS[0]), *lines]))
+    for ours, theirs in zip(report.gradient_figure(path).flat, report.gradient_figure(GRADIENTS).flat, strict=True):
+        ours, theirs = curves(ours), curves(theirs)
+        assert ours.keys() == theirs.keys()
+        for label, values in ours.items():
+            np.testing.assert_array_equal(values, theirs[label])
+
+
+def test_bad_gradients_are_named():
+    with pytest.raises(ValueError, match="`history` to hold at least one row"):
+        report.gradient_figure([])
+    with pytest.raises(ValueError, match=r"each row to have \['tail_weight'\]. Received: .*'own_norm': 1.5"):
+        report.gradient_figure([{key: value for key, value in GRADIENTS[0].items() if key != "tail_weight"}])
 
 
 def test_seaborn_is_imported_only_for_figures():

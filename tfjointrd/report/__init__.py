@@ -1,7 +1,7 @@
 """What networks cost, as data, as tables and as figures."""
 
 from tfjointrd.report.costs import LayerProfile, Profile, profile, summary
-from tfjointrd.report.figures import accuracy_against_cost
+from tfjointrd.report.figures import accuracy_against_cost, gradient_figure
 from tfjointrd.report.latency import Latency, latency
 from tfjointrd.report.macs import register_macs
 
@@ -10,6 +10,7 @@ __all__ = [
     "LayerProfile",
     "Profile",
     "accuracy_against_cost",
+    "gradient_figure",
     "latency",
     "profile",
     "register_macs",

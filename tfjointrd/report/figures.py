@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 # Marker areas in points squared, for the smallest and the largest network.
 _AREAS = (50.0, 400.0)
+_GRADIENTS = ("epoch", "stage", "own_norm", "teacher_norm", "cosine", "tail_weight")
 _SIZES = {
     "peak_activation_bytes": ("Peak live activations", ((2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))),
     "parameters": ("Parameters", ((10**6, "M"), (10**3, "k"), (1, ""))),
@@ -53,10 +56,105 @@ def accuracy_against_cost(
         _explain_areas(axes, rows, areas, size)
         _label(axes, macs, accuracies, areas, [row["name"] for row in rows])
         seaborn.despine(ax=axes)
+    _save(figure, path)
+    return axes
+
+
+def gradient_figure(history: Sequence[Mapping[str, Any]] | str | PathLike, path: str | PathLike | None = None):
+    """Draws what pulls a `JointRD` student: gradients of its own path and of the teacher, stage by stage, over epochs.
+
+    Above, norms on a logarithmic axis; below, the cosine between the two gradients and the teacher's weight m(t).
+
+    Args:
+        history: `GradientRecorder.history`, or the `.csv` file that it wrote (`gradients.csv` of a recipe's training).
+        path: Where to write a PNG; its folder is made.
+
+    Returns:
+        The matplotlib `Axes`, an array `(2, stages)`.
+
+    Raises:
+        ValueError: If there are no rows, or a row lacks an entry.
+
+    Example:
+
+    >>> axes = gradient_figure("runs/jointrd_resnet20_cifar10/seed0/gradients.csv")
+    """
+    stages = _stages(_gradient_rows(history))
+    import seaborn
+    from matplotlib.figure import Figure
+
+    with seaborn.axes_style("whitegrid", {"grid.color": "0.9"}), seaborn.plotting_context("notebook", font_scale=0.8):
+        figure = Figure(figsize=(max(4.0, 2.7 * len(stages) + 0.6), 4.8), dpi=160, layout="constrained")
+        axes = figure.subplots(2, len(stages), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 2))
+        colors = seaborn.color_palette("colorblind")
+        for (upper, lower), (stage, columns) in zip(axes.T, stages.items(), strict=True):
+            upper.set_title(f"Stage {stage}")
+            _draw_norms(upper, columns, colors)
+            _draw_cosine(lower, columns, colors)
+        _explain_gradients(axes, max(max(columns["tail_weight"]) for columns in stages.values()))
+        seaborn.despine(fig=figure)
+    _save(figure, path)
+    return axes
+
+
+def _save(figure, path: str | PathLike | None) -> None:
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png")
-    return axes
+
+
+def _gradient_rows(history) -> list[Mapping[str, Any]]:
+    if isinstance(history, (str, PathLike)):
+        with open(history, newline="") as file:
+            history = list(csv.DictReader(file))
+    if not history:
+        raise ValueError("Expected `history` to hold at least one row. Received: none")
+    for row in history:
+        missing = [key for key in _GRADIENTS if key not in row]
+        if missing:
+            raise ValueError(f"Expected each row to have {missing}. Received: {dict(row)}")
+    return history
+
+
+def _stages(rows: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, list[float]]]:
+    """Columns by stage; NaN where there is nothing to draw: no cosine, or a norm of zero on a logarithmic axis."""
+    stages: dict[int, dict[str, list[float]]] = {}
+    for row in rows:
+        columns = stages.setdefault(int(row["stage"]), {key: [] for key in _GRADIENTS})
+        for key, values in columns.items():
+            value = math.nan if row[key] in (None, "") else float(row[key])
+            values.append(math.nan if value == 0 and key.endswith("norm") else value)
+    return dict(sorted(stages.items()))
+
+
+def _draw_norms(axes, columns: Mapping[str, Sequence[float]], colors) -> None:
+    marker = "o" if len(columns["epoch"]) < 30 else None
+    for key, color, label in (("own_norm", colors[0], "own path"), ("teacher_norm", colors[1], "teacher, times m(t)")):
+        axes.plot(columns["epoch"], columns[key], color=color, marker=marker, markersize=3.5, label=label)
+    axes.set_yscale("log")
+    if all(map(math.isnan, columns["teacher_norm"])):
+        axes.text(0.97, 0.04, "no gradient from the teacher", transform=axes.transAxes, ha="right", fontsize=8)
+
+
+def _draw_cosine(axes, columns: Mapping[str, Sequence[float]], colors) -> None:
+    marker = "o" if len(columns["epoch"]) < 30 else None
+    axes.axhline(0, color="0.7", linewidth=0.8)
+    axes.plot(columns["epoch"], columns["tail_weight"], color="0.35", linewidth=0.8, label="m(t)")
+    axes.plot(columns["epoch"], columns["cosine"], color=colors[2], marker=marker, markersize=3.5, label="cosine")
+
+
+def _explain_gradients(axes, weight: float) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes[0, 0].set_ylabel("Norm of the gradient")
+    axes[1, 0].set_ylabel("Cosine, m(t)")
+    axes[1, 0].set_ylim(-1.05, max(1.05, 1.05 * weight))
+    axes[1, 0].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    for lower in axes[1]:
+        lower.set_xlabel("Epoch")
+    found = [row[0].get_legend_handles_labels() for row in axes]
+    handles, labels = (sum(parts, []) for parts in zip(*found, strict=True))
+    axes[0, 0].figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
 
 
 def _check(rows, size: str) -> None:

@@ -17,6 +17,7 @@ from tfjointrd.training.distillation import STUDENT
 from tfjointrd.training.jointrd import JointRD
 
 BACKENDS = ("tensorflow", "jax")
+# The form of a file, and of a row of `history`.
 _COLUMNS = {
     "epoch": int,
     "step": int,
@@ -49,7 +50,7 @@ class GradientRecorder(keras.callbacks.Callback):
     Attributes:
         history: A dict for each record and stage: `epoch`, the number of finished epochs; `step`, that of finished
             steps; `stage`, from 1; `own_norm` and `teacher_norm`, Euclidean norms; `cosine` of the angle between the
-            two gradients, from -1 to 1, or `None` where one of them is zero; and `tail_weight`, m(t) at that step.
+            two gradients, from -1 to 1, or `None` where a loss has no gradient; and `tail_weight`, m(t) at that step.
 
     Raises:
         ValueError: If there are no images or not as many labels, the backend is neither TensorFlow nor JAX, the model
