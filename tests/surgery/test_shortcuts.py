@@ -52,6 +52,54 @@ def test_applications(name, projections):
     assert additions(remove_shortcuts(model, keep_projections=True)) == projections
 
 
+@pytest.mark.parametrize(
+    "name, kept",
+    [
+        ("ResNet50", ["conv3_block1_add", "conv4_block1_add", "conv5_block1_add"]),
+        ("ResNet50V2", ["conv2_block3_out", "conv3_block4_out", "conv4_block6_out"]),  # by max pooling
+        ("MobileNetV2", []),
+    ],
+)
+def test_downsampling_shortcuts_can_stay(name, kept):
+    """Those at the stages' beginnings, but not the first stage's, which only adds channels."""
+    model = getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3), classes=3)
+    plain = remove_shortcuts(model, keep_projections="downsampling")
+    assert [layer.name for layer in plain.layers if isinstance(layer, keras.layers.Add)] == kept
+    projections = [layer.name for layer in plain.layers if layer.name.endswith("_0_conv")]
+    assert projections == [f"conv{stage}_block1_0_conv" for stage in (3, 4, 5) if name == "ResNet50"]
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+def test_downsampling_shortcuts_of_own_networks(shortcut):
+    """Every projection of a basic-block network downsamples."""
+    plain = remove_shortcuts(models.resnet20(shortcut=shortcut), keep_projections="downsampling")
+    assert additions(plain) == 2
+
+
+def test_downsampling_of_an_unknown_size():
+    inputs = keras.Input((None, None, 4))
+    x = keras.layers.Conv2D(8, 3, 2, padding="same")(keras.layers.Conv2D(4, 3, padding="same")(inputs))
+    model = keras.Model(inputs, keras.layers.Add()([x, keras.layers.Conv2D(8, 1, 2)(inputs)]), name="any_size")
+    with pytest.raises(ValueError, match="known input size.* 'any_size', with shape"):
+        remove_shortcuts(model, keep_projections="downsampling")
+
+
+@pytest.mark.parametrize("value", ["all", None, 1])
+def test_other_values_of_keep_projections(residual, value):
+    with pytest.raises(ValueError, match=f"True, False or 'downsampling'. Received: keep_projections={value!r}"):
+        remove_shortcuts(residual, keep_projections=value)
+
+
+def test_nothing_but_what_stays():
+    inputs = keras.Input((8, 8, 4))
+    x = keras.layers.Conv2D(8, 3, 2, padding="same")(keras.layers.Conv2D(4, 3, padding="same")(inputs))
+    model = keras.Model(inputs, keras.layers.Add()([x, keras.layers.Conv2D(8, 1, 2)(inputs)]))
+    for value, kind in ((True, "an identity shortcut"), ("downsampling", "a shortcut within a resolution")):
+        with pytest.raises(ValueError, match=f"to have {kind} "):
+            remove_shortcuts(model, keep_projections=value)
+    assert additions(remove_shortcuts(model)) == 0
+
+
 def test_nothing_to_remove():
     model = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
     with pytest.raises(ValueError, match="`model` to have a shortcut .*Received: 'vgg16'"):

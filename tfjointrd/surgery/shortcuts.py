@@ -61,11 +61,10 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool | str = False, n
         if not any(_stays(graph, main, shortcut, ancestors, keep_projections) for shortcut in others)
     }
     if not instead:
-        kind = {False: "shortcut", True: "identity shortcut"}.get(
-            keep_projections, "shortcut that keeps the resolution"
-        )
+        kinds = {False: "a shortcut", True: "an identity shortcut", DOWNSAMPLING: "a shortcut within a resolution"}
         raise ValueError(
-            f"Expected `model` to have a {kind} (an addition to skip). Received: '{model.name}', with none."
+            f"Expected `model` to have {kinds[keep_projections]} (an addition to skip). "
+            f"Received: '{model.name}', with none."
         )
 
     def resolve(ref: Ref) -> Ref:
