@@ -55,7 +55,9 @@ def test_equals_an_ordinary_convolution(channels, filters, size, config):
     np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), expected, atol=1e-5)
     assert layer.compute_output_shape(x.shape) == expected.shape
     np.testing.assert_allclose(
-        ops.convert_to_numpy(layer.effective_kernel()), ops.convert_to_numpy(ordinary(layer, **config).kernel), atol=1e-6
+        ops.convert_to_numpy(layer.effective_kernel()),
+        ops.convert_to_numpy(ordinary(layer, **config).kernel),
+        atol=1e-6,
     )
 
 
@@ -87,7 +89,9 @@ def test_gradients():
     x = np.random.default_rng(1).normal(size=(2, 7, 6, 4)).astype("float32")
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(x) ** 2)
-    own = {v.name: g.numpy() for v, g in zip(layer.weights, tape.gradient(loss, layer.trainable_variables), strict=True)}
+    own = {
+        v.name: g.numpy() for v, g in zip(layer.weights, tape.gradient(loss, layer.trainable_variables), strict=True)
+    }
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(conv(x) ** 2)
     g = tape.gradient(loss, conv.kernel.value).numpy()

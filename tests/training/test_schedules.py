@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfjointrd.training import Constant, CosineFade, QuadraticRamp, Schedule, schedules
+from tfjointrd.training import Constant, CosineFade, LinearFade, QuadraticRamp, Schedule, schedules
 
 
 def at(schedule, step, total=100):
@@ -27,6 +27,34 @@ def test_cosine_fade():
         assert at(schedule, epoch, 200) == pytest.approx(expected, abs=1e-6)
 
 
+def test_linear_fade():
+    """From 1 to the floor along a line, in the first part of the training."""
+    schedule = LinearFade(floor=0.2, fade=0.4)
+    for step, expected in ((0, 1), (10, 0.8), (20, 0.6), (40, 0.2), (41, 0.2), (100, 0.2), (150, 0.2)):
+        assert at(schedule, step) == pytest.approx(expected, abs=1e-6)
+    assert at(LinearFade(fade=1.0), 75) == pytest.approx(0.25)
+    assert at(LinearFade(), 50) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "schedule, start, end",
+    [
+        (QuadraticRamp(), 0, 1),
+        (LinearFade(0.3, 0.25), 1, 0.3),
+        (CosineFade(0.3, 0.25), 1, 0.3),
+        (Constant(0.6), 0.6, 0.6),
+    ],
+)
+def test_ends(schedule, start, end):
+    """Before the training, at its end and beyond; as scalars of float32, also for steps that are tensors."""
+    assert at(schedule, 0) == pytest.approx(start) == at(schedule, 0, 0)
+    assert at(schedule, 100) == pytest.approx(end, abs=1e-6) == at(schedule, 1000)
+    value = schedule(keras.ops.convert_to_tensor(25, "int32"), keras.ops.convert_to_tensor(100.0))
+    assert keras.backend.standardize_dtype(value.dtype) == "float32" and value.shape == ()
+    if isinstance(schedule, LinearFade):
+        assert at(schedule, 25) == pytest.approx(end, abs=1e-6) != at(schedule, 24)
+
+
 def test_constant_and_numbers():
     assert at(Constant(0.3), 7) == pytest.approx(0.3)
     assert at(schedules.get(2), 7) == 2
@@ -34,7 +62,7 @@ def test_constant_and_numbers():
     assert schedules.get(schedule) is schedule
 
 
-@pytest.mark.parametrize("schedule", [QuadraticRamp(), CosineFade(0.2, 0.7), Constant(0.3)])
+@pytest.mark.parametrize("schedule", [QuadraticRamp(), CosineFade(0.2, 0.7), LinearFade(0.2, 0.7), Constant(0.3)])
 def test_serialisation(schedule):
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(schedule)))
     again = schedules.get(config)
@@ -50,10 +78,15 @@ def test_own_schedule():
 
 
 def test_bad_values():
-    with pytest.raises(ValueError, match=r"`floor` in \[0, 1\]. Received: floor=2"):
-        CosineFade(floor=2)
-    with pytest.raises(ValueError, match=r"in \(0, 1\]. Received: fade=0"):
-        CosineFade(fade=0)
+    for fade in (CosineFade, LinearFade):
+        for floor in (2, -0.1):
+            with pytest.raises(ValueError, match=rf"`floor` in \[0, 1\]. Received: floor={floor}"):
+                fade(floor=floor)
+        for part in (0, 1.5):
+            with pytest.raises(ValueError, match=rf"in \(0, 1\]. Received: fade={part}"):
+                fade(fade=part)
+    with pytest.raises(NotImplementedError, match="Schedule does not define `value"):
+        Schedule()(0, 1)
     for wrong in ("cosine", True, None):
         with pytest.raises(ValueError, match=f"Received: {wrong!r}"):
             schedules.get(wrong)

@@ -1,0 +1,156 @@
+"""`dirac` and `fold`: which convolutions, the same function, and what other surgery makes of the layers."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfjointrd import adjoin, dirac, export, fold, models, remove_shortcuts, slim
+from tfjointrd.experiments import Recipe
+from tfjointrd.layers.dirac import DiracConv2D
+
+L = keras.layers
+
+
+def pixels(count=2, size=(8, 8, 3)):
+    return np.random.default_rng(3).uniform(0, 255, (count, *size)).astype("float32")
+
+
+def outputs(network, x=None):
+    return keras.ops.convert_to_numpy(network(pixels() if x is None else x, training=False))
+
+
+def plain(randomised, build=models.resnet20, shape=(8, 8, 3)):
+    return randomised(remove_shortcuts(build(num_classes=4, input_shape=shape)))
+
+
+def kinds(network):
+    return {layer.name: type(layer) for layer in network.layers if isinstance(layer, L.Conv2D)}
+
+
+def test_default_takes_all_but_the_first(randomised):
+    network = plain(randomised)
+    found = kinds(dirac(network))
+    assert list(found) == list(kinds(network)) and len(found) == 19
+    assert [cls for cls in found.values() if cls is L.Conv2D] == [L.Conv2D] and found["stem_conv"] is L.Conv2D
+    assert set(kinds(fold(dirac(network))).values()) == {L.Conv2D}
+
+
+def test_groups_stay_and_patterns_choose():
+    inputs = keras.Input((8, 8, 4))
+    x = L.Conv2D(4, 3, name="first")(inputs)
+    x = L.Conv2D(4, 3, groups=2, name="grouped")(x)
+    x = L.DepthwiseConv2D(3, name="depthwise")(x)
+    x = L.Conv2D(6, 1, name="last")(x)
+    network = keras.Model(inputs, L.GlobalAveragePooling2D()(x))
+    assert [name for name, cls in kinds(dirac(network)).items() if cls is DiracConv2D] == ["last"]
+    chosen = kinds(dirac(network, layers=["first", "la*"]))
+    assert [name for name, cls in chosen.items() if cls is DiracConv2D] == ["first", "last"]
+    with pytest.raises(ValueError, match="Received: .*'nowhere"):
+        dirac(network, layers=["nowhere*"])
+    with pytest.raises(ValueError, match="Expected `groups` to be 1. Received: groups=2, in layer 'grouped'"):
+        dirac(network, layers=["grouped"])
+    with pytest.raises(ValueError, match="to have convolutions after its first"):
+        dirac(keras.Model(inputs, L.Conv2D(4, 3)(inputs)))
+    with pytest.raises(ValueError, match="`beta` other than 0. Received: beta=0"):
+        dirac(network, beta=0)
+    with pytest.raises(ValueError, match="functional"):
+        dirac("network")
+
+
+def test_starts_from_the_kernels_or_keeps_the_function(randomised):
+    network = plain(randomised)
+    before = outputs(network)
+    changed = dirac(network, alpha=0.7, beta=0.2)
+    name = "stage2_block1_conv1"
+    layer, source = changed.get_layer(name), network.get_layer(name)
+    np.testing.assert_array_equal(layer.kernel.numpy(), source.kernel.numpy())
+    np.testing.assert_allclose([*layer.alpha.numpy(), *layer.beta.numpy()], [0.7] * 32 + [0.2] * 32, rtol=1e-6)
+    assert np.abs(outputs(changed) - before).max() > 1e-2
+    kept = dirac(network, beta=0.2, keep_function=True, name="kept")
+    np.testing.assert_allclose(outputs(kept), before, atol=1e-4 * np.abs(before).max())
+    assert kept.name == "kept" and changed.name == network.name
+    np.testing.assert_array_equal(outputs(network), before)
+
+
+@pytest.mark.parametrize("build", [models.resnet20, models.resnet18])
+def test_folded_network_is_the_same_function(randomised, build):
+    network = randomised(dirac(plain(randomised, build, (32, 32, 3)), beta=0.5), seed=5)
+    x = pixels(size=(32, 32, 3))
+    before = outputs(network, x)
+    folded = fold(network)
+    np.testing.assert_allclose(outputs(folded, x), before, atol=1e-5 * max(1.0, np.abs(before).max()))
+    assert folded.name == network.name and folded.count_params() < network.count_params()
+    np.testing.assert_array_equal(outputs(network, x), before)
+
+
+def test_folded_after_training_saved_and_exported(randomised, tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = L.Conv2D(6, 3, padding="same", name="first")(inputs)
+    x = L.ReLU()(L.BatchNormalization(momentum=0.8)(x))
+    x = L.ReLU()(L.BatchNormalization(momentum=0.8)(L.Conv2D(8, 3, 2, padding="same", name="second")(x)))
+    network = dirac(keras.Model(inputs, L.Dense(3)(L.GlobalAveragePooling2D()(x))))
+    images, labels = pixels(48) / 255, np.arange(48) % 3
+    before = network.get_layer("second").alpha.numpy()
+    network.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    network.fit(images, labels, epochs=3, verbose=0)
+    assert np.abs(network.get_layer("second").alpha.numpy() - before).max() > 1e-4
+    folded = fold(network)
+    np.testing.assert_allclose(outputs(folded, images), outputs(network, images), atol=1e-5)
+    network.save(tmp_path / "dirac.keras")
+    again = keras.saving.load_model(tmp_path / "dirac.keras")
+    np.testing.assert_allclose(outputs(again, images), outputs(network, images), atol=1e-6)
+    if keras.backend.backend() == "tensorflow":
+        report = export.tflite(folded, tmp_path / "folded.tflite", representative_data=images)
+        assert report.max_difference < 1e-4 and (tmp_path / "folded.tflite").is_file()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_weight_decay_leaves_the_factors_out(randomised, optimizer):
+    """With zero gradients a step moves what decays, and nothing else."""
+    network = dirac(plain(randomised))
+    step = Recipe(optimizer=optimizer, schedule="steps", weight_decay=0.1).make_optimizer(10)
+    before = [variable.numpy() for variable in network.trainable_variables]
+    step.apply(
+        [keras.ops.zeros_like(variable) for variable in network.trainable_variables], network.trainable_variables
+    )
+    moved = {"kernel": set(), "alpha": set(), "beta": set(), "gamma": set(), "bias": set()}
+    for variable, old in zip(network.trainable_variables, before, strict=True):
+        moved[variable.name].add(bool(np.abs(variable.numpy() - old).max()))
+    assert moved == {"kernel": {True}, "alpha": {False}, "beta": {False}, "gamma": {False}, "bias": {False}}
+
+
+def test_slim_keeps_first_channels(randomised):
+    """A narrow Dirac network is the narrow one of the folded network."""
+    network = randomised(dirac(plain(randomised), beta=0.5), seed=7)
+    keep = {"stage2_block1_conv1": range(16), "stage2_block1_conv2": range(20), "stage3_block2_conv1": range(10)}
+    narrow = slim(network, keep)
+    assert narrow.get_layer("stage2_block1_conv2").alpha.shape == (20,)
+    expected = outputs(slim(fold(network), keep))
+    np.testing.assert_allclose(outputs(narrow), expected, atol=1e-5 * max(1.0, np.abs(expected).max()))
+
+
+def test_slim_refuses_channels_that_change_places(randomised):
+    network = randomised(dirac(plain(randomised)), seed=7)
+    keep = {"stage2_block2_conv1": [0, 3, 5]}
+    with pytest.raises(ValueError, match=r"\[0, 3, 5\] of its output. `tfjointrd.fold` makes it an ordinary"):
+        slim(network, keep)
+    both = {"stage2_block2_conv1": [1, 3, 5], "stage2_block2_conv2": [1, 3, 5], "stage2_block3_conv1": [1, 3, 5]}
+    with pytest.raises(ValueError, match="same channels of input and output"):
+        slim(network, both)
+    assert slim(fold(network), keep).get_layer("stage2_block2_conv1").filters == 3
+
+
+def test_slim_keeps_the_same_channels_of_input_and_output():
+    inputs = keras.Input((8, 8, 3))
+    x = L.Conv2D(6, 3, name="first")(inputs)
+    x = L.Conv2D(6, 3, padding="same", name="second")(x)
+    network = dirac(keras.Model(inputs, L.Dense(2)(L.GlobalAveragePooling2D()(x))))
+    keep = {"first": [1, 3, 5], "second": [1, 3, 5]}
+    np.testing.assert_allclose(outputs(slim(network, keep)), outputs(slim(fold(network), keep)), rtol=1e-4)
+
+
+def test_adjoin_asks_for_a_folded_network(randomised):
+    network = dirac(plain(randomised))
+    with pytest.raises(ValueError, match="`tfjointrd.fold` makes of a DiracConv2D. Received: .* and 17 others"):
+        adjoin(network)
+    assert adjoin(fold(network)).small().count_params() < network.count_params()
