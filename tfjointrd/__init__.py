@@ -11,7 +11,8 @@ if sys.argv[:1] == ["-m"]:  # `python -m tfjointrd`: TensorFlow, which Keras imp
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from tfjointrd import data, export, models, report, surgery, training
-from tfjointrd.surgery import dirac, fold, remove_shortcuts, slim
+from tfjointrd.experiments.transfer import transfer
+from tfjointrd.surgery import dirac, fold, new_head, remove_shortcuts, slim
 from tfjointrd.training import Adjoined, Distillation, JointRD, adjoin
 
 __version__ = "0.1.0"
@@ -26,9 +27,11 @@ __all__ = [
     "export",
     "fold",
     "models",
+    "new_head",
     "remove_shortcuts",
     "report",
     "slim",
     "surgery",
     "training",
+    "transfer",
 ]

@@ -183,13 +183,19 @@ def _add_train(commands) -> None:
             "methods:\n"
             "  standard   the network as it is\n"
             "  plain      the network without its shortcuts\n"
+            "  distilled  the plain network, with a trained --teacher's outputs (--kd-weight) or features\n"
+            "             (--feature-weight) as targets\n"
             "  jointrd    the plain network, taught through the later stages of a trained --teacher\n"
             "  narrow     the network --alpha times narrower after its first stage\n"
-            "  adjoined   the full and the narrow network on shared weights\n\n"
-            "example:\n"
+            "  adjoined   the full and the narrow network on shared weights\n"
+            "  jointrd_adjoined  the same without shortcuts, taught through the --teacher\n"
+            "  transfer   a trained --network (.keras file) with a new classifier, fine-tuned on other --data\n\n"
+            "examples:\n"
             "  python -m tfjointrd train --method standard --network resnet20 --data cifar10 --out runs/resnet20\n"
             "  python -m tfjointrd train --method jointrd --network resnet20 --data cifar10 \\\n"
-            "      --teacher runs/resnet20/model.keras --out runs/jointrd20"
+            "      --teacher runs/resnet20/model.keras --out runs/jointrd20\n"
+            "  python -m tfjointrd train --method transfer --network runs/jointrd20/model.keras --data flowers/ \\\n"
+            "      --out runs/flowers"
         ),
     )
     parser.add_argument("--out", required=True, help="folder for checkpoint, networks and card")
@@ -198,8 +204,13 @@ def _add_train(commands) -> None:
         "--network", default="resnet20", help="of tfjointrd.models, keras.applications, or a .keras file"
     )
     parser.add_argument("--data", default="digits", help="data set by name, folder of images, or .npz file")
+    parser.add_argument(
+        "--image-size", type=int, help="side of photographs in pixels; 224, or what a transferred network was made for"
+    )
     parser.add_argument("--epochs", type=int, default=10, help="epochs in all")
-    parser.add_argument("--batch-size", type=int, default=128, help="images a step")
+    parser.add_argument(
+        "--batch-size", type=int, default=argparse.SUPPRESS, help="images a step (default: 128; transfer: 64)"
+    )
     parser.add_argument("--images", type=int, help="training images an epoch, and validation images; all by default")
     parser.add_argument("--optimizer", choices=["sgd", "adam"], default="sgd", help="sgd has Nesterov momentum 0.9")
     parser.add_argument(
@@ -208,35 +219,74 @@ def _add_train(commands) -> None:
         default="one_cycle",
         help="of the learning rate: up and down, or /10",
     )
-    parser.add_argument("--learning-rate", type=float, default=0.1, help="highest learning rate")
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        default=argparse.SUPPRESS,
+        help="highest learning rate (default: 0.1; transfer: 0.02)",
+    )
     parser.add_argument("--warmup", type=float, default=0.1, help="part of the training in which it rises (one_cycle)")
     parser.add_argument("--milestones", type=int, nargs="*", default=[], help="epochs at which it falls (steps)")
     parser.add_argument("--weight-decay", type=float, default=5e-4, help="L2 penalty of the kernels (adam: decoupled)")
     parser.add_argument("--alpha", type=int, default=2, help="how many times narrower (narrow, adjoined)")
-    parser.add_argument("--teacher", help=".keras file of the trained teacher (jointrd)")
-    parser.add_argument("--tail-floor", type=float, default=0.5, help="lowest weight of the teacher's tails (jointrd)")
-    parser.add_argument("--tail-fade", type=float, default=0.3, help="part of the training to fade over (jointrd)")
+    _add_plain(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, data order and augmentation")
     _add_common(parser)
     parser.set_defaults(command=_train)
 
 
+def _add_plain(parser) -> None:
+    """What belongs to networks without shortcuts and to their teachers."""
+    parser.add_argument(
+        "--dirac", action="store_true", help="plain convolutions as an identity plus a correction, until the end"
+    )
+    parser.add_argument("--keep-projections", action="store_true", help="keep the shortcuts that have weights")
+    parser.add_argument("--teacher", help=".keras file of the trained teacher (distilled, jointrd, jointrd_adjoined)")
+    parser.add_argument(
+        "--teacher-mode",
+        choices=["frozen", "joint"],
+        default="frozen",
+        help="joint trains the network with shortcuts beside the plain one, without --teacher (jointrd)",
+    )
+    parser.add_argument(
+        "--tail-schedule",
+        choices=["cosine", "linear", "constant"],
+        default="cosine",
+        help="how the weight of the teacher's tails falls from 1; constant is --tail-floor (jointrd)",
+    )
+    parser.add_argument("--tail-floor", type=float, default=0.5, help="lowest weight of the teacher's tails (jointrd)")
+    parser.add_argument("--tail-fade", type=float, default=0.3, help="part of the training to fade over (jointrd)")
+    parser.add_argument("--path-scale", choices=["sum", "mean"], default="sum", help="of the paths' losses (jointrd)")
+    parser.add_argument(
+        "--kd-weight", type=float, default=0.0, help="of the teacher's outputs as targets (distilled, jointrd)"
+    )
+    parser.add_argument("--temperature", type=float, default=4.0, help="of these targets")
+    parser.add_argument(
+        "--feature-weight",
+        type=float,
+        default=0.0,
+        help="of the distance to the teacher's last feature map (distilled, jointrd)",
+    )
+
+
 def _train(options) -> None:
     from dataclasses import fields
 
-    from tfjointrd.experiments import Recipe, run
+    from tfjointrd.experiments import Recipe, run, transfer
 
     known = {field.name for field in fields(Recipe)} & vars(options).keys()
-    recipe = Recipe(**{name: getattr(options, name) for name in known})
-    finished = run(
-        recipe,
-        options.out,
-        note=options.note,
-        minutes=options.minutes,
-        deterministic=not options.nondeterministic,
-        group=_group(options),
-        command=options.line,
-    )
+    chosen = {name: getattr(options, name) for name in known}
+    arguments = {
+        "note": options.note,
+        "minutes": options.minutes,
+        "deterministic": not options.nondeterministic,
+        "command": options.line,
+    }
+    if chosen["method"] == "transfer":
+        network, images = chosen.pop("network"), chosen.pop("data")
+        finished = transfer(network, images, options.out, **chosen, **arguments, group=_group(options))
+    else:
+        finished = run(Recipe(**chosen), options.out, **arguments, group=_group(options))
     _print_accuracies(finished)
 
 

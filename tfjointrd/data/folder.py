@@ -140,6 +140,7 @@ def load_folder(
         validation_size=len(validation[0]),
         class_names=class_names,
         note="mean and std are ImageNet's.",
+        resizable=True,
     )
     return (
         FolderPipeline(*train, info, batch_size, training=True, augment=augment, seed=seed),

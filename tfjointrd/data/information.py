@@ -18,6 +18,7 @@ class DatasetInfo:
         validation_size: Number of validation images, or `None` where it shows only on loading.
         class_names: Names of the classes in label order, or `None` where they are not known.
         note: Anything a reader of a result should know about the set.
+        resizable: Whether images come in the size that `load(image_size=...)` names.
     """
 
     name: str
@@ -29,6 +30,7 @@ class DatasetInfo:
     validation_size: int | None = None
     class_names: tuple[str, ...] | None = None
     note: str = ""
+    resizable: bool = False
 
 
 # Statistics that networks for photographs are customarily normalised with.
@@ -124,6 +126,7 @@ KNOWN = {
                 "parachute",
             ),
             note="Ten easy classes of ImageNet, shorter side 320 pixels; mean and std are ImageNet's.",
+            resizable=True,
         ),
         DatasetInfo(
             name="imagenet2012",
@@ -134,6 +137,7 @@ KNOWN = {
             train_size=1281167,
             validation_size=50000,
             note="Cannot be downloaded without an account; tensorflow-datasets explains how to prepare it.",
+            resizable=True,
         ),
     )
 }

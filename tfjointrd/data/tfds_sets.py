@@ -150,6 +150,7 @@ def describe(name: str, builder, splits: tuple[str, str], image_size: int | None
         train_size=train_size,
         validation_size=validation_size,
         class_names=known.class_names or tuple(label.names),
+        resizable=image_size is not None,
     )
 
 

@@ -6,5 +6,6 @@ from tfjointrd.experiments.keeper import Interrupted
 from tfjointrd.experiments.named import run_named
 from tfjointrd.experiments.recipe import METHODS, SCALES, Recipe
 from tfjointrd.experiments.runner import run
+from tfjointrd.experiments.transfer import transfer
 
-__all__ = ["METHODS", "SCALES", "Interrupted", "Recipe", "Run", "catalog", "run", "run_named"]
+__all__ = ["METHODS", "SCALES", "Interrupted", "Recipe", "Run", "catalog", "run", "run_named", "transfer"]

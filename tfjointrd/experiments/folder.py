@@ -171,7 +171,8 @@ def load_data(recipe: Recipe, augment: bool | None = None) -> tuple[data.Pipelin
         augment: Overrides the recipe's augmentation.
     """
     augment = recipe.augment if augment is None else augment
-    pipelines = data.load(recipe.data, batch_size=recipe.batch_size, seed=recipe.seed, augment=augment)
+    options = {"seed": recipe.seed, "augment": augment, "image_size": recipe.image_size}
+    pipelines = data.load(recipe.data, batch_size=recipe.batch_size, **options)
     for pipeline in pipelines if recipe.images else ():
         pipeline.limit(recipe.images)
     return pipelines

@@ -11,7 +11,7 @@ import keras
 
 from tfjointrd import models
 from tfjointrd.data import DatasetInfo
-from tfjointrd.surgery import dirac, fold, remove_shortcuts
+from tfjointrd.surgery import dirac, fold, new_head, remove_shortcuts
 from tfjointrd.surgery.swap import with_fused_batch_normalization, with_keras_batch_normalization
 from tfjointrd.training import Adjoined, Constant, CosineFade, Distillation, JointRD, LinearFade, adjoin
 
@@ -32,9 +32,12 @@ class Recipe:
         method: `standard` (the network as it is), `plain` (without its shortcuts), `distilled` (plain, with the outputs
             or features of `teacher` as targets), `jointrd` (plain, through the later stages of `teacher`), `narrow`
             (every layer after the first stage `alpha` times narrower), `adjoined` (full and narrow on shared weights),
-            or `jointrd_adjoined` (the same, without shortcuts and by JointRD).
-        network: Name of a network of `tfjointrd.models` or `keras.applications`, or the path of a `.keras` file.
+            `jointrd_adjoined` (the same, without shortcuts and by JointRD), or `transfer` (a trained network with a
+            new classifier; see `tfjointrd.transfer`).
+        network: Name of a network of `tfjointrd.models` or `keras.applications`, or the path of a `.keras` file; for
+            `transfer` the latter.
         data: Name of a data set; see `tfjointrd.data.load`.
+        image_size: Side of the images in pixels, for folders and photographs; see `tfjointrd.data.load`.
         augment: Augmentation of the training images; see `tfjointrd.data.load`.
         images: Number of training images an epoch, and of validation images; all of them by default.
         epochs: Number of epochs.
@@ -69,6 +72,7 @@ class Recipe:
     method: str = "standard"
     network: str = "resnet20"
     data: str = "digits"
+    image_size: int | None = None
     augment: bool | str = True
     images: int | None = None
     epochs: int = 10
@@ -118,7 +122,13 @@ class Recipe:
             raise ValueError(
                 f"Expected `teacher`, a trained network's .keras file or recipe, for method '{self.method}'."
             )
-        lowest = {"epochs": 1, "batch_size": 1, "alpha": 1, "seed": 0, **({} if self.images is None else {"images": 1})}
+        if self.method == "transfer" and not self.network.endswith(".keras"):
+            raise ValueError(
+                "Expected `network` to be the .keras file of a trained network, for method 'transfer'. "
+                f"Received: network='{self.network}'."
+            )
+        lowest = {"epochs": 1, "batch_size": 1, "alpha": 1, "seed": 0}
+        lowest.update({name: 1 for name in ("image_size", "images") if getattr(self, name) is not None})
         for name, least in lowest.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
@@ -173,8 +183,11 @@ class Recipe:
         )
 
     def trainer(self, info: DatasetInfo) -> keras.Model:
-        """The model whose `fit` is this training, with new weights."""
-        return METHODS[self.method].trainer(self, build_network(self.network, info))
+        """The model whose `fit` is this training, with new weights, or new ones of the classifier for `transfer`."""
+        network = build_network(self.network, info)
+        if self.method == "transfer":
+            network = new_head(network, info.num_classes, info.input_shape)
+        return METHODS[self.method].trainer(self, network)
 
 
 @dataclass(frozen=True)
@@ -244,14 +257,19 @@ def _adjoined_networks(model: Adjoined) -> dict[str, keras.Model]:
     return {"full": model.full(), "small": model.small()}
 
 
+def _standard(recipe: Recipe, network: keras.Model) -> keras.Model:
+    return with_fused_batch_normalization(network)
+
+
 METHODS: dict[str, Method] = {
-    "standard": Method(lambda recipe, network: with_fused_batch_normalization(network), _single),
+    "standard": Method(_standard, _single),
     "plain": Method(_plain, _single),
     "distilled": Method(_distilled, lambda model: _single(model.student)),
     "jointrd": Method(_jointrd, _jointrd_networks),
     "narrow": Method(_narrow, _single),
     "adjoined": Method(lambda recipe, network: adjoin(network, recipe.alpha), _adjoined_networks),
     "jointrd_adjoined": Method(_jointrd, lambda model: _adjoined_networks(model.student)),
+    "transfer": Method(_standard, _single),
 }
 
 

@@ -3,6 +3,7 @@
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.dirac import dirac, fold
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, functional
+from tfjointrd.surgery.head import new_head
 from tfjointrd.surgery.rules import IN, OUT, Rule, pointwise, register_rule
 from tfjointrd.surgery.shortcuts import remove_shortcuts
 from tfjointrd.surgery.slim import slim
@@ -20,6 +21,7 @@ __all__ = [
     "dirac",
     "fold",
     "functional",
+    "new_head",
     "pointwise",
     "register_rule",
     "remove_shortcuts",

@@ -1,0 +1,148 @@
+"""Fine-tuning: a trained network learns another data set, by one recipe for all networks that are to be compared."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfjointrd import data as datasets
+from tfjointrd.experiments import card as cards
+from tfjointrd.experiments import catalog
+from tfjointrd.experiments.checkpoint import sync
+from tfjointrd.experiments.folder import Run, check_recipe, find_file
+from tfjointrd.experiments.recipe import Recipe
+from tfjointrd.experiments.runner import make_repeatable, run
+from tfjointrd.surgery import functional
+from tfjointrd.training import distribute
+
+# Where they differ from those of `Recipe`; one cycle and 10 epochs are its own.
+DEFAULTS = {"batch_size": 64, "learning_rate": 0.02}
+PRETRAINED = "pretrained.keras"
+_FIELDS = {field.name for field in fields(Recipe)}
+
+
+def transfer(
+    model: keras.Model | str | os.PathLike,
+    data: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    runs: str | os.PathLike = "runs",
+    **options,
+) -> Run:
+    """Fine-tunes a trained network on another data set: a new classifier, all weights trained.
+
+    The network's last `Dense` layer is replaced by one for the classes of the data set
+    (`tfjointrd.surgery.new_head`). Photographs come in the size that the network was trained for, unless `image_size`
+    says otherwise. A finished training is loaded, and an interrupted one goes on, as by `tfjointrd.experiments.run`.
+
+    Args:
+        model: The trained network, which takes raw pixels: a `keras.Model`, which is saved in `out`, the path of a
+            `.keras` file, or the name of a recipe that is finished in `runs`.
+        data: A data set by name, a folder of images or an `.npz` file; see `tfjointrd.data.load`.
+        out: Folder for checkpoints, network and card.
+        runs: Folder of the recipes' folders, for a name.
+        **options: Fields of `Recipe`, as `epochs=10`, `learning_rate=0.02`, `batch_size=64`, `image_size`, `images` and
+            `seed` (with these defaults), and arguments of `run`, as `verbose` and `note`.
+
+    Returns:
+        The finished `Run`, whose network is `run.networks["model"]`.
+
+    Raises:
+        FileNotFoundError: If there is no such network, or no such data.
+        ValueError: If the network does not end in a `Dense` layer or cannot take the images, or if `out` holds another
+            training.
+        Others: As `run`.
+
+    Example:
+
+    >>> plain = transfer("jointrd_resnet20_cifar10", "flowers/", out="runs/flowers_plain", epochs=5)
+    >>> residual = transfer("resnet20_cifar10", "flowers/", out="runs/flowers_residual", epochs=5)
+    >>> plain.accuracy("model"), residual.accuracy("model")
+
+    Reference:
+        Residual Distillation (NeurIPS 2020) fine-tunes plain networks and ResNets on MIT-67 and Caltech-101.
+    """
+    chosen = {name: options.pop(name) for name in _FIELDS & options.keys()}
+    group = options.get("group") or distribute.Single()
+    if options.get("deterministic", True):
+        make_repeatable()  # now: loading a network computes already
+    given = isinstance(model, keras.Model)
+    if given:
+        functional(model)  # refuses others before anything is written
+    path = Path(out) / PRETRAINED if given else _file(os.fspath(model), Path(runs))
+    if chosen.get("image_size") is None:
+        with group.alone():
+            chosen["image_size"] = _image_size(model if given else _load(path), data)
+    recipe = Recipe(**{**DEFAULTS, **chosen, "method": "transfer", "network": str(path), "data": os.fspath(data)})
+    if given:
+        check_recipe(recipe, Path(out))
+        with group.alone():
+            _keep(model, path, write=group.chief)
+        group.wait(f"{path} is written")
+    return run(recipe, out, **options)
+
+
+def _file(name: str, runs: Path) -> Path:
+    """The `.keras` file that a path or the name of a recipe stands for."""
+    if name.endswith(".keras"):
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"Expected `model` to be a .keras file that exists. Received: model='{name}'.")
+        return Path(name)
+    if name not in catalog.names():
+        raise ValueError(
+            "Expected `model` to be a keras.Model, the path of a .keras file, or the name of a recipe. "
+            f"Received: model='{name}'."
+        )
+    try:
+        card = cards.read(runs / name)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"Expected the recipe '{name}' to be finished in '{runs}'. `python -m tfjointrd run {name} --out {runs}` "
+            "trains it."
+        ) from None
+    if "model" not in card["networks"]:
+        raise ValueError(
+            "Expected the .keras file of one of the recipe's networks "
+            f"({', '.join(card['networks'])}, in '{runs / name}'). Received: model='{name}'."
+        )
+    return find_file(runs / name, "model.keras", seed=int(min(card["seeds"], key=int)))
+
+
+def _load(path: Path) -> keras.Model:
+    return keras.saving.load_model(path, compile=False)
+
+
+def _image_size(network: keras.Model, data: str | os.PathLike) -> int | None:
+    """The side of the images that a network was trained for, where the data come in any size."""
+    name = os.fspath(data)
+    info = datasets.info(name) if name in datasets.names() else datasets.load(name)[0].info
+    return network.inputs[0].shape[1] if info.resizable else None
+
+
+def _keep(network: keras.Model, path: Path, write: bool) -> None:
+    """Saves the trained network beside what becomes of it, once.
+
+    Raises:
+        ValueError: If the file is there and of another network.
+    """
+    if path.is_file():
+        if not _same_weights(_load(path), network):
+            raise ValueError(
+                f"Expected a new folder, or the network that its training began with. Received: out='{path.parent}', "
+                f"whose {path.name} has other weights than '{network.name}'."
+            )
+    elif write:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".part_{path.name}")
+        network.save(part)
+        sync(part)
+        os.replace(part, path)
+
+
+def _same_weights(first: keras.Model, second: keras.Model) -> bool:
+    ours, theirs = first.get_weights(), second.get_weights()
+    return len(ours) == len(theirs) and all(np.array_equal(*pair) for pair in zip(ours, theirs, strict=True))

@@ -1,0 +1,125 @@
+"""A trained network with a new classifier, for other classes than those that it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import keras
+
+from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, refs_in, substitute
+
+
+def new_head(
+    model: keras.Model, num_classes: int, input_shape: Sequence[int] | None = None, name: str | None = None
+) -> keras.Model:
+    """Gives a trained network a new last `Dense` layer; all other layers keep their weights.
+
+    Args:
+        model: A functional or Sequential classifier that ends in a `Dense` layer, with a softmax behind it or without.
+            It is not changed.
+        num_classes: Number of units of the new layer, whose weights are drawn as those of a new network.
+        input_shape: `(height, width, channels)` of the images to come; as before by default. Another height and width
+            need a network that is convolutional up to a global pooling. Images of one channel for a network of several
+            are taken by repeating the channel in front of it.
+        name: The new network's name; the old one by default.
+
+    Returns:
+        A functional `keras.Model` with the same layer names.
+
+    Raises:
+        ValueError: If the network does not end in a `Dense` layer, has several inputs or outputs, or cannot take
+            images of `input_shape`; the message names the layer.
+
+    Example:
+
+    >>> network = new_head(tfjointrd.models.resnet20(num_classes=10), num_classes=67, input_shape=(64, 64, 3))
+    >>> network.output_shape
+    (None, 67)
+    """
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(f"Expected `num_classes` to be a positive integer. Received: num_classes={num_classes!r}.")
+    graph = Graph.of(model)
+    head = _head(graph)
+    specs = {**graph.layers, head: graph.layers[head].with_config(units=num_classes)}
+    sources = {key: layer for key, layer in graph.sources.items() if key != head}
+    graph = replace(graph, layers=specs, sources=sources)
+    if input_shape is None:
+        return graph.build(name)
+    reshaped = _with_input(graph, tuple(input_shape))
+    try:
+        return reshaped.build(name)
+    except ValueError as error:
+        raise ValueError(
+            "Expected `model` to be convolutional up to a global pooling, so that it takes images of another size. "
+            f"Received: '{model.name}' for images of {model.input_shape[1:]} and input_shape={tuple(input_shape)}. "
+            f"Keras says: {error}"
+        ) from error
+
+
+def _head(graph: Graph) -> str:
+    """The last layer with a kernel, if it is a `Dense` layer whose units are the classes."""
+    output = graph.single_output()
+    ancestors, kernels = graph.ancestors()[replace(output, index=0)], graph.kernel_layers()
+    calls = [call for call in graph.calls if call.output in ancestors and call.layer in kernels]
+    if not calls:
+        raise ValueError(f"Expected `model` to end in a Dense layer. Received: '{graph.name}', without any.")
+    head = calls[-1].layer
+    spec = graph.layers[head]
+    if spec.cls is not keras.layers.Dense:
+        raise ValueError(
+            f"Expected `model` to end in a Dense layer. Received: '{graph.name}', whose last layer with a kernel is "
+            f"'{head}' ({spec.cls.__name__})."
+        )
+    shape = graph.shapes[output]
+    if len(shape) != 2 or shape[-1] != spec.config["units"] or [call.layer for call in calls].count(head) > 1:
+        raise ValueError(
+            f"Expected `model` to end in a Dense layer whose units are the classes. Received: '{graph.name}' with "
+            f"outputs of shape {shape} behind '{head}', {spec.config['units']} units."
+        )
+    return head
+
+
+def _with_input(graph: Graph, input_shape: tuple[int, ...]) -> Graph:
+    """The graph for images of another shape; its tensors' shapes are those of the old one."""
+    source = _single_input(graph)
+    shape = graph.shapes[source]
+    if len(shape) != 4 or len(input_shape) != 3:
+        raise ValueError(
+            "Expected a network for images and `input_shape` as (height, width, channels). Received: a network for "
+            f"inputs of shape {shape} and input_shape={input_shape}."
+        )
+    if input_shape[-1] not in (shape[-1], 1):
+        raise ValueError(
+            f"Expected images of {shape[-1]} channels, or of one, which is repeated. Received: "
+            f"input_shape={input_shape} for '{graph.name}'."
+        )
+    spec = graph.layers[source.layer].with_config(batch_shape=(None, *input_shape))
+    graph = replace(graph, layers={**graph.layers, source.layer: spec})
+    return graph if input_shape[-1] == shape[-1] else _repeated(graph, source, shape[-1])
+
+
+def _single_input(graph: Graph) -> Ref:
+    refs = list(refs_in(graph.inputs))
+    if len(refs) != 1:
+        raise ValueError(f"Expected a network with one input. Received: '{graph.name}' with {len(refs)} inputs.")
+    return refs[0]
+
+
+def _repeated(graph: Graph, source: Ref, channels: int) -> Graph:
+    """The graph with a layer behind the input that repeats its one channel."""
+    name = "repeated_channel"
+    while name in graph.layers:
+        name += "_"
+    spec = LayerSpec(keras.layers.Concatenate, {"axis": -1, "name": name})
+    repeat = Call(name, args=([source] * channels,))
+
+    def instead(ref: Ref) -> Ref:
+        return repeat.output if ref == source else ref
+
+    calls = [
+        replace(call, args=substitute(call.args, instead), kwargs=substitute(call.kwargs, instead))
+        for call in graph.calls
+    ]
+    calls.insert(1 + next(place for place, call in enumerate(calls) if call.output == source), repeat)
+    return replace(graph, layers={**graph.layers, name: spec}, calls=calls)
