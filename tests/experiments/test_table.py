@@ -50,7 +50,7 @@ def test_mean_over_the_seeds_and_what_is_missing(tmp_path):
 
 
 def test_table(tmp_path):
-    write_card(tmp_path, accuracies=(0.9, 0.8))
+    write_card(tmp_path, accuracies=(0.9, 0.8), note="Digits, scanned.")
     found = outcomes([DONE, MISSING], tmp_path, "smoke")
     text = outcome_table(dict(zip(["ResNet-20", "plain-20"], found, strict=True)))
     rows = [line for line in text.splitlines() if line.startswith("|")]
@@ -58,7 +58,7 @@ def test_table(tmp_path):
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (rows[2], rows[3])]
     assert cells[0] == ["ResNet-20", "85.00", "80.00 to 90.00", "2", "3", f"`{DONE}`"]
     assert cells[1] == ["plain-20", "not run", "", "0", "3", f"`{MISSING}`"]
-    assert "digits." in text and "CPU A, 2 cores" in text
+    assert "seeds. Digits, scanned.\n" in text and "CPU A, 2 cores" in text
     assert f"```\npython -m tfjointrd run {MISSING} --scale smoke --seeds 0\n```" in text
 
 

@@ -204,7 +204,7 @@ def outcome_table(named: Mapping[str, Outcome]) -> str:
     parts = [_aligned([["network", *_OUTCOME_COLUMNS], *lines])]
     found = [outcome for outcome in named.values() if outcome.accuracies]
     if found:
-        data = dict.fromkeys(outcome.data for outcome in found)
+        data = dict.fromkeys(outcome.data.rstrip(".") for outcome in found)
         machines = dict.fromkeys(machine for outcome in found for machine in outcome.machines)
         parts.append(f"Validation accuracy after the last epoch, mean over the seeds. {', '.join(data)}.")
         parts.append(f"Trained on {'; '.join(machines)}.")
