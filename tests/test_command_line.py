@@ -52,9 +52,62 @@ def test_run_by_name(tmp_path, capsys):
     assert listed == {"narrow_resnet20_a4_digits": "smoke: finished, seed 0"}
 
 
+def test_transfer(tmp_path, capsys):
+    network, out = tmp_path / "trained.keras", tmp_path / "out"
+    models.cifar_resnet(8, num_classes=4, input_shape=(8, 8, 3)).save(network)
+    arguments = ["train", "--method", "transfer", "--network", str(network), "--epochs", "1", "--images", "128"]
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert f"{out / 'model.keras'}: accuracy" in capsys.readouterr().out
+    card = json.loads((out / "card.json").read_text())
+    assert card["command"].startswith("python -m tfjointrd train --method transfer")
+    assert (card["recipe"]["learning_rate"], card["recipe"]["batch_size"]) == (0.02, 64)
+
+
+def test_every_field_of_a_recipe_is_an_option(monkeypatch):
+    """All but the augmentation and what registered recipes are called; without options, the defaults."""
+    from dataclasses import fields
+
+    import tfjointrd.__main__ as command_line
+    from tfjointrd.experiments import Recipe
+
+    class Stop(Exception):
+        pass
+
+    def stop(recipe, out, **_):
+        raise Stop(recipe)
+
+    monkeypatch.setattr("tfjointrd.experiments.run", stop)
+    with pytest.raises(Stop) as stopped:
+        main(["train", "--out", "x"])
+    assert stopped.value.args == (Recipe(),)
+    options = vars(
+        command_line._parser().parse_args(["train", "--out", "x", "--batch-size", "1", "--learning-rate", "1"])
+    )
+    assert {field.name for field in fields(Recipe)} - options.keys() == {"augment", "name", "scale"}
+    given = [
+        "--method",
+        "jointrd",
+        "--teacher-mode",
+        "joint",
+        "--dirac",
+        "--keep-projections",
+        "--tail-schedule",
+        "linear",
+    ]
+    given += ["--path-scale", "mean", "--kd-weight", "0.5", "--temperature", "2", "--feature-weight", "1e-3"]
+    with pytest.raises(Stop) as stopped:
+        main(["train", "--out", "x", *given, "--image-size", "64"])
+    (recipe,) = stopped.value.args
+    assert (recipe.teacher_mode, recipe.dirac, recipe.keep_projections) == ("joint", True, True)
+    assert (recipe.tail_schedule, recipe.path_scale, recipe.image_size) == ("linear", "mean", 64)
+    assert (recipe.kd_weight, recipe.temperature, recipe.feature_weight) == (0.5, 2.0, 1e-3)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        (["train", "--out", "x", "--method", "transfer"], "Received: model='resnet20'"),
+        (["train", "--out", "x", "--method", "transfer", "--network", "no.keras"], "Received: model='no.keras'"),
         (["train", "--out", "x", "--method", "magic"], "Received: method='magic'"),
         (["train", "--out", "x", "--data", "cifer10"], "cifar10"),
         (["train", "--out", "x", "--network", "resnet21"], "resnet20"),

@@ -4,7 +4,7 @@ import pytest
 
 from tfjointrd import data, models
 from tfjointrd.experiments import METHODS, Recipe
-from tfjointrd.experiments.recipe import build_network
+from tfjointrd.experiments.recipe import TAUGHT, build_network
 from tfjointrd.layers import FusedBatchNormalization
 
 
@@ -14,14 +14,16 @@ def test_methods_build_what_they_say(tmp_path):
     models.resnet20(input_shape=info.input_shape).save(teacher)
     shapes = {}
     for method in METHODS:
-        recipe = Recipe(method=method, teacher=str(teacher) if method == "jointrd" else None)
+        network = str(teacher) if method == "transfer" else "resnet20"
+        recipe = Recipe(method=method, network=network, teacher=str(teacher) if method in TAUGHT else None)
         model = recipe.trainer(info)
         networks = METHODS[method].networks(model)
         shapes[method] = {name: network.count_params() for name, network in networks.items()}
         for network in networks.values():
             assert not any(isinstance(layer, FusedBatchNormalization) for layer in network.layers)
             assert network.output_shape == (None, 10)
-    assert shapes["plain"] == shapes["jointrd"]
+    assert shapes["plain"] == shapes["jointrd"] == shapes["distilled"]
+    assert shapes["transfer"] == shapes["standard"]
     assert shapes["adjoined"]["full"] == shapes["standard"]["model"] > shapes["plain"]["model"]
     assert shapes["adjoined"]["small"] == shapes["narrow"]["model"] < shapes["standard"]["model"] / 2
 
@@ -95,6 +97,7 @@ def test_networks_of_all_kinds(tmp_path):
         ({"epochs": 0}, ValueError, "Expected `epochs` to be an integer from 1. Received: epochs=0"),
         ({"epochs": 2.5}, ValueError, "Received: epochs=2.5"),
         ({"images": 0}, ValueError, "Expected `images` .* Received: images=0"),
+        ({"image_size": 0}, ValueError, "Expected `image_size` .* Received: image_size=0"),
         ({"seed": -1}, ValueError, "Received: seed=-1"),
         ({"weight_decay": -1.0}, ValueError, "Received: weight_decay=-1.0"),
         ({"milestones": (8, 4)}, ValueError, r"Expected ascending `milestones` .* Received: milestones=\(8, 4\)"),
