@@ -195,11 +195,11 @@ def test_errors(tiny, images, tmp_path, monkeypatch):
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="this is the test that starts the others on JAX")
 def test_on_jax():
     block = NO_TENSORFLOW + "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
-    selected = "by_hand or (nothing_moves and not plain) or without_holes"
+    selected = "by_hand or nothing_moves[adjoined]"  # every case compiles anew on JAX
     result = subprocess.run(
         [sys.executable, "-c", block, "-q", "-p", "no:cacheprovider", __file__, "-k", selected],
         env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
     )
-    assert result.returncode == 0 and "4 passed" in result.stdout, result.stdout[-3000:]
+    assert result.returncode == 0 and "2 passed" in result.stdout, result.stdout[-3000:]
