@@ -19,8 +19,9 @@ def outputs(network, x=None):
     return keras.ops.convert_to_numpy(network(pixels() if x is None else x, training=False))
 
 
-def plain(randomised, build=models.resnet20, shape=(8, 8, 3)):
-    return randomised(remove_shortcuts(build(num_classes=4, input_shape=shape)))
+def plain(randomised, depth=8, shape=(8, 8, 3)):
+    """A plain network for small images, of (depth - 2) / 6 blocks a stage."""
+    return randomised(remove_shortcuts(models.cifar_resnet(depth, num_classes=4, input_shape=shape)))
 
 
 def kinds(network):
@@ -30,7 +31,7 @@ def kinds(network):
 def test_default_takes_all_but_the_first(randomised):
     network = plain(randomised)
     found = kinds(dirac(network))
-    assert list(found) == list(kinds(network)) and len(found) == 19
+    assert list(found) == list(kinds(network)) and len(found) == 7
     assert [cls for cls in found.values() if cls is L.Conv2D] == [L.Conv2D] and found["stem_conv"] is L.Conv2D
     assert set(kinds(fold(dirac(network))).values()) == {L.Conv2D}
 
@@ -72,9 +73,8 @@ def test_starts_from_the_kernels_or_keeps_the_function(randomised):
     np.testing.assert_array_equal(outputs(network), before)
 
 
-@pytest.mark.parametrize("build", [models.resnet20, models.resnet18])
-def test_folded_network_is_the_same_function(randomised, build):
-    network = randomised(dirac(plain(randomised, build, (32, 32, 3)), beta=0.5), seed=5)
+def test_folded_network_is_the_same_function(randomised):
+    network = randomised(dirac(plain(randomised, 20, (32, 32, 3)), beta=0.5), seed=5)
     x = pixels(size=(32, 32, 3))
     before = outputs(network, x)
     folded = fold(network)
@@ -122,7 +122,7 @@ def test_weight_decay_leaves_the_factors_out(randomised, optimizer):
 def test_slim_keeps_first_channels(randomised):
     """A narrow Dirac network is the narrow one of the folded network."""
     network = randomised(dirac(plain(randomised), beta=0.5), seed=7)
-    keep = {"stage2_block1_conv1": range(16), "stage2_block1_conv2": range(20), "stage3_block2_conv1": range(10)}
+    keep = {"stage2_block1_conv1": range(16), "stage2_block1_conv2": range(20), "stage3_block1_conv1": range(10)}
     narrow = slim(network, keep)
     assert narrow.get_layer("stage2_block1_conv2").alpha.shape == (20,)
     expected = outputs(slim(fold(network), keep))
@@ -130,14 +130,11 @@ def test_slim_keeps_first_channels(randomised):
 
 
 def test_slim_refuses_channels_that_change_places(randomised):
-    network = randomised(dirac(plain(randomised)), seed=7)
-    keep = {"stage2_block2_conv1": [0, 3, 5]}
+    network = dirac(plain(randomised))
+    keep = {"stage2_block1_conv1": [0, 3, 5]}
     with pytest.raises(ValueError, match=r"\[0, 3, 5\] of its output. `tfjointrd.fold` makes it an ordinary"):
         slim(network, keep)
-    both = {"stage2_block2_conv1": [1, 3, 5], "stage2_block2_conv2": [1, 3, 5], "stage2_block3_conv1": [1, 3, 5]}
-    with pytest.raises(ValueError, match="same channels of input and output"):
-        slim(network, both)
-    assert slim(fold(network), keep).get_layer("stage2_block2_conv1").filters == 3
+    assert slim(fold(network), keep).get_layer("stage2_block1_conv1").filters == 3
 
 
 def test_slim_keeps_the_same_channels_of_input_and_output():
@@ -151,6 +148,6 @@ def test_slim_keeps_the_same_channels_of_input_and_output():
 
 def test_adjoin_asks_for_a_folded_network(randomised):
     network = dirac(plain(randomised))
-    with pytest.raises(ValueError, match="`tfjointrd.fold` makes of a DiracConv2D. Received: .* and 17 others"):
+    with pytest.raises(ValueError, match="`tfjointrd.fold` makes of a DiracConv2D. Received: .* and 5 others"):
         adjoin(network)
     assert adjoin(fold(network)).small().count_params() < network.count_params()

@@ -144,9 +144,11 @@ class JointRD(Distillation):
         """As for `ScheduledModel`.
 
         Args:
-            optimizer: The student's and the connectors'. Callbacks that set a learning rate set this one's.
+            optimizer: The student's and the connectors'.
             *args: As for `ScheduledModel`.
-            teacher_optimizer: That of a joint teacher; by default one like the student's.
+            teacher_optimizer: That of a joint teacher; by default one like the student's. `LearningRateScheduler` and
+                `ReduceLROnPlateau` set the learning rate of both, each from its own; with mixed_float16, where Keras
+                scales the loss, they see the student's alone.
             **kwargs: As for `ScheduledModel`.
 
         Raises:
@@ -204,9 +206,12 @@ class JointRD(Distillation):
         """A part of the teacher, in inference, and without gradients for its weights."""
         if not self.joint:
             return segment(batch, training=False)
-        weights = [ops.stop_gradient(variable.value) for variable in segment.trainable_variables]
-        others = [variable.value for variable in segment.non_trainable_variables]
-        return segment.stateless_call(weights, others, batch, training=False)[0]
+        # The statistics too: on JAX they are functions of the teacher's weights, through its own pass just before.
+        weights, statistics = (
+            [ops.stop_gradient(variable.value) for variable in variables]
+            for variables in (segment.trainable_variables, segment.non_trainable_variables)
+        )
+        return segment.stateless_call(weights, statistics, batch, training=False)[0]
 
     def teacher_pass(self, inputs):
         """The teacher's outputs for the images; a joint one is in training."""

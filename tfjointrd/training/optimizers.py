@@ -21,7 +21,8 @@ def like(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
 class OptimizerPair(keras.optimizers.Optimizer):
     """Applies one optimizer to the student's variables and another to the teacher's.
 
-    To callbacks it looks like the student's: `learning_rate` is the student's, and can be set.
+    `learning_rate` is the student's, and can be set. Keras' callbacks find both optimizers in `optimizers`, and set the
+    learning rate of each.
 
     Args:
         student: The optimizer of all variables that are not the teacher's.
@@ -40,7 +41,7 @@ class OptimizerPair(keras.optimizers.Optimizer):
     ):
         super().__init__(learning_rate=0.0, name="optimizer_pair")
         if student is teacher:
-            raise ValueError(f"Expected `teacher_optimizer` to be another than `optimizer`. Received: {student!r} twice.")
+            raise ValueError(f"Expected `teacher_optimizer` to be another than `optimizer`. Received: {student!r}.")
         for optimizer in (student, teacher):
             if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or optimizer.loss_scale_factor:
                 raise ValueError(
@@ -102,6 +103,6 @@ class OptimizerPair(keras.optimizers.Optimizer):
         self._iterations.assign(store["iterations"])
 
     def get_config(self):
-        """The configurations of both. Which variables are the teacher's is known to the model that compiles the pair."""
+        """The configurations of both. The model that compiles the pair knows which variables are the teacher's."""
         student, teacher = map(keras.saving.serialize_keras_object, self.optimizers)
         return {"student": student, "teacher": teacher}

@@ -1,0 +1,234 @@
+"""`Distillation`, and what `JointRD` adds to its loss, against numbers computed by hand. Runs on JAX too."""
+
+import keras
+import numpy as np
+import pytest
+from test_features import distance_by_cases
+
+from tfjointrd import Distillation, JointRD, remove_shortcuts
+from tfjointrd.training import LinearFade
+from tfjointrd.training.features import margins
+
+L = keras.layers
+
+
+def numpy(x):
+    return keras.ops.convert_to_numpy(x)
+
+
+def pair(tiny, **kwargs):
+    """A plain student and a teacher with other weights and with statistics of their own."""
+    keras.utils.set_random_seed(1)
+    teacher = tiny(**kwargs)
+    rng = np.random.default_rng(4)
+    for layer in teacher.layers:
+        for variable in layer.weights:
+            if variable.name == "moving_variance":
+                variable.assign(rng.uniform(0.5, 2, variable.shape))
+            elif variable.name in ("moving_mean", "beta"):
+                variable.assign(rng.normal(0, 0.5, variable.shape))
+    keras.utils.set_random_seed(2)
+    return remove_shortcuts(tiny(**kwargs)), teacher
+
+
+def copy_of(network):
+    again = keras.models.clone_model(network)
+    again.set_weights(network.get_weights())
+    return again
+
+
+def outputs_of(network, names, x, training):
+    """What layers of a copy of the network return for `x`."""
+    network = copy_of(network)
+    taps = keras.Model(network.input, [network.get_layer(name).output for name in names])
+    return [numpy(value) for value in keras.tree.flatten(taps(x, training=training))]
+
+
+def log_softmax(logits):
+    logits = logits.astype("float64") - logits.max(-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+def cross_entropy(logits, y, weights=1.0):
+    return -(weights * log_softmax(logits)[np.arange(len(y)), y]).mean()
+
+
+def divergence(teacher, student, temperature, weights=1.0):
+    p, q = log_softmax(teacher / temperature), log_softmax(student / temperature)
+    return temperature**2 * (weights * (np.exp(p) * (p - q)).sum(-1)).mean()
+
+
+def compiled(model, learning_rate=0.05, **kwargs):
+    model.compile(optimizer=keras.optimizers.SGD(learning_rate, momentum=0.9), metrics=["accuracy"], **kwargs)
+    return model
+
+
+def losses(model, x, y, epochs=1, **kwargs):
+    """The loss of each epoch, one batch each, with weights that stay."""
+    history = compiled(model, 0.0).fit(x, y, batch_size=len(x), epochs=epochs, verbose=0, **kwargs).history
+    return history["loss"]
+
+
+# === Hinton's ===
+
+
+@pytest.mark.parametrize("alpha, temperature, weighted", [(0.0, 4, False), (1.0, 4, False), (0.3, 2.5, True)])
+def test_loss(tiny, images, alpha, temperature, weighted):
+    x, y = images
+    student, teacher = pair(tiny)
+    weights = np.random.default_rng(0).uniform(0, 2, len(y)).astype("float32") if weighted else np.ones(len(y))
+    logits = outputs_of(student, ["logits"], x, True)[0]
+    targets = outputs_of(teacher, ["logits"], x, False)[0]
+    expected = (1 - alpha) * cross_entropy(logits, y, weights)
+    expected += alpha * divergence(targets, logits, temperature, weights)
+    extra = {"sample_weight": weights} if weighted else {}
+    (found,) = losses(Distillation(student, teacher, alpha, temperature), x, y, **extra)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_evaluation_is_the_students_cross_entropy(tiny, images):
+    x, y = images
+    student, teacher = pair(tiny)
+    result = compiled(Distillation(student, teacher)).evaluate(x, y, verbose=0, return_dict=True)
+    logits = outputs_of(student, ["logits"], x, False)[0]
+    assert result["loss"] == pytest.approx(cross_entropy(logits, y), rel=1e-4)
+    assert result["accuracy"] == pytest.approx((logits.argmax(-1) == y).mean())
+
+
+def test_probabilities_are_as_good_as_logits(tiny, images):
+    x, y = images
+    found = {}
+    for soft in (False, True):
+        for soft_teacher in (False, True):
+            student, teacher = pair(tiny, softmax=False)
+            if soft:
+                student = _with_softmax(tiny, student, shortcuts=False)
+            if soft_teacher:
+                teacher = _with_softmax(tiny, teacher)
+            (found[soft, soft_teacher],) = losses(Distillation(student, teacher, 0.6, 3.0), x, y)
+    assert list(found.values()) == pytest.approx([found[False, False]] * 4, rel=1e-4)
+
+
+def _with_softmax(tiny, network, **kwargs):
+    again = tiny(softmax=True, **kwargs)
+    again.set_weights(network.get_weights())
+    return again
+
+
+def test_who_moves_and_what_is_left(tiny, images):
+    """A student of another architecture, which afterwards is an ordinary network; the teacher is as it was."""
+    x, y = images
+    teacher = pair(tiny)[1]
+    student = keras.Sequential([keras.Input((8, 8, 1)), L.Conv2D(5, 3), L.ReLU(), L.Flatten(), L.Dense(3)])
+    before = [w.copy() for w in student.get_weights()], [w.copy() for w in teacher.get_weights()]
+    distilled = compiled(Distillation(student, teacher, alpha=0.7))
+    assert distilled.teacher is not teacher and not distilled.teacher.trainable_variables
+    distilled.fit(x, y, verbose=0)
+    for ours, own, old in zip(distilled.teacher.get_weights(), teacher.get_weights(), before[1], strict=True):
+        np.testing.assert_array_equal(ours, old)
+        np.testing.assert_array_equal(own, old)
+    assert all(np.abs(now - old).max() > 0 for now, old in zip(distilled.student.get_weights(), before[0], strict=True))
+    np.testing.assert_array_equal(distilled.predict(x, verbose=0), distilled.student.predict(x, verbose=0))
+    # The Sequential itself was trained.
+    np.testing.assert_allclose(student.predict(x, verbose=0), distilled.predict(x, verbose=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("feature_weight", [0.0, 1e-3])
+def test_saved_and_trained_on(tiny, images, tmp_path, feature_weight):
+    x, y = images
+    distilled = compiled(Distillation(*pair(tiny), alpha=0.5, temperature=2.0, feature_weight=feature_weight))
+    distilled.fit(x, y, batch_size=32, epochs=2, verbose=0, shuffle=False)
+    distilled.save(tmp_path / "distilled.keras")
+    again = keras.saving.load_model(tmp_path / "distilled.keras")
+    assert (again.alpha, again.temperature, again.feature_weight) == (0.5, 2.0, feature_weight)
+    assert set(again.connectors) == set(distilled.connectors) == ({"student"} if feature_weight else set())
+    for model in (distilled, again):
+        model.fit(x, y, batch_size=32, epochs=4, initial_epoch=2, verbose=0, shuffle=False)
+    for ours, theirs in zip(again.get_weights(), distilled.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_bad_arguments(tiny):
+    student, teacher = pair(tiny)
+    for argument, value in (("alpha", 1.5), ("alpha", -0.1), ("temperature", 0), ("feature_weight", -1)):
+        with pytest.raises(ValueError, match=f"Expected `{argument}` .*Received: {argument}={value}"):
+            Distillation(student, teacher, **{argument: value})
+    with pytest.raises(ValueError, match="networks that share stem_conv/kernel and .* other weights"):
+        Distillation(student, student)
+    with pytest.raises(ValueError, match="a student with 3 and a teacher with 5"):
+        Distillation(student, tiny(classes=5))
+
+
+# === Features ===
+
+
+def test_feature_loss(tiny, images):
+    x, y = images
+    student, teacher = pair(tiny)
+    distilled = Distillation(student, teacher, alpha=0, feature_weight=0.01)
+    logits, feature = outputs_of(student, ["logits", "stage3_bn2"], x, True)
+    target = outputs_of(teacher, ["stage3_add"], x, False)[0]
+    connected = numpy(copy_of(distilled.connectors["student"])(feature, training=True))
+    margin = numpy(margins(teacher.get_layer("stage3_bn2")))
+    expected = cross_entropy(logits, y) + 0.01 * distance_by_cases(connected, target, margin)
+    (found,) = losses(distilled, x, y)
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert distance_by_cases(connected, target, margin) > 1
+
+
+def nothing(y, outputs):
+    """A cross-entropy that is zero."""
+    return keras.ops.sum(0 * outputs, axis=-1)
+
+
+def test_features_move_student_and_connectors(tiny, images):
+    """Without a cross-entropy all but the head moves, and nothing of the teacher."""
+    x, y = images
+    distilled = Distillation(*pair(tiny), alpha=0, feature_weight=1e-3)
+    distilled.compile(keras.optimizers.SGD(0.1), loss=nothing)
+    before = {v.path: numpy(v.value).copy() for v in distilled.variables}
+    distilled.fit(x, y, verbose=0, batch_size=64)
+    moved = {v.path for v in distilled.variables if np.abs(numpy(v.value) - before[v.path]).max() > 0}
+    teacher = {v.path for v in distilled.teacher.variables} - {v.path for v in distilled.student.variables}
+    assert all(np.array_equal(numpy(v.value), before[v.path]) for v in distilled.teacher.variables if v.path in teacher)
+    for network in (distilled.student, distilled.connectors["student"]):
+        still = {v.path for v in network.trainable_variables} - moved
+        assert {path.split("/")[-2] for path in still} == ({"logits"} if network is distilled.student else set())
+
+
+# === JointRD ===
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"feature_weight": 0.01, "alpha": 0.4, "temperature": 2.0},
+        {"feature_weight": 0.01, "path_scale": "mean"},
+        {"alpha": 0.9, "path_scale": "mean"},
+    ],
+)
+def test_jointrd_path_by_path(tiny, images, options):
+    """Each path as a network of its own, m(t) from its formula, at the first and the second of two steps."""
+    x, y = images
+    student, teacher = pair(tiny)
+    joint = JointRD(student, teacher, tail_weight=LinearFade(0.2, 1.0), **options)
+    *taps, logits, feature = outputs_of(student, ["stage1_relu", "stage2_relu", "logits", "stage3_bn2"], x, True)
+    targets, target = outputs_of(teacher, ["logits", "stage3_add"], x, False)
+    margin = numpy(margins(teacher.get_layer("stage3_bn2")))
+    weight, alpha = options.get("feature_weight", 0), options.get("alpha", 0)
+
+    def distance(path, feature):
+        if not weight:
+            return 0
+        return distance_by_cases(numpy(copy_of(joint.connectors[path])(feature, training=True)), target, margin)
+
+    own = (1 - alpha) * cross_entropy(logits, y) + weight * distance("student", feature)
+    own += alpha * divergence(targets, logits, options.get("temperature", 4.0))
+    tails = 0
+    for name, tap in zip(("stage1_relu", "stage2_relu"), taps, strict=True):
+        ends = [teacher.output, teacher.get_layer("stage3_add").output]
+        tail, feature = map(numpy, keras.Model(teacher.get_layer(name).output, ends)(tap, training=False))
+        tails += cross_entropy(tail, y) + weight * distance(name, feature)
+    scale = 3 if options.get("path_scale") == "mean" else 1
+    expected = [(own + m * tails) / scale for m in (1.0, 0.6)]
+    assert losses(joint, x, y, epochs=2) == pytest.approx(expected, rel=1e-4)
