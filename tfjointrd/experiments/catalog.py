@@ -1,8 +1,8 @@
 """Recipes by name, each at three scales.
 
 A name says method, network, how many times narrower, and data: `resnet20_cifar10`, `plain_resnet20_cifar10`,
-`jointrd_resnet20_cifar10`, `narrow_resnet20_a2_cifar10`, `an_resnet20_a2_cifar10`. `PLAIN` lists what stands for the
-method where the network is plain. ImageNet and Imagenette are read from their files image by image.
+`jointrd_resnet20_cifar10`, `narrow_resnet20_a2_cifar10`, `an_resnet20_a2_cifar10`, and, by both papers at once,
+`jointrd_an_resnet20_a2_cifar10`. `PLAIN` lists what stands for the method where the network is plain. ImageNet and Imagenette are read from their files image by image.
 
     python -m tfjointrd recipes
     python -m tfjointrd run an_resnet20_a2_cifar10 --scale laptop --out runs
@@ -189,6 +189,14 @@ def _register_all_methods(
     for alpha in _ALPHAS:
         register(f"narrow_{network}_a{alpha}_{data}", scales, method="narrow", alpha=alpha, **fields)
         register(f"an_{network}_a{alpha}_{data}", scales, method="adjoined", alpha=alpha, **fields)
+        register(
+            f"jointrd_an_{network}_a{alpha}_{data}",
+            {"smoke": smoke, "laptop": laptop, "paper": jointrd_paper},
+            method="jointrd_adjoined",
+            alpha=alpha,
+            teacher=f"{network}_{data}",
+            **fields,
+        )
 
 
 for _network in (*_CIFAR_NETWORKS, *_OTHER_NETWORKS):

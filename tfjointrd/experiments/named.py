@@ -14,7 +14,7 @@ from tfjointrd.experiments import catalog
 from tfjointrd.experiments.checkpoint import Checkpoints, write_atomically
 from tfjointrd.experiments.folder import Run, complete, finished_run, is_locked, locked, seed_folder
 from tfjointrd.experiments.recipe import Recipe
-from tfjointrd.experiments.runner import make_repeatable, run
+from tfjointrd.experiments.runner import GRADIENTS, make_repeatable, run
 from tfjointrd.training import distribute
 
 # Larger networks stay in the folder of their seed.
@@ -152,11 +152,12 @@ def _finished(folder: Path) -> bool:
 
 
 def _keep_small_files(training: Path, folder: Path, networks: Iterable[str]) -> None:
-    for network in networks:
-        for path in cards.network_files(training, network):
-            if path.stat().st_size < LARGEST_FILE:
-                content = path.read_bytes()
-                write_atomically(folder / path.name, lambda file, content=content: file.write(content))
+    """Copies what stands beside a training's card, as far as it is small."""
+    paths = [path for network in networks for path in cards.network_files(training, network)]
+    for path in [*paths, *training.glob(GRADIENTS)]:
+        if path.stat().st_size < LARGEST_FILE:
+            content = path.read_bytes()
+            write_atomically(folder / path.name, lambda file, content=content: file.write(content))
 
 
 def _seed_folders(folder: Path) -> list[Path]:
