@@ -2,7 +2,8 @@
 
 A name says method, network, how many times narrower, and data: `resnet20_cifar10`, `plain_resnet20_cifar10`,
 `jointrd_resnet20_cifar10`, `narrow_resnet20_a2_cifar10`, `an_resnet20_a2_cifar10`, and, by both papers at once,
-`jointrd_an_resnet20_a2_cifar10`. `PLAIN` lists what stands for the method where the network is plain. ImageNet and Imagenette are read from their files image by image.
+`jointrd_an_resnet20_a2_cifar10`. `PLAIN` lists what stands for the method where the network
+is plain. ImageNet and Imagenette are read from their files image by image.
 
     python -m tfjointrd recipes
     python -m tfjointrd run an_resnet20_a2_cifar10 --scale laptop --out runs
