@@ -1,5 +1,6 @@
 """Photographs are read image by image: what stands in memory does not grow with the set."""
 
+import os
 import tracemalloc
 
 import numpy as np
@@ -26,24 +27,29 @@ def write_folder(folder, count):
     return load(folder, batch_size=BATCH, image_size=SIDE)[0]
 
 
+class Noise(tfds.core.GeneratorBasedBuilder):
+    """Images of noise, as many as `images` says."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    pkg_dir_path = os.path.dirname(__file__)
+    images = 8
+
+    def _info(self):
+        features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=2)}
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(self.images), "validation": self._generate_examples(8)}
+
+    def _generate_examples(self, images):
+        for number in range(images):
+            yield number, {"image": pixels(number), "label": number % 2}
+
+
 def write_tfds(folder, count, monkeypatch):
-    class Noise(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-        pkg_dir_path = folder
-
-        def _info(self):
-            features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=2)}
-            return tfds.core.DatasetInfo(
-                builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
-            )
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples(count), "validation": self._generate_examples(8)}
-
-        def _generate_examples(self, images):
-            for number in range(images):
-                yield number, {"image": pixels(number), "label": number % 2}
-
+    monkeypatch.setattr(Noise, "images", count)
     monkeypatch.setattr(tfds_sets, "SHUFFLE_BUFFER", 32)
     builder = Noise(data_dir=folder)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=4))

@@ -1,7 +1,6 @@
 """Fine-tuning a trained network on other data."""
 
 import json
-import shutil
 
 import keras
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tfjointrd import JointRD, data, models, remove_shortcuts, transfer
-from tfjointrd.experiments import Interrupted, Recipe, run_named
+from tfjointrd.experiments import Interrupted, Recipe, run
 
 QUICK = {"epochs": 2, "images": 48, "batch_size": 16, "verbose": 0}
 
@@ -117,8 +116,8 @@ def test_the_name_of_a_finished_recipe(tmp_path):
     runs = tmp_path / "runs"
     with pytest.raises(FileNotFoundError, match="`python -m tfjointrd run resnet20_digits --out .*runs` trains it"):
         transfer("resnet20_digits", "digits", tmp_path / "out", runs=runs)
-    trained = run_named("resnet20_digits", "smoke", runs, verbose=0)
-    shutil.rmtree(trained.folder / "seed0")
+    small(channels=1, size=8, classes=10).save(tmp_path / "small.keras")
+    run(Recipe(network=str(tmp_path / "small.keras"), epochs=1, images=32), runs / "resnet20_digits", verbose=0)
     finished = transfer("resnet20_digits", "digits", tmp_path / "out", runs=runs, **{**QUICK, "epochs": 1})
     assert finished.recipe.network == str(runs / "resnet20_digits" / "model.keras")
 

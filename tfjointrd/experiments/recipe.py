@@ -254,7 +254,8 @@ def _jointrd_networks(model: JointRD) -> dict[str, keras.Model]:
 
 
 def _adjoined_networks(model: Adjoined) -> dict[str, keras.Model]:
-    return {"full": model.full(), "small": model.small()}
+    networks = {"full": model.full(), "small": model.small()}
+    return {name: with_keras_batch_normalization(network) for name, network in networks.items()}
 
 
 def _standard(recipe: Recipe, network: keras.Model) -> keras.Model:
