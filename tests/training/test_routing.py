@@ -80,7 +80,7 @@ def test_other_shapes_are_connected_and_said(tiny, images):
     student, teacher = plain(tiny), tiny()
     with pytest.warns(UserWarning) as caught:
         joint = JointRD(student, teacher, boundaries=PAIR)
-    (warning,) = caught
+    (warning,) = [warning for warning in caught if "1x1" in str(warning.message)]
     assert Path(warning.filename) == Path(__file__)  # the line that makes it, not one of ours
     for part in ("'stage1_relu' of the student", "(8, 8, 4)", "'stage2_relu' of the teacher", "(4, 4, 8)", "1x1"):
         assert part in str(warning.message)
@@ -136,7 +136,8 @@ def test_a_warning_on_loading_points_to_the_loading(tiny, tmp_path):
     joint.save(tmp_path / "joint.keras")
     with pytest.warns(UserWarning, match="Boundary") as caught:
         keras.saving.load_model(tmp_path / "joint.keras")
-    assert {Path(warning.filename) for warning in caught} == {Path(__file__)}
+    (warning,) = [warning for warning in caught if "1x1" in str(warning.message)]
+    assert Path(warning.filename) == Path(__file__)
 
 
 def test_teacher_of_other_classes(tiny):
