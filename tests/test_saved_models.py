@@ -13,10 +13,12 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = sorted(path for path in (ROOT / "saved_models").iterdir() if path.is_dir())
 
 
-def test_the_first_table_is_there():
-    names = {path.name for path in FOLDERS}
-    networks = ("resnet20", "plain_resnet20", "jointrd_resnet20", "narrow_resnet20_a2", "an_resnet20_a2")
-    assert {f"{network}_cifar10" for network in networks} <= names
+NETWORKS = ("resnet20", "plain_resnet20", "jointrd_ordinary_resnet20", "narrow_resnet20_a2", "an_resnet20_a2")
+
+
+def test_the_tables_are_there():
+    names = {path.name for path in FOLDERS if list(path.glob("*.keras"))}
+    assert {f"{network}_cifar10" for network in (*NETWORKS, "jointrd_resnet56")} <= names
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
@@ -28,12 +30,14 @@ def test_cards_fit_recipes_files_and_networks(folder):
     assert "JPEG" in card["data"]["note"] or card["recipe"]["data"] != "cifar10"
     for name, entry in card["networks"].items():
         found = {path.name: path.stat().st_size for path in cards.network_files(folder, name)}
-        assert found == {file: size for file, size in entry["files"].items() if size < LARGEST_FILE}
-        network = keras.saving.load_model(folder / f"{name}.keras", compile=False)
-        assert network.count_params() == entry["parameters"]
         validated = {key: value for key, value in first["history"][-1].items() if key.startswith("val_")}
         key = "val_accuracy" if name == "model" else f"val_{name}_accuracy"
         assert first["accuracy"][name]["keras"] == pytest.approx(validated[key], abs=1e-6)
+        if not found:
+            continue  # of some trainings the card alone is kept
+        assert found == {file: size for file, size in entry["files"].items() if size < LARGEST_FILE}
+        network = keras.saving.load_model(folder / f"{name}.keras", compile=False)
+        assert network.count_params() == entry["parameters"]
     assert set(first["accuracy"]) == set(card["networks"])
 
 
@@ -53,6 +57,6 @@ def test_the_readme_says_the_same(folder):
 
 
 def test_a_finished_recipe_is_loaded_from_there():
-    name, scale = "jointrd_resnet20_cifar10", "laptop"
+    name, scale = "jointrd_resnet56_cifar10", "laptop"
     finished = run_named(name, scale, ROOT / "saved_models")
     assert finished.networks["model"].name and finished.card == cards.read(ROOT / "saved_models" / name)
