@@ -240,7 +240,14 @@ def _add_plain(parser) -> None:
     parser.add_argument(
         "--dirac", action="store_true", help="plain convolutions as an identity plus a correction, until the end"
     )
-    parser.add_argument("--keep-projections", action="store_true", help="keep the shortcuts that have weights")
+    parser.add_argument(
+        "--keep-projections",
+        nargs="?",
+        const=True,
+        default=False,
+        choices=["downsampling"],
+        help="keep the shortcuts that have weights, or only those that change the resolution",
+    )
     parser.add_argument("--teacher", help=".keras file of the trained teacher (distilled, jointrd, jointrd_adjoined)")
     parser.add_argument(
         "--teacher-mode",

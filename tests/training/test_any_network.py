@@ -188,3 +188,22 @@ def test_dirac_students(name):
     folded = fold(student)
     assert all(layer.__class__.__module__.startswith("keras.") for layer in folded.layers)
     assert_same_function(folded, student, 1e-5)
+
+
+def test_networks_of_networks():
+    """A network of sub-models is a student as it is, and a teacher that is trained beside."""
+    student, teacher = own_network(), own_network()
+    x, y = np.random.default_rng(0).normal(size=(4, *SIZE)).astype("float32"), np.array([0, 1, 2, 0])
+    joint = JointRD(student, teacher, feature_weight=1e-3, teacher_mode="joint")
+    joint.compile(keras.optimizers.SGD(0.01, clipnorm=1.0), metrics=["accuracy"])
+    outputs = joint(x, training=True)
+    np.testing.assert_allclose(numpy(outputs["teacher"]["output"]), numpy(teacher(x, training=True)), rtol=1e-4)
+    before = [[w.copy() for w in network.get_weights()] for network in (student, teacher)]
+    assert np.isfinite(joint.fit(x, y, epochs=2, verbose=0).history["loss"]).all()
+    for network, weights in zip((student, teacher), before, strict=True):
+        assert any(np.abs(a - b).max() > 0 for a, b in zip(network.get_weights(), weights, strict=True))
+    np.testing.assert_allclose(joint.predict(x, verbose=0), student.predict(x, verbose=0), atol=1e-6)
+
+
+def numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)

@@ -164,7 +164,7 @@ PLAIN: dict[str, dict] = {
     "feature_kd": {"method": "distilled", "feature_weight": 1e-3},
     "jointrd": {"method": "jointrd", "dirac": True},
     "jointrd_ordinary": {"method": "jointrd"},
-    "jointrd_projections": {"method": "jointrd", "dirac": True, "keep_projections": True},
+    "jointrd_projections": {"method": "jointrd", "dirac": True, "keep_projections": "downsampling"},
     "jointrd_features": {"method": "jointrd", "dirac": True, "feature_weight": 1e-3},
     "jointrd_kd": {"method": "jointrd", "dirac": True, "kd_weight": 0.9},
     "jointrd_to_zero": {"method": "jointrd", "dirac": True, "tail_floor": 0.0, "tail_fade": 0.5},

@@ -52,7 +52,8 @@ class Recipe:
             it is the L2 penalty's factor, as papers and PyTorch count it; for `adam` the decoupled decay.
         alpha: How many times narrower `narrow` and `adjoined` networks are.
         dirac: Whether the convolutions of a plain network are trained as an identity plus a correction.
-        keep_projections: Whether a plain network keeps the shortcuts that have weights.
+        keep_projections: Whether a plain network keeps the shortcuts that have weights, or only those that change the
+            resolution, `"downsampling"`.
         teacher: The teacher, for `distilled` and `jointrd`: a `.keras` file, or the name of the recipe that trains it.
         teacher_mode: `frozen`, or `joint`: the network with shortcuts is trained beside the plain one from scratch, and
             `teacher` is left out. For `jointrd`.
@@ -85,7 +86,7 @@ class Recipe:
     weight_decay: float = 5e-4
     alpha: int = 2
     dirac: bool = False
-    keep_projections: bool = False
+    keep_projections: bool | str = False
     teacher: str | None = None
     teacher_mode: str = "frozen"
     tail_schedule: str = "cosine"

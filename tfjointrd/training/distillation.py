@@ -13,6 +13,7 @@ from tfjointrd.training.adjoined import Adjoined
 from tfjointrd.training.base import ScheduledModel
 from tfjointrd.training.features import connector, last_map, margin_distance, margin_layer, margins
 from tfjointrd.training.losses import categorical, distillation, ends_in_softmax, per_replica
+from tfjointrd.training.taps import Taps
 
 STUDENT, TEACHER, FEATURES = "student", "teacher", "features"
 
@@ -84,6 +85,10 @@ class Distillation(ScheduledModel):
         self._check_networks(teacher)
         self._configure(**options)
         self.teacher = self._prepare(teacher)
+        self._taps = {
+            STUDENT: Taps(self.student.network if self.adjoined else self.student, self.graphs[STUDENT]),
+            TEACHER: Taps(self.teacher, self.graphs[TEACHER]),
+        }
         self.softmax = {
             STUDENT: self.student.probabilities if self.adjoined else ends_in_softmax(self.student),
             TEACHER: ends_in_softmax(teacher),
@@ -147,39 +152,30 @@ class Distillation(ScheduledModel):
             for path in self.paths()
         }
 
-    def tensor(self, key: str, name: str, index: int = 0):
-        """The symbolic output of a layer (of the full path, in an adjoined network)."""
-        network = self.teacher if key == TEACHER else self._student_network
-        operation = next(operation for operation in network.operations if operation.name == name)
-        return keras.tree.flatten(operation.output)[index]
-
-    @property
-    def _student_network(self) -> keras.Model:
-        return self.student.network if self.adjoined else self.student
-
     def num_classes(self) -> int:
         """Number of classes."""
         return self.graphs[TEACHER].shapes[self.graphs[TEACHER].single_output()][-1]
 
     def _student_paths(self, names: list[str]) -> keras.Model:
         """The student to `{"tapped": outputs of named layers, "map": last feature map, "output": ...}`."""
-        network = self._student_network
-        outputs = {"output": network.output}
+        taps = self._taps[STUDENT]
+        outputs = {"output": taps.network.output}
         if names:
-            outputs["tapped"] = [self.tensor(STUDENT, name) for name in names]
+            outputs["tapped"] = [taps(name) for name in names]
         if self.feature_weight:
-            outputs["map"] = self.tensor(STUDENT, self._maps[STUDENT].layer, self._maps[STUDENT].index)
-        return keras.Model(network.inputs, outputs)
+            outputs["map"] = taps(self._maps[STUDENT].layer, self._maps[STUDENT].index)
+        return keras.Model(taps.network.inputs, outputs)
 
     def _teacher_part(self, start) -> keras.Model:
         """The teacher from a tensor on, to `{"map": last feature map, "output": ...}`."""
-        outputs = {"output": keras.tree.flatten(self.teacher.outputs)[0]}
+        taps = self._taps[TEACHER]
+        outputs = {"output": keras.tree.flatten(taps.network.outputs)[0]}
         if self.feature_weight:
-            outputs["map"] = self.tensor(TEACHER, self._maps[TEACHER].layer, self._maps[TEACHER].index)
+            outputs["map"] = taps(self._maps[TEACHER].layer, self._maps[TEACHER].index)
         return keras.Model(start, outputs)
 
     def _make_networks(self) -> dict:
-        return {"student": self._student_paths([]), "teacher": self._teacher_part(self.teacher.inputs)}
+        return {"student": self._student_paths([]), "teacher": self._teacher_part(self._taps[TEACHER].network.inputs)}
 
     # === compile ===
 

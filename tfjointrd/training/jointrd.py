@@ -130,7 +130,7 @@ class JointRD(Distillation):
 
     def _make_networks(self):
         """The student, the teacher, and the teacher in segments from one boundary to the next."""
-        starts = [self.tensor(TEACHER, name) for _, name in self.boundaries]
+        starts = [self._taps[TEACHER](name) for _, name in self.boundaries]
         segments = [keras.Model(start, {"tail": end}) for start, end in zip(starts[:-1], starts[1:], strict=True)]
         return {
             **super()._make_networks(),
