@@ -111,7 +111,7 @@ def test_weight_decay_leaves_the_factors_out(randomised, optimizer):
     step = Recipe(optimizer=optimizer, schedule="steps", weight_decay=0.1).make_optimizer(10)
     before = [variable.numpy() for variable in network.trainable_variables]
     step.apply(
-        [keras.ops.zeros_like(variable) for variable in network.trainable_variables], network.trainable_variables
+        [keras.ops.zeros(variable.shape) for variable in network.trainable_variables], network.trainable_variables
     )
     moved = {"kernel": set(), "alpha": set(), "beta": set(), "gamma": set(), "bias": set()}
     for variable, old in zip(network.trainable_variables, before, strict=True):
