@@ -15,7 +15,8 @@ def test_methods_build_what_they_say(tmp_path):
     shapes = {}
     for method in METHODS:
         network = str(teacher) if method == "transfer" else "resnet20"
-        recipe = Recipe(method=method, network=network, teacher=str(teacher) if method in TAUGHT else None)
+        taught = {"teacher": str(teacher), "kd_weight": 0.5} if method in TAUGHT else {}
+        recipe = Recipe(method=method, network=network, **taught)
         model = recipe.trainer(info)
         networks = METHODS[method].networks(model)
         shapes[method] = {name: network.count_params() for name, network in networks.items()}
@@ -106,6 +107,14 @@ def test_networks_of_all_kinds(tmp_path):
         ({"warmup": 1.0}, ValueError, "Expected `warmup` .* Received: warmup=1.0"),
         ({"optimizer": "lion"}, ValueError, "one of .*adam.* Received: optimizer='lion'"),
         ({"schedule": "linear"}, ValueError, "Received: schedule='linear'"),
+        ({"path_scale": "median"}, ValueError, "Received: path_scale='median'"),
+        ({"keep_projections": "some"}, ValueError, "Received: keep_projections='some'"),
+        ({"tail_floor": 3.0}, ValueError, "Expected `tail_floor` from 0 to 1. Received: tail_floor=3.0"),
+        ({"kd_weight": 7}, ValueError, "Received: kd_weight=7"),
+        ({"temperature": -1.0}, ValueError, "Received: .*temperature=-1.0"),
+        ({"method": "distilled", "teacher": "x.keras"}, ValueError, "Expected `kd_weight` or `feature_weight`"),
+        ({"method": "jointrd_adjoined", "teacher": "x.keras", "dirac": True}, ValueError, "Received: dirac=True"),
+        ({"method": "standard", "teacher_mode": "joint"}, ValueError, "Received: method='standard'"),
     ],
 )
 def test_recipes_that_cannot_be(arguments, error, message):

@@ -6,7 +6,8 @@ import pytest
 
 from tfjointrd import adjoin, models, remove_shortcuts, report
 from tfjointrd.surgery import Graph
-from tfjointrd.surgery.adjoin import compact, matching, stem_and_first_stage
+from tfjointrd.surgery.adjoin import compact, stem_and_first_stage
+from tfjointrd.surgery.patterns import matching
 
 OWN = [name for name in models.__all__ if name not in ("cifar_resnet", "imagenet_resnet", "wide_resnet", "xresnet")]
 CIFAR = ["resnet20", "resnet32", "resnet44", "resnet56", "resnet110"]

@@ -234,3 +234,47 @@ def test_jointrd_path_by_path(tiny, images, options):
     scale = 3 if options.get("path_scale") == "mean" else 1
     expected = [(own + m * tails) / scale for m in (1.0, 0.6)]
     assert losses(joint, x, y, steps=2) == pytest.approx(expected, rel=1e-4)
+
+
+def test_frozen_teachers_stay_frozen(tiny, images):
+    """Whatever was done to `trainable` between compile and fit, or to a single layer before."""
+    student, teacher = tiny(), tiny()
+    distilled = Distillation(student, teacher, alpha=0.5)
+    distilled.teacher.layers[1].trainable = True
+    distilled.compile(keras.optimizers.SGD(0.1))
+    assert not distilled.teacher.trainable_variables
+    distilled.trainable = False
+    distilled.trainable = True
+    before = [weight.copy() for weight in distilled.teacher.get_weights()]
+    distilled.fit(*images, verbose=0)
+    for ours, theirs in zip(distilled.teacher.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_feature_loss_honours_sample_weights(tiny, images):
+    x, y = images
+    distilled = Distillation(tiny(), tiny(), alpha=0.0, feature_weight=1.0)
+    distilled.compile(keras.optimizers.SGD(0.0))
+    outputs = distilled(x, training=True)
+    weights = np.zeros(len(x), "float32")
+    assert float(distilled.training_loss(y, outputs, weights)) == 0.0
+    weights[:10] = 1.0
+    assert 0 < float(distilled.training_loss(y, outputs, weights)) < float(distilled.training_loss(y, outputs))
+
+
+def test_sub_models_of_equal_layer_names(tiny, images):
+    """What is not looked into may be anything; what is gives a clear error."""
+
+    def two_bodies():
+        inputs = keras.Input((8, 8, 1))
+        x = inputs
+        for name in ("first", "second"):
+            body = [keras.Input(x.shape[1:]), keras.layers.Conv2D(4, 3, name="conv"), keras.layers.ReLU(name="relu")]
+            x = keras.Sequential(body, name=name)(x)
+        return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+
+    distilled = Distillation(two_bodies(), tiny(), alpha=0.5)
+    distilled.compile("sgd")
+    assert np.isfinite(distilled.fit(*images, verbose=0).history["loss"]).all()
+    with pytest.raises(ValueError, match="sub-models of .* whose layers have names of their own"):
+        Distillation(two_bodies(), tiny(), feature_weight=1e-3)

@@ -33,3 +33,10 @@ def test_per_replica(monkeypatch):
     assert per_replica(6.0) == 6.0
     monkeypatch.setattr("tfjointrd.training.losses.replicas", lambda: 2)
     assert per_replica(6.0) == 3.0
+
+
+def test_softmax_as_an_operator_is_seen():
+    inputs = keras.Input((4,))
+    logits = keras.layers.Dense(3)(inputs)
+    assert ends_in_softmax(keras.Model(inputs, keras.ops.softmax(logits)))
+    assert not ends_in_softmax(keras.Model(inputs, logits))

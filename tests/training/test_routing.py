@@ -164,3 +164,21 @@ def test_shortcuts_left_in_the_student(tiny, images):
     with pytest.raises(ValueError, match="strict=True. Received: .* with stage2_add, stage3_add"):
         JointRD(student, tiny(), strict=True)
     assert np.isfinite(fitted(JointRD(student, tiny()), images)).all()
+
+
+def test_boundaries_named_like_outputs(tiny):
+    student, teacher = remove_shortcuts(tiny()), tiny()
+    inputs = keras.Input(student.input_shape[1:])
+    x = inputs
+    for layer in student.layers[1:]:
+        config = {**layer.get_config(), "name": "teacher" if layer.name == "stage1_relu" else layer.name}
+        x = type(layer).from_config(config)(x)
+    with pytest.raises(ValueError, match="other names than the model's own outputs. Received: {'teacher'}"):
+        JointRD(keras.Model(inputs, x), teacher, boundaries=[("teacher", "stage1_relu")])
+
+
+def test_joint_teacher_that_is_frozen(tiny):
+    student, teacher = remove_shortcuts(tiny()), tiny()
+    teacher.trainable = False
+    with pytest.raises(ValueError, match="Expected a trainable `teacher`.*trainable=False"):
+        JointRD(student, teacher, teacher_mode="joint")

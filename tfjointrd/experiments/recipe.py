@@ -20,6 +20,8 @@ SCHEDULES = ("one_cycle", "steps")
 OPTIMIZERS = ("sgd", "adam")
 TAIL_SCHEDULES = ("cosine", "linear", "constant")
 TEACHER_MODES = ("frozen", "joint")
+PATH_SCALES = ("sum", "mean")
+KEEP_PROJECTIONS = (False, True, "downsampling")
 TAUGHT = ("distilled", "jointrd", "jointrd_adjoined")  # methods with a teacher
 MOMENTUM = 0.9
 
@@ -54,9 +56,10 @@ class Recipe:
         dirac: Whether the convolutions of a plain network are trained as an identity plus a correction.
         keep_projections: Whether a plain network keeps the shortcuts that have weights, or only those that change the
             resolution, `"downsampling"`.
-        teacher: The teacher, for `distilled` and `jointrd`: a `.keras` file, or the name of the recipe that trains it.
-        teacher_mode: `frozen`, or `joint`: the network with shortcuts is trained beside the plain one from scratch, and
-            `teacher` is left out. For `jointrd`.
+        teacher: The teacher, for `distilled`, `jointrd` and `jointrd_adjoined`: a `.keras` file, or the name of the
+            recipe that trains it.
+        teacher_mode: `frozen`, or `joint`: the network with shortcuts is trained beside the plain one, from the same
+            initial weights, and `teacher` is left out. For `jointrd`.
         tail_schedule: How the weight of the teacher's tails falls from 1, for `jointrd`: `cosine`, `linear`, or
             `constant`, which is always `tail_floor`.
         tail_floor: Lowest weight of the teacher's tails, for `jointrd`.
@@ -109,10 +112,13 @@ class Recipe:
             ("schedule", SCHEDULES),
             ("tail_schedule", TAIL_SCHEDULES),
             ("teacher_mode", TEACHER_MODES),
+            ("path_scale", PATH_SCALES),
+            ("keep_projections", KEEP_PROJECTIONS),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(
-                    f"Expected `{name}` to be one of {sorted(known)}. Received: {name}={getattr(self, name)!r}."
+                    f"Expected `{name}` to be one of {sorted(known, key=str)}. "
+                    f"Received: {name}={getattr(self, name)!r}."
                 )
         if self.teacher_mode == "joint" and not (self.method == "jointrd" and self.teacher is None):
             raise ValueError(
@@ -122,6 +128,16 @@ class Recipe:
         if self.method in TAUGHT and self.teacher is None and self.teacher_mode == "frozen":
             raise ValueError(
                 f"Expected `teacher`, a trained network's .keras file or recipe, for method '{self.method}'."
+            )
+        if self.method == "distilled" and not (self.kd_weight or self.feature_weight):
+            raise ValueError(
+                "Expected `kd_weight` or `feature_weight` above 0, for method 'distilled'. Received: kd_weight=0, "
+                "feature_weight=0."
+            )
+        if self.method == "jointrd_adjoined" and self.dirac:
+            raise ValueError(
+                "Expected ordinary convolutions, for method 'jointrd_adjoined': Dirac's have no adjoined form. "
+                "Received: dirac=True."
             )
         if self.method == "transfer" and not self.network.endswith(".keras"):
             raise ValueError(
@@ -136,6 +152,14 @@ class Recipe:
                 raise ValueError(f"Expected `{name}` to be an integer from {least}. Received: {name}={value!r}.")
         if not self.learning_rate > 0:
             raise ValueError(f"Expected `learning_rate` above 0. Received: learning_rate={self.learning_rate}.")
+        for name in ("tail_floor", "tail_fade", "kd_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"Expected `{name}` from 0 to 1. Received: {name}={getattr(self, name)}.")
+        if not (self.tail_fade > 0 and self.temperature > 0 and self.feature_weight >= 0):
+            raise ValueError(
+                "Expected `tail_fade` and `temperature` above 0 and `feature_weight` from 0. Received: "
+                f"tail_fade={self.tail_fade}, temperature={self.temperature}, feature_weight={self.feature_weight}."
+            )
         if not self.weight_decay >= 0:
             raise ValueError(f"Expected `weight_decay` from 0. Received: weight_decay={self.weight_decay}.")
         if list(self.milestones) != sorted(set(self.milestones)) or min(self.milestones, default=1) < 1:
@@ -166,7 +190,7 @@ class Recipe:
             # would go, multiplies by 1 / (1 - momentum) in the long run.
             decay = self.weight_decay / (1 - MOMENTUM)
             optimizer = keras.optimizers.SGD(schedule, momentum=MOMENTUM, nesterov=True, weight_decay=decay)
-        optimizer.exclude_from_weight_decay(var_names=["alpha", "beta", "bias", "gamma"])
+        optimizer.exclude_from_weight_decay(var_names=[r"(^|/)(alpha|beta|bias|gamma)(:0)?$"])
         return optimizer
 
     def _learning_rate(self, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule | float:

@@ -89,13 +89,21 @@ def fold(model: keras.Model, name: str | None = None) -> keras.Model:
 
 
 def _convolutions(graph: Graph, patterns: Iterable[str] | None) -> list[str]:
-    found = [key for key, spec in graph.layers.items() if spec.cls is keras.layers.Conv2D]
-    if patterns is not None:
-        found = matching(found, patterns, "layers")
-    else:
-        found = [key for key in found[1:] if graph.layers[key].config["groups"] == 1]
-    if not found:
-        raise ValueError(f"Expected `model` to have convolutions after its first. Received: '{graph.name}', with none.")
+    convolutions = [key for key, spec in graph.layers.items() if spec.cls is keras.layers.Conv2D]
+    if patterns is None:
+        found = [key for key in convolutions[1:] if graph.layers[key].config["groups"] == 1]
+        if not found:
+            raise ValueError(
+                f"Expected `model` to have convolutions after its first. Received: '{graph.name}', with none."
+            )
+        return found
+    found = matching(convolutions, patterns, "layers")
+    for key in found:
+        if graph.layers[key].config["groups"] > 1:
+            raise ValueError(
+                f"Expected `layers` to name convolutions without groups. Received: '{key}', with "
+                f"groups={graph.layers[key].config['groups']}."
+            )
     return found
 
 

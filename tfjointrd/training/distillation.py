@@ -27,7 +27,8 @@ class Distillation(ScheduledModel):
     teacher's. `alpha=0` with a `feature_weight` is feature distillation alone; `feature_weight=0` is Hinton's.
 
     An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual.
-    `student` is trained in place, so afterwards it is the result.
+    `student` is trained in place, so afterwards it is the result. Losses of layers are added, also those that a
+    teacher's `activity_regularizer` makes of what passes through it.
 
     Args:
         student: The network to train: functional, Sequential or `Adjoined`, of any architecture.
@@ -85,17 +86,14 @@ class Distillation(ScheduledModel):
         self._check_networks(teacher)
         self._configure(**options)
         self.teacher = self._prepare(teacher)
-        self._taps = {
-            STUDENT: Taps(self.student.network if self.adjoined else self.student, self.graphs[STUDENT]),
-            TEACHER: Taps(self.teacher, self.graphs[TEACHER]),
-        }
+        networks = {STUDENT: self.student.network if self.adjoined else self.student, TEACHER: self.teacher}
+        whole = not (feature_weight or len(self.paths()) > 1)  # no tensor within a network is asked for
+        self._taps = {key: Taps(network, self.graphs[key], whole) for key, network in networks.items()}
         self.softmax = {
             STUDENT: self.student.probabilities if self.adjoined else ends_in_softmax(self.student),
             TEACHER: ends_in_softmax(teacher),
         }
         self._maps = {key: last_map(graph) for key, graph in self.graphs.items()} if feature_weight else {}
-        if feature_weight:
-            self._margins_of = margin_layer(self.graphs[TEACHER], self._maps[TEACHER])
         self.connectors = self._make_connectors()
         # They share the layers of the networks; in a plain namespace Keras does not take them for layers of their own.
         self._networks = SimpleNamespace(**self._make_networks())
@@ -159,30 +157,43 @@ class Distillation(ScheduledModel):
     def _student_paths(self, names: list[str]) -> keras.Model:
         """The student to `{"tapped": outputs of named layers, "map": last feature map, "output": ...}`."""
         taps = self._taps[STUDENT]
-        outputs = {"output": taps.network.output}
+        outputs = {"output": taps.output}
         if names:
             outputs["tapped"] = [taps(name) for name in names]
         if self.feature_weight:
             outputs["map"] = taps(self._maps[STUDENT].layer, self._maps[STUDENT].index)
-        return keras.Model(taps.network.inputs, outputs)
+        return keras.Model(taps.inputs, outputs)
 
     def _teacher_part(self, start) -> keras.Model:
         """The teacher from a tensor on, to `{"map": last feature map, "output": ...}`."""
         taps = self._taps[TEACHER]
-        outputs = {"output": keras.tree.flatten(taps.network.outputs)[0]}
+        outputs = {"output": keras.tree.flatten(taps.output)[0]}
         if self.feature_weight:
             outputs["map"] = taps(self._maps[TEACHER].layer, self._maps[TEACHER].index)
         return keras.Model(start, outputs)
 
     def _make_networks(self) -> dict:
-        return {"student": self._student_paths([]), "teacher": self._teacher_part(self._taps[TEACHER].network.inputs)}
+        networks = {"student": self._student_paths([]), "teacher": self._teacher_part(self._taps[TEACHER].inputs)}
+        if self.feature_weight:
+            networks["margins"] = self._taps[TEACHER].layer(margin_layer(self.graphs[TEACHER], self._maps[TEACHER]))
+        return networks
 
     # === compile ===
 
     def compile(self, *args, **kwargs):
-        """As for `ScheduledModel`; a frozen teacher stays so, whatever was done to `trainable` in between."""
-        self.teacher.trainable = self.joint
+        """As for `ScheduledModel`."""
+        self._freeze_teacher()
         super().compile(*args, **kwargs)
+
+    def make_train_function(self, force=False):
+        """As Keras does; a frozen teacher is frozen whatever was done to `trainable` since `compile`."""
+        self._freeze_teacher()
+        return super().make_train_function(force)
+
+    def _freeze_teacher(self) -> None:
+        if not self.joint:
+            self.teacher.trainable = True  # Keras only passes on what changes
+            self.teacher.trainable = False
 
     def set_loss(self, loss):
         """Takes the cross-entropy of the student."""
@@ -249,7 +260,7 @@ class Distillation(ScheduledModel):
             loss = loss + self.alpha * per_replica(soft)
         if self.adjoined:
             loss = loss + self.student.weighted_divergence(outputs[STUDENT], sample_weight, self.step, self.total_steps)
-        return {STUDENT: loss + self._feature_loss(outputs, STUDENT)}
+        return {STUDENT: loss + self._feature_loss(outputs, STUDENT, sample_weight)}
 
     def _main(self, output):
         return output["full"] if self.adjoined else output
@@ -258,13 +269,13 @@ class Distillation(ScheduledModel):
         output = ops.cast(output, "float32")
         return ops.log(output + 1e-7) if self.softmax[key] else output
 
-    def _feature_loss(self, outputs, path: str):
+    def _feature_loss(self, outputs, path: str, sample_weight):
         """w D of one path, or zero."""
         if not self.feature_weight:
             return 0.0
-        margin = ops.stop_gradient(margins(self.teacher.get_layer(self._margins_of)))
+        margin = ops.stop_gradient(margins(self._networks.margins))
         target = ops.stop_gradient(outputs[TEACHER]["map"])
-        distance = margin_distance(outputs[FEATURES][path], target, margin)
+        distance = margin_distance(outputs[FEATURES][path], target, margin, sample_weight)
         return self.feature_weight * per_replica(distance)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):

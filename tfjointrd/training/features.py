@@ -9,6 +9,7 @@ from keras import ops
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.surgery.boundaries import cuts
 from tfjointrd.surgery.graph import Call, Graph, Ref
+from tfjointrd.training.losses import weighted_mean
 
 # Names of layers, operators and activations, in lower case and without underscores.
 _RELUS = ("relu", "relu6", "leakyrelu", "prelu", "elu", "silu", "swish", "hardsilu", "hardswish", "gelu")
@@ -117,7 +118,7 @@ def margins(normalization: keras.layers.BatchNormalization):
     return ops.where(negative > 1e-3, beta - gamma * density / ops.maximum(negative, 1e-3), -3.0 * gamma)
 
 
-def margin_distance(feature, target, margin):
+def margin_distance(feature, target, margin, sample_weight=None):
     """Squared distance to the teacher's feature, where that says something about the ReLU behind it.
 
     Positions where the teacher's is negative only ask for something at most as large as the channel's margin.
@@ -126,6 +127,7 @@ def margin_distance(feature, target, margin):
         feature: The student's feature `(batch, height, width, channels)`, ahead of the ReLU.
         target: The teacher's, of the same shape.
         margin: `(channels,)` negative numbers; see `margins`.
+        sample_weight: `(batch,)` weights, or `None`.
 
     Returns:
         Float32 scalar: summed over all positions, averaged over the batch.
@@ -137,7 +139,7 @@ def margin_distance(feature, target, margin):
     bounded = ops.maximum(target, margin)
     counts = ops.logical_or(feature > bounded, target > 0)
     squares = ops.where(counts, ops.square(feature - bounded), 0.0)
-    return ops.mean(ops.sum(squares, axis=(1, 2, 3)))
+    return weighted_mean(ops.sum(squares, axis=(1, 2, 3)), sample_weight)
 
 
 def connector(inputs: tuple, outputs: tuple, name: str) -> keras.Sequential:

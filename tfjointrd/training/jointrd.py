@@ -5,9 +5,10 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.surgery.shortcuts import shortcuts
 from tfjointrd.training import routing, schedules
-from tfjointrd.training.distillation import STUDENT, TEACHER, Distillation
+from tfjointrd.training.distillation import FEATURES, STUDENT, TEACHER, Distillation
 from tfjointrd.training.losses import categorical
 from tfjointrd.training.optimizers import OptimizerPair, like
 
@@ -25,7 +26,8 @@ class JointRD(Distillation):
         (1 - alpha) CE(student) + alpha T² KL(teacher, student) + w D_student + m(t) sum_k [CE(tail k) + w D_tail k],
 
     by default CE(student) + m(t) sum_k CE(tail k). Gradients pass through the teacher to the student, and m(t) fades.
-    In the tails the teacher's batch normalisation uses its running statistics. For inference it is the student alone.
+    In the tails the teacher's batch normalisation uses its running statistics. An `Adjoined` student adds its
+    lambda(t) KL(full, small). For inference it is the student alone.
 
     An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual.
     `student` is trained in place, so afterwards it is the result.
@@ -111,6 +113,11 @@ class JointRD(Distillation):
                 f"'{graphs[0].name}' with {', '.join(left[:3])}{' ...' if len(left) > 3 else ''}."
             )
         self.boundaries = routing.resolve(boundaries, *graphs)
+        taken = {STUDENT, TEACHER, FEATURES} & {name for name, _ in self.boundaries}
+        if taken:
+            raise ValueError(
+                f"Expected `boundaries` whose layers have other names than the model's own outputs. Received: {taken}."
+            )
         self.boundary_connectors = routing.connectors(self.boundaries, *graphs)
         self.tail_weight = schedules.CosineFade() if tail_weight is None else schedules.get(tail_weight)
         self.teacher_mode, self.path_scale, self.strict = teacher_mode, path_scale, strict
@@ -122,7 +129,15 @@ class JointRD(Distillation):
 
     def _prepare(self, teacher):
         """A frozen copy, or the teacher itself where it is trained too."""
-        return teacher if self.joint else super()._prepare(teacher)
+        if not self.joint:
+            return super()._prepare(teacher)
+        check_synchronized(teacher)
+        if not teacher.trainable_variables:
+            raise ValueError(
+                f"Expected a trainable `teacher`, since teacher_mode='{JOINT}'. Received: '{teacher.name}' with "
+                f"trainable={teacher.trainable} and no trainable weights."
+            )
+        return teacher
 
     def paths(self):
         """Names of the paths: the student's own, and the tails' by the student's layer that they begin at."""
@@ -235,7 +250,7 @@ class JointRD(Distillation):
         losses = super().path_losses(y, outputs, sample_weight)
         for path in self.paths()[1:]:
             cross_entropy = self.teacher_loss(y, outputs[path], sample_weight)
-            losses[path] = cross_entropy + self._feature_loss(outputs, path)
+            losses[path] = cross_entropy + self._feature_loss(outputs, path, sample_weight)
         return losses
 
     # === Saving ===

@@ -20,7 +20,7 @@ def ends_in_softmax(model: keras.Model) -> bool:
     activation = spec.config.get("activation")
     if isinstance(activation, Mapping):
         activation = activation.get("config")
-    return activation == "softmax" or spec.cls is keras.layers.Softmax
+    return activation == "softmax" or spec.cls.__name__ == "Softmax"  # the layer, or the operator
 
 
 def default_loss(model: keras.Model) -> keras.losses.Loss:
@@ -57,7 +57,7 @@ def kullback_leibler(p, q, sample_weight=None):
     """
     p, q = ops.cast(p, "float32"), ops.cast(q, "float32")
     divergence = ops.sum(p * ops.log((p + EPSILON) / (q + EPSILON)), axis=-1)
-    return _weighted_mean(divergence, sample_weight)
+    return weighted_mean(divergence, sample_weight)
 
 
 def distillation(teacher, student, temperature: float, sample_weight=None):
@@ -76,10 +76,19 @@ def distillation(teacher, student, temperature: float, sample_weight=None):
         Distilling the Knowledge in a Neural Network (https://arxiv.org/abs/1503.02531), section 2.
     """
     p, q = (ops.log_softmax(ops.cast(logits, "float32") / temperature, axis=-1) for logits in (teacher, student))
-    return temperature**2 * _weighted_mean(ops.sum(ops.exp(p) * (p - q), axis=-1), sample_weight)
+    return temperature**2 * weighted_mean(ops.sum(ops.exp(p) * (p - q), axis=-1), sample_weight)
 
 
-def _weighted_mean(values, sample_weight):
+def weighted_mean(values, sample_weight=None):
+    """The mean over a batch.
+
+    Args:
+        values: One for each image, `(batch,)`.
+        sample_weight: `(batch,)` weights, or `None`.
+
+    Returns:
+        A scalar: the weighted sum by the number of images, as Keras' losses are averaged.
+    """
     if sample_weight is not None:
         values = values * ops.reshape(ops.cast(sample_weight, "float32"), ops.shape(values))
     return ops.mean(values)

@@ -8,22 +8,33 @@ from tfjointrd.surgery.graph import Call, Graph, Ref
 
 
 class Taps:
-    """The tensors between a network's layers, also those within sub-models.
+    """The tensors between a network's layers, also those within sub-models, which are written out for that.
 
     Args:
         network: The functional network.
         graph: Its graph, or, for an adjoined one, that of its full network.
+        whole: Whether only the network's inputs and outputs are wanted.
 
     Attributes:
-        network: The network, its sub-models written out on the very same layers.
+        inputs: The network's inputs.
+        output: Its output, in its structure.
+
+    Raises:
+        ValueError: If layers of several sub-models have the same name.
     """
 
-    def __init__(self, network: keras.Model, graph: Graph):
-        self.network = network
+    def __init__(self, network: keras.Model, graph: Graph, whole: bool = False):
+        self._graph = graph
         self._tensors: dict[Ref, object] = {}
-        if any(isinstance(operation, keras.Model) for operation in network.operations):
-            self._graph = graph
-            self.network = graph.assemble(self._call, graph.sources, network.name)
+        if not whole and any(isinstance(operation, keras.Model) for operation in network.operations):
+            try:
+                network = graph.assemble(self._call, graph.sources, network.name)
+            except ValueError as error:
+                raise ValueError(
+                    f"Expected sub-models of '{network.name}' whose layers have names of their own. Keras says: {error}"
+                ) from error
+        self.inputs, self.output = network.inputs, network.output
+        self._operations = {operation.name: operation for operation in network.operations}
 
     def _call(self, call: Call, *args, **kwargs):
         self._tensors[call.output] = self._graph.sources[call.layer](*args, **kwargs)
@@ -36,7 +47,9 @@ class Taps:
             name: The layer's name in the graph.
             index: Which of its outputs.
         """
-        if self._tensors:
-            return keras.tree.flatten(self._tensors[Ref(name)])[index]
-        operation = next(operation for operation in self.network.operations if operation.name == name)
-        return keras.tree.flatten(operation.output)[index]
+        value = self._tensors[Ref(name)] if self._tensors else self._operations[name].output
+        return keras.tree.flatten(value)[index]
+
+    def layer(self, name: str) -> keras.Layer:
+        """The layer of a name in the graph."""
+        return self._graph.sources[name] if self._tensors else self._operations[name]
