@@ -359,7 +359,7 @@ def test_trainers_name_the_network_to_export(tmp_path):
     network = models.resnet20(num_classes=4, input_shape=(8, 8, 1))
     with pytest.raises(ValueError, match=r"`model.small\(\)` or `model.full\(\)`.*Received: Adjoined"):
         export.tflite(training.adjoin(network, alpha=2), tmp_path / "model.tflite")
-    joint = training.JointRD(network, network)
+    joint = training.JointRD(network, keras.models.clone_model(network))
     with pytest.raises(ValueError, match="`model.student`.*Received: JointRD"):
         export.tflite(joint, tmp_path / "model.tflite")
 
