@@ -18,7 +18,7 @@ NETWORKS = ("resnet20", "plain_resnet20", "jointrd_ordinary_resnet20", "narrow_r
 
 def test_the_tables_are_there():
     names = {path.name for path in FOLDERS if list(path.glob("*.keras"))}
-    assert {f"{network}_cifar10" for network in (*NETWORKS, "jointrd_resnet56")} <= names
+    assert {f"{network}_cifar10" for network in (*NETWORKS, "resnet56", "jointrd_resnet56")} <= names
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
