@@ -48,7 +48,9 @@ def test_groups_stay_and_patterns_choose():
     assert [name for name, cls in chosen.items() if cls is DiracConv2D] == ["first", "last"]
     with pytest.raises(ValueError, match="Received: .*'nowhere"):
         dirac(network, layers=["nowhere*"])
-    with pytest.raises(ValueError, match="Expected `layers` to name .* without groups. Received: 'grouped', with groups=2"):
+    with pytest.raises(
+        ValueError, match="Expected `layers` to name .* without groups. Received: 'grouped', with groups=2"
+    ):
         dirac(network, layers=["grouped"])
     with pytest.raises(ValueError, match="to have convolutions after its first"):
         dirac(keras.Model(inputs, L.Conv2D(4, 3)(inputs)))
