@@ -29,10 +29,9 @@ def resolve(boundaries: Boundaries | None, student: Graph, teacher: Graph) -> li
     if boundaries is None:
         return _found(student, teacher)
     pairs = _as_pairs(boundaries)
-    for argument, graph, names in zip(
-        ("student", "teacher"), (student, teacher), zip(*pairs, strict=True), strict=True
-    ):
-        _check_names(argument, graph, names)
+    names, teacher_names = zip(*pairs, strict=True)
+    _check_names("student", student, names)
+    _check_names("teacher", teacher, teacher_names, possible=cuts(teacher))
     return pairs
 
 
@@ -104,12 +103,11 @@ def _levels_to_the_caller() -> int:
     return level
 
 
-def _check_names(argument: str, graph: Graph, names: Sequence[str]) -> None:
-    possible = cuts(graph)
+def _check_names(argument: str, graph: Graph, names: Sequence[str], possible: Sequence[str] | None = None) -> None:
     for name in names:
         if name not in graph.layers:
             raise ValueError(f"Expected `boundaries` to name layers of the {argument}. Received: '{name}'.")
-        if argument == "teacher" and name not in possible:
+        if possible is not None and name not in possible:
             raise ValueError(
                 f"Expected `boundaries` to lie between the teacher's blocks. Received: '{name}', which a shortcut "
                 "bypasses."
