@@ -39,8 +39,8 @@ LAPTOP = {
 LAPTOP_DEEP = {**LAPTOP, "epochs": 3}
 # 1,437 images make few steps an epoch.
 LAPTOP_DIGITS = {**LAPTOP, "epochs": 30, "batch_size": 64}
-# Photographs at 64 pixels, so that a ResNet-18 takes a second a step on two cores that other work shares, 40
-# minutes in all. Not tuned; learning rate and batch size keep the ratio of LAPTOP.
+# Photographs at 64 pixels, so that a ResNet-18 can be trained on two cores. Neither timed nor tuned; learning rate and
+# batch size keep the ratio of LAPTOP.
 LAPTOP_IMAGENETTE = {**LAPTOP, "epochs": 15, "batch_size": 64, "learning_rate": 0.1, "image_size": 64}
 # As many images an epoch as Imagenette has, other ones each time.
 LAPTOP_IMAGENET = {**LAPTOP_IMAGENETTE, "images": 9469}
