@@ -72,6 +72,11 @@ def test_what_is_no_card(tmp_path, content, message):
         cards.read(tmp_path)
 
 
+def test_cards_from_before_a_field_was_added(tmp_path):
+    cards.write(tmp_path, without("image_size", "recipe"))
+    assert cards.read(tmp_path, RECIPE) == card()
+
+
 def test_accuracies_are_fractions(tmp_path):
     made = card()
     made["seeds"]["3"]["accuracy"]["model"]["keras"] = 91.2

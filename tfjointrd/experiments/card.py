@@ -21,6 +21,8 @@ from tfjointrd.experiments.recipe import Recipe
 
 CARD, SCHEMA = "card.json", 1
 QUANTIZATIONS = {"float32": None, "int8": "int8"}
+# Fields of `Recipe` that older cards lack; what was trained before is what their defaults say.
+_NEWER = ("image_size",)
 _OTHER_BACKEND = "trained on the backend"
 
 
@@ -190,6 +192,7 @@ def read(folder: str | os.PathLike, recipe: Recipe | None = None) -> dict:
     if error is not None:
         place = "/".join(str(part) for part in error.absolute_path) or "the card"
         raise ValueError(f"Expected a card of schema {SCHEMA}. Received: {path}, where {place}: {error.message[:300]}.")
+    card["recipe"] = completed(card["recipe"])
     _check_names(card, path)
     if recipe is not None:
         differing = differences(card["recipe"], _without_seed(recipe))
@@ -199,6 +202,11 @@ def read(folder: str | os.PathLike, recipe: Recipe | None = None) -> dict:
                 f"Received: {path}, with {differing}. Choose another folder for another training."
             )
     return card
+
+
+def completed(fields: Mapping) -> dict:
+    """The fields of a recipe with those that it lacks because they are newer, at their defaults."""
+    return {**{name: getattr(Recipe(), name) for name in _NEWER}, **fields}
 
 
 def _without_seed(recipe: Recipe) -> dict:

@@ -107,7 +107,7 @@ def check_recipe(recipe: Recipe, folder: Path) -> None:
                 f"Expected a new folder, or one that this version of tfjointrd wrote (schema {SCHEMA}). "
                 f"Received: folder='{folder}' of schema {found.get('schema')}."
             )
-        differing = cards.differences(found["recipe"], recipe.as_dict())
+        differing = cards.differences(cards.completed(found["recipe"]), recipe.as_dict())
         if differing:
             raise ValueError(
                 f"Expected a new folder, or one of the same recipe. Received: folder='{folder}', which holds a "
