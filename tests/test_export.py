@@ -358,7 +358,7 @@ def test_networks_that_cannot_be_exported(tmp_path):
 def test_trainers_name_the_network_to_export(tmp_path):
     network = models.resnet20(num_classes=4, input_shape=(8, 8, 1))
     with pytest.raises(ValueError, match=r"`model.small\(\)` or `model.full\(\)`.*Received: Adjoined"):
-        export.tflite(training.adjoin(network, alpha=2), tmp_path / "model.tflite")
+        export.tflite(training.adjoin(network, alpha=2, round_to=1), tmp_path / "model.tflite")
     joint = training.JointRD(network, keras.models.clone_model(network))
     with pytest.raises(ValueError, match="`model.student`.*Received: JointRD"):
         export.tflite(joint, tmp_path / "model.tflite")

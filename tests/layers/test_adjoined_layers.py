@@ -5,20 +5,32 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tfjointrd.layers.adjoined import (
-    AdjoinedBatchNormalization,
-    AdjoinedConv2D,
-    AdjoinedDense,
-    AdjoinedDepthwiseConv2D,
-    TakeChannels,
-    take,
-)
+from tfjointrd.layers.adjoined import AdjoinedLayer, TakeChannels, take
+
+L = keras.layers
+
+
+def convolution(keep_in=2, keep_out=3, path="small", **kwargs):
+    """Of six filters on four channels the small path keeps `keep_out` and `keep_in`."""
+    width = keep_out if isinstance(keep_out, int) else len(keep_out)
+    full, small = (L.Conv2D(n, 3, padding="same", name="conv", **kwargs) for n in (6, width))
+    return AdjoinedLayer(full, {path: small}, {path: {"kernel": [None, None, keep_in, keep_out], "bias": [keep_out]}})
+
+
+def normalization(**kwargs):
+    full, small = (L.BatchNormalization(name="bn", **kwargs) for _ in range(2))
+    return AdjoinedLayer(full, {"small": small}, {"small": None})
+
 
 PAIRED = [
-    AdjoinedConv2D(6, 3, small_inputs=[0, 3], small_outputs=3, kernel_regularizer="l2", name="conv"),
-    AdjoinedDepthwiseConv2D(3, small_inputs=2, name="depthwise"),
-    AdjoinedDense(6, small_inputs=2, small_outputs=[1, 2], name="dense"),
-    AdjoinedBatchNormalization(2, momentum=0.8, epsilon=1e-4, name="bn"),
+    convolution([0, 3], 3, kernel_regularizer="l2"),
+    convolution(2, [1, 4]),
+    AdjoinedLayer(
+        L.DepthwiseConv2D(3, name="depthwise"),
+        {"s": L.DepthwiseConv2D(3)},
+        {"s": {"kernel": [None, None, 2, None], "bias": [2]}},
+    ),
+    normalization(momentum=0.8, epsilon=1e-4),
 ]
 
 
@@ -26,33 +38,71 @@ PAIRED = [
 def test_config_round_trip(layer):
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
     again = keras.saving.deserialize_keras_object(config)
-    assert type(again) is type(layer)
+    assert type(again) is type(layer) and again.name == layer.full.name
     assert again.get_config() == layer.get_config()
     inputs = [keras.random.normal((2, 5, 5, 4)), keras.random.normal((2, 5, 5, 2))]
-    for expected, shape in zip(layer(inputs), layer.compute_output_shape([x.shape for x in inputs]), strict=True):
-        assert expected.shape == shape
+    expected = layer(inputs)
+    symbols = layer.compute_output_spec([keras.KerasTensor(x.shape) for x in inputs])
+    assert [tuple(z.shape) for z in expected] == [symbol.shape for symbol in symbols]
     again(inputs)
     again.set_weights(layer.get_weights())
-    for ours, theirs in zip(again(inputs), layer(inputs), strict=True):
+    for ours, theirs in zip(again(inputs), expected, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(ours), ops.convert_to_numpy(theirs))
 
 
 def test_regulariser_counts_the_shared_kernel_once():
-    layer = AdjoinedConv2D(4, 1, small_inputs=2, small_outputs=2, kernel_regularizer=keras.regularizers.L2(1.0))
+    layer = convolution(kernel_regularizer=keras.regularizers.L2(1.0))
     layer([ops.ones((1, 2, 2, 4)), ops.ones((1, 2, 2, 2))])
-    kernel = ops.convert_to_numpy(layer.kernel)
+    kernel = ops.convert_to_numpy(layer.full.kernel)
     np.testing.assert_allclose(ops.convert_to_numpy(sum(layer.losses)), np.sum(kernel**2), rtol=1e-5)
 
 
+def test_small_paths_add_no_weights():
+    layer = convolution()
+    layer.build([(1, 2, 2, 4), (1, 2, 2, 2)])
+    assert [variable.path for variable in layer.variables] == ["conv/conv/kernel", "conv/conv/bias"]
+    assert len(layer.trainable_variables) == 2 and layer.count_params() == 9 * 4 * 6 + 6
+
+
 def test_batch_normalisations_keep_separate_statistics():
-    layer = AdjoinedBatchNormalization(2, momentum=0.0)
+    layer = normalization(momentum=0.0)
     rng = np.random.default_rng(0)
     full, small = rng.normal(3, 2, (16, 4, 4, 4)).astype("float32"), rng.normal(-1, 5, (16, 4, 4, 2)).astype("float32")
     outputs = layer([full, small], training=True)
-    for path, x, z in zip((layer.full, layer.small), (full, small), outputs, strict=True):
+    for path, x, z in zip((layer.full, layer.own["small"]), (full, small), outputs, strict=True):
         np.testing.assert_allclose(ops.convert_to_numpy(path.moving_mean), x.mean((0, 1, 2)), rtol=1e-4)
         np.testing.assert_allclose(ops.convert_to_numpy(path.moving_variance), x.var((0, 1, 2)), rtol=1e-4)
         np.testing.assert_allclose(ops.convert_to_numpy(z).mean((0, 1, 2)), 0, atol=1e-4)
+
+
+def test_shared_batch_normalisations_leave_the_statistics_to_the_full_path():
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    full, small = (L.BatchNormalization(momentum=0.0, name="bn") for _ in range(2))
+    layer = AdjoinedLayer(full, {"small": small}, {"small": {name: [2] for name in names}})
+    rng = np.random.default_rng(0)
+    x, x_small = rng.normal(3, 2, (16, 4, 4, 4)).astype("float32"), rng.normal(-1, 5, (16, 4, 4, 2)).astype("float32")
+    z, z_small = layer([x, x_small], training=True)
+    np.testing.assert_allclose(ops.convert_to_numpy(full.moving_mean), x.mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(ops.convert_to_numpy(z_small).mean((0, 1, 2)), 0, atol=1e-4)
+    again = ops.convert_to_numpy(layer([x, x_small], training=False)[1])
+    expected = (x_small - x.mean((0, 1, 2))[:2]) / np.sqrt(x.var((0, 1, 2))[:2] + 1e-3)
+    np.testing.assert_allclose(again, expected, rtol=1e-3, atol=1e-3)
+    assert len(layer.variables) == 4
+
+
+@pytest.mark.parametrize(
+    "keep", [3, [0], [1, 2], [0, 5], [0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11], [0, 4, 8], [3, 7, 11], list(range(12))]
+)
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_take(keep, axis):
+    shape = [3, 4, 5]
+    shape[axis] = 12
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    expected = np.take(x, np.arange(keep) if isinstance(keep, int) else keep, axis=axis)
+    np.testing.assert_array_equal(ops.convert_to_numpy(take(ops.convert_to_tensor(x), keep, axis)), expected)
+    many = np.flatnonzero(np.random.default_rng(1).integers(0, 2, 400)).tolist()  # more runs than slices
+    row = np.arange(400, dtype="float32")
+    np.testing.assert_array_equal(ops.convert_to_numpy(take(ops.convert_to_tensor(row), many)), row[many])
 
 
 def test_take_channels():
@@ -66,21 +116,19 @@ def test_take_channels():
     assert layer.compute_output_shape((None, 3, 4)) == (None, 3, 2)
 
 
-@pytest.mark.parametrize("keep", [0, -1, True, None, [], [2, 1], [1, 1], [-1, 2], 7, [0, 6]])
+@pytest.mark.parametrize("keep", [0, -1, True, None, [], [2, 1], [1, 1], [-1, 2]])
 def test_channels_that_cannot_be_kept(keep):
-    with pytest.raises(ValueError, match=r"`small_outputs` of layer 'c'.*Received: small_outputs="):
-        AdjoinedConv2D(6, 3, small_inputs=2, small_outputs=keep, name="c")
+    with pytest.raises(ValueError, match=r"`keep` of layer 'c'.*Received: keep="):
+        TakeChannels(keep, name="c")
 
 
-def test_pairs_are_checked():
-    layer = AdjoinedConv2D(6, 3, small_inputs=2, small_outputs=3, name="c")
-    with pytest.raises(ValueError, match="'c' expects the pair"):
+def test_paths_are_checked():
+    layer = convolution()
+    with pytest.raises(ValueError, match=r"'conv' expects \[x_full, x_small\]"):
         layer.build((2, 5, 5, 4))
-    with pytest.raises(ValueError, match="'c' expects x_small with 2 channels"):
+    with pytest.raises(ValueError, match=r"'conv' expects the kernel of path 'small' in shape \(3, 3, 3, 3\)"):
         layer.build([(2, 5, 5, 4), (2, 5, 5, 3)])
-    with pytest.raises(ValueError, match="'b' expects x_small with 2 channels"):
-        AdjoinedBatchNormalization(2, name="b").build([(2, 4), (2, 3)])
-    with pytest.raises(ValueError, match="channels_last"):
-        AdjoinedConv2D(6, 3, small_inputs=2, small_outputs=3, data_format="channels_first")
+    with pytest.raises(ValueError, match=r"for the same paths, at least one. Received: \['a'\] and \['b'\]"):
+        AdjoinedLayer(L.ReLU(), {"a": L.ReLU()}, {"b": None})
     with pytest.raises(ValueError, match="of 2 channels"):
         TakeChannels(3).build((None, 2))

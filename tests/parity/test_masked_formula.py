@@ -8,9 +8,29 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tfjointrd.layers.adjoined import AdjoinedConv2D, AdjoinedDense, AdjoinedDepthwiseConv2D
+from tfjointrd.layers.adjoined import AdjoinedLayer
 
 TOLERANCE = 1e-5
+
+
+def count(keep):
+    """How many channels are kept."""
+    return keep if isinstance(keep, int) else len(keep)
+
+
+def adjoined(layer, narrow, **share):
+    """A layer and its narrow twin: `narrow` is what its configuration has otherwise, `share` what of each weight."""
+    small = type(layer).from_config({**layer.get_config(), **narrow})
+    return AdjoinedLayer(layer, {"small": small}, {"small": share})
+
+
+def convolution(cls, keep_in, keep_out, filters, *args, **kwargs):
+    """A convolution that keeps these of its input and output channels."""
+    share = {"kernel": [None, None, None if kwargs.get("groups") else keep_in, keep_out], "bias": [keep_out]}
+    narrow = {"filters": count(keep_out)}
+    if "groups" in kwargs:
+        narrow["groups"] = kwargs["groups"] * count(keep_out) // filters
+    return adjoined(cls(filters, *args, **kwargs), narrow, **share)
 
 
 def value_and_gradients(function, values):
@@ -53,7 +73,8 @@ def check(layer, full_shape, small_shape, keep_out, masked):
     layer.build([full_shape, small_shape])
     weights = [rng.normal(size=v.shape).astype("float32") for v in layer.trainable_variables]
     inputs = [rng.normal(size=shape).astype("float32") for shape in (full_shape, small_shape)]
-    full, small = layer.compute_output_shape([full_shape, small_shape])
+    symbols = [keras.KerasTensor(shape) for shape in (full_shape, small_shape)]
+    full, small = (tensor.shape for tensor in layer.compute_output_spec(symbols))
     probes = [rng.normal(size=shape).astype("float32") for shape in (full, small)]
 
     def sliced(values):
@@ -80,9 +101,8 @@ def check(layer, full_shape, small_shape, keep_out, masked):
 @pytest.mark.parametrize("strides, dilation", [(1, 1), (2, 1), (1, 2)])
 @pytest.mark.parametrize("keep_in, keep_out", [(4, 3), (8, 6), ([0, 2, 7], [1, 4, 5]), (4, [0, 5])])
 def test_convolution(padding, strides, dilation, keep_in, keep_out):
-    layer = AdjoinedConv2D(
-        6, 3, strides=strides, padding=padding, dilation_rate=dilation, small_inputs=keep_in, small_outputs=keep_out
-    )
+    options = {"strides": strides, "padding": padding, "dilation_rate": dilation}
+    layer = convolution(keras.layers.Conv2D, keep_in, keep_out, 6, 3, **options)
 
     def masked(variables, x_full, x_small):
         kernel, bias = variables
@@ -91,16 +111,15 @@ def test_convolution(padding, strides, dilation, keep_in, keep_out):
         z_small = ops.conv(spread(x_small, 8, keep_in), kernel * m, strides, padding, dilation_rate=dilation) + bias * m
         return z_full, z_small
 
-    width = keep_in if isinstance(keep_in, int) else len(keep_in)
+    width = count(keep_in)
     check(layer, (2, 7, 7, 8), (2, 7, 7, width), keep_out, masked)
 
 
 @pytest.mark.parametrize("use_bias", [True, False])
 @pytest.mark.parametrize("keep_in, keep_out", [(4, 6), (2, 3), ([2, 3, 6, 7], [3, 4, 5, 9, 10, 11])])
 def test_grouped_convolution(use_bias, keep_in, keep_out):
-    layer = AdjoinedConv2D(
-        12, 3, groups=4, padding="same", use_bias=use_bias, small_inputs=keep_in, small_outputs=keep_out
-    )
+    options = {"groups": 4, "padding": "same", "use_bias": use_bias}
+    layer = convolution(keras.layers.Conv2D, keep_in, keep_out, 12, 3, **options)
 
     def masked(variables, x_full, x_small):
         m = mask(12, keep_out)
@@ -108,16 +127,17 @@ def test_grouped_convolution(use_bias, keep_in, keep_out):
         z_full = ops.conv(x_full, kernel, 1, "same") + bias
         return z_full, ops.conv(spread(x_small, 8, keep_in), kernel * m, 1, "same") + bias * m
 
-    width = keep_in if isinstance(keep_in, int) else len(keep_in)
+    width = count(keep_in)
     check(layer, (2, 5, 5, 8), (2, 5, 5, width), keep_out, masked)
 
 
 @pytest.mark.parametrize("keep", [3, [0, 2, 5]])
 @pytest.mark.parametrize("strides", [1, 2])
 def test_depthwise_convolution(keep, strides):
-    layer = AdjoinedDepthwiseConv2D(3, strides=strides, padding="same", depth_multiplier=2, small_inputs=keep)
     positions = list(range(keep)) if isinstance(keep, int) else keep
     keep_out = [2 * p + i for p in positions for i in range(2)]
+    full = keras.layers.DepthwiseConv2D(3, strides=strides, padding="same", depth_multiplier=2)
+    layer = adjoined(full, {}, kernel=[None, None, keep, None], bias=[keep_out])
 
     def masked(variables, x_full, x_small):
         kernel, bias = variables
@@ -132,14 +152,65 @@ def test_depthwise_convolution(keep, strides):
 @pytest.mark.parametrize("keep_in, keep_out", [(4, None), (4, 3), ([1, 5, 6], [0, 4])])
 @pytest.mark.parametrize("activation", [None, "tanh"])
 def test_dense(keep_in, keep_out, activation):
-    layer = AdjoinedDense(5, activation=activation, small_inputs=keep_in, small_outputs=keep_out)
+    keep_out = 5 if keep_out is None else keep_out
+    full = keras.layers.Dense(5, activation=activation)
+    layer = adjoined(full, {"units": count(keep_out)}, kernel=[keep_in, keep_out], bias=[keep_out])
     act = keras.activations.get(activation)
 
     def masked(variables, x_full, x_small):
         kernel, bias = variables
-        m = mask(5, 5 if keep_out is None else keep_out)
+        m = mask(5, keep_out)
         z_small = ops.matmul(spread(x_small, 8, keep_in), kernel * m) + bias * m
         return act(ops.matmul(x_full, kernel) + bias), act(z_small)
 
-    width = keep_in if isinstance(keep_in, int) else len(keep_in)
-    check(layer, (3, 8), (3, width), 5 if keep_out is None else keep_out, masked)
+    check(layer, (3, 8), (3, count(keep_in)), keep_out, masked)
+
+
+@pytest.mark.parametrize("keep_in, keep_out", [(4, 3), ([0, 2, 7], [1, 4])])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_transposed_convolution(strides, keep_in, keep_out):
+    full = keras.layers.Conv2DTranspose(6, 3, strides=strides, padding="same")
+    share = {"kernel": [None, None, keep_out, keep_in], "bias": [keep_out]}
+    layer = adjoined(full, {"filters": count(keep_out)}, **share)
+
+    def masked(variables, x_full, x_small):
+        kernel, bias = variables
+        m = mask(6, keep_out)
+        z_full = ops.conv_transpose(x_full, kernel, strides, "same") + bias
+        z_small = ops.conv_transpose(spread(x_small, 8, keep_in), kernel * m[:, None], strides, "same") + bias * m
+        return z_full, z_small
+
+    check(layer, (2, 4, 4, 8), (2, 4, 4, count(keep_in)), keep_out, masked)
+
+
+@pytest.mark.parametrize("keep_in, keep_out", [(4, 3), ([0, 2, 5], [1, 4])])
+def test_separable_convolution(keep_in, keep_out):
+    full = keras.layers.SeparableConv2D(5, 3, padding="same", depth_multiplier=2)
+    positions = list(range(keep_in)) if isinstance(keep_in, int) else keep_in
+    middle = [2 * p + i for p in positions for i in range(2)]
+    share = {
+        "depthwise_kernel": [None, None, keep_in, None],
+        "pointwise_kernel": [None, None, middle, keep_out],
+        "bias": [keep_out],
+    }
+    layer = adjoined(full, {"filters": count(keep_out)}, **share)
+
+    def masked(variables, x_full, x_small):
+        depthwise, pointwise, bias = variables
+        m = mask(5, keep_out)
+        z_full = ops.conv(ops.depthwise_conv(x_full, depthwise, 1, "same"), pointwise, 1, "same") + bias
+        x = ops.depthwise_conv(spread(x_small, 6, keep_in), depthwise, 1, "same")
+        return z_full, ops.conv(x, pointwise * m, 1, "same") + bias * m
+
+    check(layer, (2, 5, 5, 6), (2, 5, 5, count(keep_in)), keep_out, masked)
+
+
+def test_activation_with_parameters():
+    layer = adjoined(keras.layers.PReLU(shared_axes=[1, 2]), {}, alpha=[None, None, [1, 2]])
+
+    def masked(variables, x_full, x_small):
+        (alpha,) = variables
+        x_small = spread(x_small, 4, [1, 2])
+        return tuple(ops.where(x > 0, x, alpha * x) for x in (x_full, x_small))
+
+    check(layer, (2, 3, 3, 4), (2, 3, 3, 2), [1, 2], masked)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import tfjointrd
 from tfjointrd import report
 from tfjointrd.report.macs import layer_macs
 
@@ -126,12 +127,9 @@ def test_products_of_tensors_are_listed():
     assert report.profile(keras.Model(inputs, layers.Dot(axes=1, name="dot")([inputs, inputs]))).uncounted == ("dot",)
 
 
-def test_a_subclass_that_takes_a_pair_is_not_counted_as_its_base():
-    from tfjointrd.layers.adjoined import AdjoinedConv2D
-
-    pair = [keras.Input((8, 8, 4)), keras.Input((8, 8, 2))]
-    outputs = AdjoinedConv2D(6, 3, small_inputs=2, small_outputs=3, name="adjoined")(pair)
-    assert report.profile(keras.Model(pair, outputs)).uncounted == ("adjoined",)
+def test_layers_on_several_paths_are_not_counted_as_one():
+    pair = tfjointrd.adjoin(tfjointrd.models.resnet20(), 2)
+    assert "stage3_block1_conv1" in report.profile(pair.network).uncounted
 
 
 def test_layers_of_your_own_can_be_counted():

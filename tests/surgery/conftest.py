@@ -2,14 +2,14 @@ import keras
 import numpy as np
 import pytest
 
-from tfjointrd.layers.adjoined import AdjoinedBatchNormalization
+from tfjointrd.layers.adjoined import AdjoinedLayer
 
 
 def randomise(model, seed=0):
     """Gives every batch normalisation random weights and statistics, as a trained network has."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:
-        parts = [layer.full, layer.small] if isinstance(layer, AdjoinedBatchNormalization) else [layer]
+        parts = [layer.full, *layer.own.values()] if isinstance(layer, AdjoinedLayer) else [layer]
         for part in parts:
             for variable in part.weights:
                 if variable.name in ("gamma", "moving_variance"):

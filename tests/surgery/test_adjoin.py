@@ -6,17 +6,23 @@ import pytest
 
 from tfjointrd import adjoin, models, remove_shortcuts, report
 from tfjointrd.surgery import Graph
-from tfjointrd.surgery.adjoin import compact, stem_and_first_stage
+from tfjointrd.surgery.adjoin import compact
 from tfjointrd.surgery.patterns import matching
+from tfjointrd.surgery.widths import stem_and_first_stage
 
-OWN = [name for name in models.__all__ if name not in ("cifar_resnet", "imagenet_resnet", "wide_resnet", "xresnet")]
+OWN = ["resnet20", "resnet56", "resnet18", "resnet50", "wide_resnet18", "xresnet18", "xresnet50"]
 CIFAR = ["resnet20", "resnet32", "resnet44", "resnet56", "resnet110"]
-APPLICATIONS = ["DenseNet121", "MobileNetV2", "ResNet50V2"]
+# Side of the images: the smallest that each takes.
+APPLICATIONS = {
+    **dict.fromkeys(("DenseNet121", "MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetV2B0"), 32),
+    **{"ResNet50": 32, "ResNet50V2": 32, "VGG16": 32, "InceptionV3": 75, "Xception": 71},
+}
 
 
 def build(name):
     if name in APPLICATIONS:
-        return getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3), classes=10)
+        shape = (APPLICATIONS[name], APPLICATIONS[name], 3)
+        return getattr(keras.applications, name)(weights=None, input_shape=shape, classes=10)
     size = 32 if name in CIFAR or name.startswith("wide") else 64
     return getattr(models, name)(num_classes=10, input_shape=(size, size, 3))
 
@@ -47,15 +53,26 @@ def check_exact(model, alpha, randomise, tolerance=1e-5, **kwargs):
     return pair, small
 
 
-@pytest.mark.parametrize("name", [*OWN, *APPLICATIONS])
-def test_every_network_comes_out_exact(name, randomised):
+@pytest.mark.parametrize("name", OWN)
+def test_our_networks_come_out_exact(name, randomised):
     check_exact(build(name), 2, randomised)
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize("alpha", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_keras_networks_come_out_exact_and_train(name, alpha, randomised):
+    pair, small = check_exact(build(name), alpha, randomised)
+    assert all(layer.filters % 8 == 0 for layer in small.layers[:-8] if hasattr(layer, "filters"))
+    pair.compile("sgd", run_eagerly=True)
+    x = np.random.default_rng(2).uniform(0, 255, size=(2, *small.input_shape[1:])).astype("float32")
+    logs = pair.train_on_batch(x, np.array([1, 3]), return_dict=True)
+    assert np.isfinite(logs["loss"]) and np.isfinite(logs["small_kl"]) and int(pair.step) == 1
 
 
 @pytest.mark.parametrize("shortcut", ["A", "B"])
 @pytest.mark.parametrize("alpha", [4, 16])
 def test_both_shortcut_types(shortcut, alpha, randomised):
-    _, small = check_exact(models.resnet20(shortcut=shortcut), alpha, randomised)
+    _, small = check_exact(models.resnet20(shortcut=shortcut), alpha, randomised, round_to=1)
     assert small.get_layer("stage3_block2_conv1").filters == 64 // alpha
 
 
@@ -70,8 +87,8 @@ def test_plain_networks_stay_full_in_the_same_layers(randomised):
 
 
 def test_a_users_own_network(residual, randomised):
-    check_exact(residual, 4, randomised)
-    check_exact(residual, 2, randomised, keep=())
+    check_exact(residual, 4, randomised, round_to=1)
+    check_exact(residual, 2, randomised, round_to=1, keep=())
 
 
 def test_nested_and_sequential_networks(randomised):
@@ -83,9 +100,6 @@ def test_nested_and_sequential_networks(randomised):
     for filters in (8, 8, 16, 16):
         layers += [keras.layers.Conv2D(filters, 3, strides=filters // 8, padding="same"), keras.layers.PReLU()]
     head = [keras.layers.Flatten(), keras.layers.Dropout(0.5), keras.layers.Dense(12), keras.layers.Dense(3)]
-    with pytest.raises(ValueError, match="is a PReLU, which has weights but no adjoined form"):
-        adjoin(keras.Sequential([*layers, *head]), 2)
-    layers = [layer for layer in layers if not isinstance(layer, keras.layers.PReLU)]
     check_exact(keras.Sequential([*layers, *head]), 2, randomised)
 
 
@@ -113,7 +127,7 @@ def test_what_stays_full():
     assert "expanded_conv_2_add" in stays and "expanded_conv_3_expand" not in stays
     vgg = Graph.of(keras.applications.VGG16(weights=None, input_shape=(32, 32, 3), classes=3))
     assert stem_and_first_stage(vgg)[1:] == ["block1_conv1", "block1_conv2"]
-    small = adjoin(models.resnet20(), 4, keep=["stem_conv", "stage3_*"]).small()
+    small = adjoin(models.resnet20(), 4, keep=["stem_conv", "stage3_*"], round_to=1).small()
     assert small.get_layer("stage1_block1_conv1").filters == 4
     assert small.get_layer("stage2_block1_conv2").filters == 8
     assert small.get_layer("stage3_block1_conv2").filters == 64
@@ -134,23 +148,142 @@ def test_the_source_network_is_not_changed():
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("alpha", [0, 1, -2, 2.0, True, None, "2"])
-def test_alpha_has_to_be_a_whole_number_from_two_on(alpha):
-    with pytest.raises(ValueError, match=f"Expected `alpha` .*Received: alpha={alpha}"):
+@pytest.mark.parametrize("alpha", [0, 0.5, -2, True, None, "2", float("nan"), float("inf")])
+def test_alpha_has_to_be_a_number_from_one_on(alpha):
+    with pytest.raises(ValueError, match=f"Expected `alpha` to be a number from 1 on. Received: alpha={alpha!r}."):
         adjoin(models.resnet20(), alpha)
+
+
+@pytest.mark.parametrize("round_to", [0, -8, 1.5, True, None])
+def test_widths_are_rounded_to_whole_numbers(round_to):
+    with pytest.raises(ValueError, match=f"Expected `round_to` .* Received: round_to={round_to!r}"):
+        adjoin(models.resnet20(), 2, round_to=round_to)
+
+
+def widths(model, names="*conv*"):
+    layers = matching([layer.name for layer in model.layers], [names])
+    return {name: model.get_layer(name).filters for name in layers if hasattr(model.get_layer(name), "filters")}
+
+
+def test_alpha_layer_by_layer(randomised):
+    model = models.resnet20()
+    _, small = check_exact(model, {"stage2_*_conv1": 2, "stage3_*": 4, "stage3_block3_*": 8}, randomised)
+    found, full = widths(small), widths(model)
+    assert found.pop("stage2_block2_conv1") == 16 and found["stage2_block2_conv2"] == 32 == full["stage2_block2_conv2"]
+    assert found["stage3_block1_conv1"] == 16 and found["stage3_block3_conv1"] == 8
+    assert found["stage3_block1_conv2"] == 16  # tied to the others by additions: the widest one counts
+    assert {name for name, width in found.items() if width < full[name]} == {
+        name for name in found if name.startswith("stage3") or name.startswith("stage2") and name.endswith("conv1")
+    }
+    calls = []
+
+    def alpha(name, width):
+        calls.append((name, width))
+        return 4 if width == 64 else 1
+
+    by_function = adjoin(model, alpha)
+    assert ("stage3_block1_conv1", 64) in calls
+    assert set(widths(by_function.small(), "stage3*").values()) == {16}
+    with pytest.raises(ValueError, match=r"Received: alpha=0.5 for layer 'stage3_block1_conv1'"):
+        adjoin(model, {"stage3_*": 0.5})
+    with pytest.raises(ValueError, match=r"`alpha` to hold names or patterns of layers. Received: 'stage9', no match"):
+        adjoin(model, {"stage9": 2})
+
+
+def test_widths_are_rounded(randomised):
+    mobile = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classes=3, alpha=0.35)
+    for round_to, expected in ((8, 32), (1, 28), (16, 32)):
+        pair, small = check_exact(mobile, 2, randomised, round_to=round_to)
+        assert small.get_layer("block_4_expand").filters == mobile.get_layer("block_4_expand").filters // 2 == 48
+        assert small.get_layer("block_13_project").filters == expected
+    _, small = check_exact(models.resnet20(), 1.6, randomised, round_to=1)
+    assert small.get_layer("stage3_block1_conv1").filters == 40
+
+
+def test_what_stays_full_is_listed():
+    pair = adjoin(models.resnet20(), 8)
+    reasons = pair.kept_full["small"]
+    assert reasons["logits"] == "the network's output" and reasons["stem_conv"] == "named in `keep`"
+    assert "stage2_block1_conv1" not in reasons  # 32 / 8 is rounded to 8
+    reasons = adjoin(models.resnet20(), 1.2, keep=()).kept_full["small"]
+    assert reasons["stage1_block1_conv1"] == "16 channels, alpha=1.2, round_to=8"
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(16, 3, name="normalised")(keras.layers.Conv2D(32, 3, name="narrowed")(inputs))
+    x = keras.layers.GroupNormalization(4, name="groups")(x)
+    x = keras.layers.Dense(3, name="head")(keras.layers.GlobalAveragePooling2D()(x))
+    assert adjoin(keras.Model(inputs, x), 2, keep=()).kept_full["small"] == {
+        "normalised": "'groups' needs them all",
+        "head": "the network's output",
+    }
+
+
+def test_several_small_networks_from_one(randomised):
+    model = randomised(models.resnet20())
+    pair = adjoin(model, alphas=(2, 4, 8), round_to=1)
+    assert pair.paths == ["full", "small_a2", "small_a4", "small_a8"]
+    randomised(pair.network, seed=7)
+    x = np.random.default_rng(1).uniform(0, 255, size=(2, 32, 32, 3)).astype("float32")
+    outputs = run(pair, x)
+    check_close(run(pair.full(), x), outputs["full"], 1e-5)
+    for alpha in (2, 4, 8):
+        small = pair.small(alpha)
+        check_close(run(small, x), outputs[f"small_a{alpha}"], 1e-5)
+        assert small.get_layer("stage3_block1_conv1").filters == 64 // alpha
+        alone = adjoin(model, alpha, round_to=1).small()
+        assert [w.shape for w in alone.get_weights()] == [w.shape for w in small.get_weights()]
+    with pytest.raises(ValueError, match="Expected `alpha` to be one of 2, 4, 8. Received: alpha=None"):
+        pair.small()
+    with pytest.raises(ValueError, match="Expected `alpha` to be left out.*Received: alpha=2"):
+        adjoin(model, 2).small(2)
+    for alphas in ((), (2, 2)):
+        with pytest.raises(ValueError, match=r"Expected `alphas` to be different numbers.*Received: alphas=\["):
+            adjoin(model, alphas=alphas)
+
+
+def test_a_kernel_called_twice(randomised):
+    """Narrow with all its calls, or on the trunk with all."""
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    conv, norm = layers.Conv2D(16, 3, padding="same", name="twice"), layers.BatchNormalization(name="norm")
+    x = layers.Conv2D(16, 1, name="first")(inputs)
+    x = norm(conv(norm(conv(x))))
+    x = layers.Dense(3, name="head")(layers.GlobalAveragePooling2D()(layers.Conv2D(32, 3, name="last")(x)))
+    model = keras.Model(inputs, x)
+    for keep in ((), ["first"], ["first", "twice"]):
+        _, small = check_exact(model, 2, randomised, keep=keep)
+        assert small.get_layer("last").filters == 16
+        assert small.get_layer("twice").filters == (16 if "first" in keep else 8)
+
+
+def test_networks_with_several_outputs(randomised):
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    trunk = layers.Conv2D(16, 3, activation="relu")(layers.Conv2D(16, 3, activation="relu")(inputs))
+    pooled = layers.GlobalAveragePooling2D()(trunk)
+    age, kind = layers.Dense(3, name="age")(pooled), layers.Dense(5, activation="softmax", name="kind")(pooled)
+    for outputs, names in (([age, kind], ("age", "kind")), ({"a": age, "k": kind}, ("a", "k"))):
+        model = randomised(keras.Model(inputs, outputs))
+        pair = adjoin(model, 2, keep=())
+        randomised(pair.network, seed=7)
+        x = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype("float32")
+        found = run(pair, x)
+        assert set(found) == {f"{path}_{name}" for path in ("full", "small") for name in names}
+        for path, network in (("full", pair.full()), ("small", pair.small())):
+            expected = keras.tree.flatten(run(network, x))
+            for name, value in zip(names, expected, strict=True):
+                check_close(found[f"{path}_{name}"], value, 1e-5)
 
 
 def test_requests_that_cannot_be_met(residual):
     with pytest.raises(ValueError, match="Received: alpha=64, and layer 'stage2_block1_conv1' has 32"):
-        adjoin(models.resnet20(), 64)
+        adjoin(models.resnet20(), 64, round_to=1)
     with pytest.raises(ValueError, match="Received: 'stage9_\\*', no match"):
         adjoin(models.resnet20(), 2, keep=["stage9_*"])
-    with pytest.raises(ValueError, match="covers every layer"):
-        adjoin(models.resnet20(), 2, keep=["*"])
-    inputs = keras.Input((8, 8, 3))
-    outputs = keras.layers.Conv2D(4, 1)(inputs)
-    with pytest.raises(ValueError, match="Received: .* with 2 outputs"):
-        adjoin(keras.Model(inputs, [outputs, outputs]), 2)
+    for options in ({"keep": ["*"]}, {"alpha": 1}, {"round_to": 64}):
+        with pytest.raises(ValueError, match="Received: nothing to drop for 'small'"):
+            adjoin(models.resnet20(), **options)
+    with pytest.raises(ValueError, match="Expected `batch_normalization` .* Received: batch_normalization='none'"):
+        adjoin(residual, 2, round_to=1, batch_normalization="none")
 
     class Own(keras.Model):
         pass
@@ -159,14 +292,31 @@ def test_requests_that_cannot_be_met(residual):
         adjoin(Own(), 2)
 
 
-def test_a_kernel_called_twice_has_no_adjoined_form():
-    inputs = keras.Input((8, 8, 4))
-    conv = keras.layers.Conv2D(4, 1, name="twice")
-    model = keras.Model(inputs, keras.layers.Conv2D(2, 1)(conv(conv(keras.layers.Conv2D(4, 1)(inputs)))))
-    with pytest.raises(ValueError, match="'twice' has weights and is called more than once"):
-        adjoin(model, 2, keep=())
+def classifier(*layers, shape=(8, 8, 3), units=3, activation=None):
+    head = [keras.layers.Flatten(), keras.layers.Dense(units, activation=activation, name="head")]
+    return keras.Sequential([keras.Input(shape), *layers, *head])
+
+
+def test_networks_that_have_no_adjoined_form():
+    layers = keras.layers
+    pair = adjoin(models.resnet20(), 2)
+    for adjoined in (pair, pair.network):
+        with pytest.raises(ValueError, match=r"not adjoined yet; take .*`full\(\)`.* Received: '"):
+            adjoin(adjoined)
+    function = layers.Lambda(lambda x: x + 1.0, name="mine")
+    with pytest.raises(ValueError, match="Layer 'mine' is a Lambda.*Write what it does with layers"):
+        adjoin(classifier(layers.Conv2D(16, 3), function, layers.Conv2D(16, 3)))
+    with pytest.raises(ValueError, match="Expected a network of images.*Received: .*whose input is .*None, 8"):
+        adjoin(classifier(layers.Dense(16), shape=(8,)))
+    attention = keras.Input((8, 8, 3))
+    x = layers.MultiHeadAttention(2, 8, name="attention")(attention, attention)
+    with pytest.raises(ValueError, match="Layer 'attention' is a MultiHeadAttention, and it is not known how"):
+        adjoin(keras.Model(attention, layers.Dense(3)(layers.GlobalAveragePooling2D()(x))))
+    for units, activation in ((1, None), (3, "sigmoid")):
+        with pytest.raises(ValueError, match="an output for each class.*Received: output 'head'"):
+            adjoin(classifier(layers.Conv2D(16, 3), units=units, activation=activation))
 
 
 def test_small_networks_report(residual):
-    pair = adjoin(residual, 2)
+    pair = adjoin(residual, 2, round_to=1)
     assert report.profile(pair.small()).macs < report.profile(pair.full()).macs == report.profile(residual).macs

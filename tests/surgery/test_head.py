@@ -52,7 +52,7 @@ def test_grey_images_are_repeated(trained, tmp_path):
     np.testing.assert_allclose(features(network)(grey), features(trained)(repeated), rtol=1e-5, atol=1e-5)
     assert network.input_shape == (None, 16, 16, 1)
     export.tflite(network, tmp_path / "grey.tflite")
-    assert adjoin(network, alpha=2).small().output_shape == (None, 7)
+    assert adjoin(network, alpha=2, round_to=1).small().output_shape == (None, 7)
     twice = new_head(new_head(trained, 7, (16, 16, 1)), 3)
     assert twice.input_shape == (None, 16, 16, 1) and twice.output_shape == (None, 3)
 

@@ -51,7 +51,7 @@ def joint():
     return JointRD(remove_shortcuts(teacher), teacher, boundaries=["stage1_relu"])
 
 
-MODELS = {"plain": network, "adjoined": lambda: adjoin(network(), 2), "jointrd": joint}
+MODELS = {"plain": network, "adjoined": lambda: adjoin(network(), 2, round_to=1), "jointrd": joint}
 
 
 def compiled(model):

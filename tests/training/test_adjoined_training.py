@@ -21,7 +21,7 @@ def softmax(z):
 @pytest.mark.parametrize("ending", [False, True], ids=["logits", "softmax"])
 def test_loss_is_eqn_3(tiny, images, ending):
     x, y = images
-    pair = compiled(adjoin(tiny(softmax=ending), 2, kl_weight=Constant(0.7)))
+    pair = compiled(adjoin(tiny(softmax=ending), 2, round_to=1, kl_weight=Constant(0.7)))
     outputs = pair.predict(x, verbose=0)
     p, q = (outputs[key] if ending else softmax(outputs[key]) for key in ("full", "small"))
     cross_entropy = -np.log(p[np.arange(len(y)), y]).mean()
@@ -35,7 +35,7 @@ def test_loss_is_eqn_3(tiny, images, ending):
 def test_gradients_of_both_terms_reach_the_full_network(tiny, images):
     """p is not detached: with the KL term alone, layers that only the full path uses still learn."""
     x, y = images
-    pair = compiled(adjoin(tiny(), 2, kl_weight=0.0))
+    pair = compiled(adjoin(tiny(), 2, round_to=1, kl_weight=0.0))
     before = [w.copy() for w in pair.network.get_layer("stage2_conv2").get_weights()]
     small_before = [w.copy() for w in pair.network.get_layer("stage2_bn2").small.get_weights()[:2]]
     pair.fit(x, y, epochs=1, verbose=0)
@@ -46,7 +46,7 @@ def test_gradients_of_both_terms_reach_the_full_network(tiny, images):
 
 def test_weight_follows_the_training(tiny, images):
     x, y = images
-    pair = compiled(adjoin(tiny(), 2))
+    pair = compiled(adjoin(tiny(), 2, round_to=1))
     pair.fit(x, y, batch_size=16, epochs=3, verbose=0)
     assert int(pair.step) == 12 and float(pair.total_steps) == 12
     pair.fit(x, y, batch_size=16, epochs=5, initial_epoch=3, verbose=0)
@@ -56,7 +56,7 @@ def test_weight_follows_the_training(tiny, images):
 
 def test_both_networks_learn(tiny, images):
     x, y = images
-    pair = compiled(adjoin(tiny(filters=8), 2))
+    pair = compiled(adjoin(tiny(filters=8), 2, round_to=1))
     history = pair.fit(x, y, batch_size=16, epochs=25, verbose=0, validation_data=(x, y)).history
     assert set(history) == {
         f"{prefix}{key}" for prefix in ("", "val_") for key in ("loss", "full_accuracy", "small_accuracy")
@@ -69,7 +69,7 @@ def test_both_networks_learn(tiny, images):
 
 def test_metrics_given_as_objects_and_one_hot_labels(tiny, images):
     x, y = images
-    pair = adjoin(tiny(), 2)
+    pair = adjoin(tiny(), 2, round_to=1)
     pair.compile("sgd", loss="categorical_crossentropy", metrics=[keras.metrics.CategoricalAccuracy(name="top1")])
     history = pair.fit(x, keras.utils.to_categorical(y, 3), epochs=1, verbose=0).history
     assert {"full_top1", "small_top1", "loss"} == set(history)
@@ -77,7 +77,7 @@ def test_metrics_given_as_objects_and_one_hot_labels(tiny, images):
 
 def test_sample_weights(tiny, images):
     x, y = images
-    pair = compiled(adjoin(tiny(), 2, kl_weight=1.0))
+    pair = compiled(adjoin(tiny(), 2, round_to=1, kl_weight=1.0))
     weights = np.zeros(len(x), "float32")
     assert pair.evaluate(x, y, sample_weight=weights, verbose=0, return_dict=True)["loss"] == 0
     pair.fit(x, y, sample_weight=weights + 1, epochs=1, verbose=0)
@@ -87,9 +87,9 @@ def test_regularisers_count(tiny, images):
     x, y = images
     model = tiny()
     model.get_layer("stage2_conv2").kernel_regularizer = keras.regularizers.L2(1.0)
-    pair = compiled(adjoin(model, 2, kl_weight=0.0))
+    pair = compiled(adjoin(model, 2, round_to=1, kl_weight=0.0))
     norm = np.sum(model.get_layer("stage2_conv2").get_weights()[0] ** 2)
-    plain = compiled(adjoin(tiny(), 2, kl_weight=0.0))
+    plain = compiled(adjoin(tiny(), 2, round_to=1, kl_weight=0.0))
     plain.set_weights(pair.get_weights())
     difference = pair.evaluate(x, y, verbose=0)[0] - plain.evaluate(x, y, verbose=0)[0]
     assert difference == pytest.approx(norm, rel=1e-3)
@@ -97,7 +97,7 @@ def test_regularisers_count(tiny, images):
 
 def test_saved_and_trained_on(tiny, images, tmp_path):
     x, y = images
-    pair = compiled(adjoin(tiny(), 2, kl_weight=Constant(0.5)))
+    pair = compiled(adjoin(tiny(), 2, round_to=1, kl_weight=Constant(0.5)))
     pair.fit(x, y, batch_size=16, epochs=2, verbose=0, shuffle=False)
     pair.save(tmp_path / "pair.keras")
     again = keras.saving.load_model(tmp_path / "pair.keras")
@@ -115,7 +115,7 @@ def test_saved_and_trained_on(tiny, images, tmp_path):
 def test_mixed_precision(tiny, images, policy):
     x, y = images
     keras.config.set_dtype_policy(policy)
-    pair = compiled(adjoin(tiny(), 2))
+    pair = compiled(adjoin(tiny(), 2, round_to=1))
     history = pair.fit(x, y, batch_size=16, epochs=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert pair.small().dtype_policy.name == policy
@@ -125,21 +125,21 @@ def test_mixed_precision(tiny, images, policy):
 
 def test_callbacks_see_an_ordinary_model(tiny, images, tmp_path):
     x, y = images
-    pair = compiled(adjoin(tiny(), 2))
+    pair = compiled(adjoin(tiny(), 2, round_to=1))
     path = tmp_path / "best.weights.h5"
     callbacks = [
         keras.callbacks.ModelCheckpoint(path, monitor="val_small_accuracy", mode="max", save_weights_only=True),
         keras.callbacks.EarlyStopping("val_small_accuracy", mode="max", patience=50),
     ]
     pair.fit(x, y, epochs=2, validation_data=(x, y), callbacks=callbacks, verbose=0)
-    fresh = adjoin(tiny(), 2)
+    fresh = adjoin(tiny(), 2, round_to=1)
     fresh.load_weights(path)
     assert int(fresh.step) == 4
 
 
 @pytest.mark.parametrize("labels", [np.full(64, 3), np.full((64, 1), -1), np.zeros((64, 4))])
 def test_labels_outside_the_classes(tiny, images, labels):
-    pair = compiled(adjoin(tiny(), 2))
+    pair = compiled(adjoin(tiny(), 2, round_to=1))
     with pytest.raises(ValueError, match=r"labels (between|of 3 classes|between 0 and 2).*Received: labels"):
         pair.fit(images[0], labels, verbose=0)
     assert int(pair.step) == 0
@@ -154,7 +154,7 @@ def test_labels_in_a_data_set_are_looked_at_too(tiny, images):
             return images[0][:8], np.full(8, 9)
 
     with pytest.raises(ValueError, match="between 0 and 2 .* Received: labels between 9 and 9"):
-        compiled(adjoin(tiny(), 2)).fit(Batches(), verbose=0)
+        compiled(adjoin(tiny(), 2, round_to=1)).fit(Batches(), verbose=0)
 
 
 def test_data_without_a_length(tiny, images):
@@ -162,7 +162,7 @@ def test_data_without_a_length(tiny, images):
         while True:
             yield images
 
-    pair = compiled(adjoin(tiny(), 2))
+    pair = compiled(adjoin(tiny(), 2, round_to=1))
     with pytest.raises(ValueError, match="Pass `steps_per_epoch`"):
         pair.fit(batches(), verbose=0)
     pair.fit(batches(), steps_per_epoch=2, epochs=2, verbose=0)
@@ -172,7 +172,7 @@ def test_data_without_a_length(tiny, images):
 def test_pipelines_count_their_epochs(tiny):
     """Looking at the labels before the first epoch does not change which epoch the pipeline serves."""
     train, _ = data.load("digits", batch_size=240)
-    pair = compiled(adjoin(tiny(classes=10), 2))
+    pair = compiled(adjoin(tiny(classes=10), 2, round_to=1))
     pair.fit(train, epochs=2, verbose=0)
     assert train.epoch == 2
     pair.fit(train, epochs=4, initial_epoch=2, verbose=0)
@@ -189,7 +189,7 @@ def own_loss(y, p):
 def test_loss_functions_are_reduced_and_weighted(tiny, images, loss):
     """As `keras.Model` does it: the mean over the batch, with sample weights."""
     x, y = images
-    pair = adjoin(tiny(softmax=True), 2, kl_weight=0.0)
+    pair = adjoin(tiny(softmax=True), 2, round_to=1, kl_weight=0.0)
     alone = tiny(softmax=True)
     alone.set_weights(pair.full().get_weights())
     weights = np.linspace(0, 2, len(x)).astype("float32")
@@ -202,14 +202,14 @@ def test_loss_functions_are_reduced_and_weighted(tiny, images, loss):
 
 
 def test_a_second_training_begins_at_the_start(tiny, images):
-    pair = compiled(adjoin(tiny(), 2))
+    pair = compiled(adjoin(tiny(), 2, round_to=1))
     pair.fit(*images, batch_size=16, epochs=2, verbose=0)
     pair.fit(*images, batch_size=16, epochs=3, verbose=0)
     assert int(pair.step) == 12 == float(pair.total_steps)
 
 
 def test_weighted_metrics_are_routed_too(tiny, images):
-    pair = adjoin(tiny(), 2)
+    pair = adjoin(tiny(), 2, round_to=1)
     pair.compile("sgd", weighted_metrics=["accuracy"])
     assert {"full_accuracy", "small_accuracy"} <= set(pair.fit(*images, verbose=0).history)
     with pytest.raises(ValueError, match="`metrics` to be a list. Received: metrics='accuracy'"):

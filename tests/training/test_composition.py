@@ -19,7 +19,7 @@ TAPS = ("stage1_relu", "stage2_relu")
 def both(tiny, cls=JointRD, kl_weight=0.5, **options):
     """The model, and the networks that it was made of."""
     plain, teacher = pair(tiny)
-    return cls(adjoin(plain, 2, kl_weight=kl_weight), teacher, **options), plain, teacher
+    return cls(adjoin(plain, 2, round_to=1, kl_weight=kl_weight), teacher, **options), plain, teacher
 
 
 def adjoined_kl(full, small):

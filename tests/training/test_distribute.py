@@ -245,7 +245,9 @@ def test_one_device_is_warned_of():
     assert (group.devices, group.chief, distribute.is_chief()) == (1, True, True)
 
 
-@pytest.mark.parametrize("make", [lambda net: adjoin(net, 2), lambda net: JointRD(remove_shortcuts(net), net)])
+@pytest.mark.parametrize(
+    "make", [lambda net: adjoin(net, 2, round_to=1), lambda net: JointRD(remove_shortcuts(net), net)]
+)
 def test_statistics_of_one_device_are_refused(make, tiny, monkeypatch):
     net = tiny()
     monkeypatch.setattr("tfjointrd.layers.batch_normalization.replicas", lambda: 2)

@@ -95,7 +95,7 @@ def jointrd(tiny):
 
 def adjoined(tiny):
     keras.utils.set_random_seed(0)
-    return compiled(jrd.adjoin(tiny(), alpha=2))
+    return compiled(jrd.adjoin(tiny(), alpha=2, round_to=1))
 
 
 def compiled(model, rate=None):

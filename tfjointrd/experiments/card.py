@@ -22,7 +22,7 @@ from tfjointrd.experiments.recipe import Recipe
 CARD, SCHEMA = "card.json", 1
 QUANTIZATIONS = {"float32": None, "int8": "int8"}
 # Fields of `Recipe` that older cards lack; what was trained before is what their defaults say.
-_NEWER = ("image_size",)
+_NEWER = ("image_size", "round_to")
 _OTHER_BACKEND = "trained on the backend"
 
 

@@ -53,6 +53,7 @@ class Recipe:
         weight_decay: Decay of all weights but biases, batch normalisations' and Dirac convolutions' factors. For `sgd`
             it is the L2 penalty's factor, as papers and PyTorch count it; for `adam` the decoupled decay.
         alpha: How many times narrower `narrow` and `adjoined` networks are.
+        round_to: Multiple that their widths are rounded to; 1 rounds down, as in the paper.
         dirac: Whether the convolutions of a plain network are trained as an identity plus a correction.
         keep_projections: Whether a plain network keeps the shortcuts that have weights, or only those that change the
             resolution, `"downsampling"`.
@@ -88,6 +89,7 @@ class Recipe:
     milestones: tuple[int, ...] = ()
     weight_decay: float = 5e-4
     alpha: int = 2
+    round_to: int = 1
     dirac: bool = False
     keep_projections: bool | str = False
     teacher: str | None = None
@@ -144,7 +146,7 @@ class Recipe:
                 "Expected `network` to be the .keras file of a trained network, for method 'transfer'. "
                 f"Received: network='{self.network}'."
             )
-        lowest = {"epochs": 1, "batch_size": 1, "alpha": 1, "seed": 0}
+        lowest = {"epochs": 1, "batch_size": 1, "alpha": 1, "round_to": 1, "seed": 0}
         lowest.update({name: 1 for name in ("image_size", "images") if getattr(self, name) is not None})
         for name, least in lowest.items():
             value = getattr(self, name)
@@ -233,7 +235,7 @@ def _single(model: keras.Model) -> dict[str, keras.Model]:
 
 
 def _narrow(recipe: Recipe, network: keras.Model) -> keras.Model:
-    small = adjoin(network, recipe.alpha).small(name=f"{network.name}_narrow")
+    small = adjoin(network, recipe.alpha, round_to=recipe.round_to).small(name=f"{network.name}_narrow")
     return with_fused_batch_normalization(keras.models.clone_model(small))  # the clone has new weights
 
 
@@ -254,7 +256,7 @@ def _distilled(recipe: Recipe, network: keras.Model) -> keras.Model:
 def _jointrd(recipe: Recipe, network: keras.Model) -> keras.Model:
     student = _plain(recipe, network)
     if recipe.method == "jointrd_adjoined":
-        student = adjoin(student, recipe.alpha)
+        student = adjoin(student, recipe.alpha, round_to=recipe.round_to)
     joint = recipe.teacher_mode == "joint"
     return JointRD(
         student,
@@ -278,6 +280,10 @@ def _jointrd_networks(model: JointRD) -> dict[str, keras.Model]:
     return {**networks, "teacher": with_keras_batch_normalization(model.teacher)} if model.joint else networks
 
 
+def _adjoined(recipe: Recipe, network: keras.Model) -> Adjoined:
+    return adjoin(network, recipe.alpha, round_to=recipe.round_to)
+
+
 def _adjoined_networks(model: Adjoined) -> dict[str, keras.Model]:
     networks = {"full": model.full(), "small": model.small()}
     return {name: with_keras_batch_normalization(network) for name, network in networks.items()}
@@ -293,7 +299,7 @@ METHODS: dict[str, Method] = {
     "distilled": Method(_distilled, lambda model: _single(model.student)),
     "jointrd": Method(_jointrd, _jointrd_networks),
     "narrow": Method(_narrow, _single),
-    "adjoined": Method(lambda recipe, network: adjoin(network, recipe.alpha), _adjoined_networks),
+    "adjoined": Method(_adjoined, _adjoined_networks),
     "jointrd_adjoined": Method(_jointrd, lambda model: _adjoined_networks(model.student)),
     "transfer": Method(_standard, _single),
 }

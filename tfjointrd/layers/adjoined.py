@@ -1,22 +1,23 @@
-"""Layers of an adjoined network: one set of weights, two paths, the small one computed from slices.
+"""Layers of an adjoined network: one set of weights, several paths, the small ones computed from slices.
 
 Eqn 1 of Adjoined Networks multiplies the kernel of the small path by a mask that is one for the kept filters and
 zero for the rest. A masked filter only produces zeros, so computing just the kept filters from a slice of the kernel is
-the same function at a fraction of the cost. Each layer here takes the pair `[x_full, x_small]` and returns the pair
-`[z_full, z_small]`, where `x_small` and `z_small` hold only the kept channels.
+the same function at a fraction of the cost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 
 import keras
+import numpy as np
 from keras import ops
-
-from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 
 # Kept channels: the first n, or these positions in rising order.
 Keep = int | Sequence[int]
+# What a small network takes of a layer's weights: weight name -> for each axis what is kept, or `None` for all of it.
+Share = Mapping[str, Sequence[Keep | None]]
 
 
 def keep_count(keep: Keep) -> int:
@@ -24,23 +25,44 @@ def keep_count(keep: Keep) -> int:
     return keep if isinstance(keep, int) else len(keep)
 
 
-def take(x, keep: Keep, axis: int = -1):
+def take(x, keep: Keep | None, axis: int = -1):
     """The kept channels of `x`.
 
     Args:
         x: Tensor of any rank.
-        keep: The number of leading channels to keep, or the positions to keep in rising order.
+        keep: The number of leading channels to keep, the positions to keep in rising order, or `None` for all.
         axis: The channel axis.
 
     Returns:
         `x` with `axis` reduced to `keep_count(keep)` entries; `x` itself where nothing is dropped.
     """
     axis %= len(x.shape)
-    if keep_count(keep) == x.shape[axis]:
+    size = x.shape[axis]
+    if keep is None or keep_count(keep) == size:
         return x
+    before = (slice(None),) * axis
     if isinstance(keep, int):
-        return x[(slice(None),) * axis + (slice(0, keep),)]
+        return x[(*before, slice(0, keep))]
+    # Slices cost less than gathering, above all in the gradient.
+    runs = _runs(keep)
+    (first, length), period = runs[0], runs[1][0] - runs[0][0] if len(runs) > 1 else size
+    if size % period == 0 and runs == [(start, length) for start in range(first, size, period)]:
+        shape = tuple(x.shape)  # the same channels at every position, as behind Flatten
+        blocks = ops.reshape(x, (*shape[:axis], size // period, period, *shape[axis + 1 :]))
+        blocks = blocks[(*before, slice(None), slice(first, first + length))]
+        return ops.reshape(blocks, (*shape[:axis], len(keep), *shape[axis + 1 :]))
+    if len(runs) <= _MOST_SLICES:
+        return ops.concatenate([x[(*before, slice(start, start + n))] for start, n in runs], axis=axis)
     return ops.take(x, ops.convert_to_tensor(list(keep), dtype="int32"), axis=axis)
+
+
+_MOST_SLICES = 64
+
+
+def _runs(positions: Sequence[int]) -> list[tuple[int, int]]:
+    """Rising positions as runs `(start, length)`."""
+    parts = np.split(np.asarray(positions), np.flatnonzero(np.diff(positions) != 1) + 1)
+    return [(int(part[0]), len(part)) for part in parts]
 
 
 def _validate(layer: keras.Layer, argument: str, keep: Keep | None, size: int | None = None):
@@ -61,15 +83,9 @@ def _validate(layer: keras.Layer, argument: str, keep: Keep | None, size: int | 
     return keep
 
 
-def _pair(layer: keras.Layer, inputs):
-    if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
-        raise ValueError(f"Layer '{layer.name}' expects the pair [x_full, x_small]. Received: {inputs}.")
-    return inputs
-
-
 @keras.saving.register_keras_serializable(package="tfjointrd")
 class TakeChannels(keras.layers.Layer):
-    """Passes on the kept channels of its input: where the small path leaves the shared trunk.
+    """Passes on the kept channels of its input: where a small path leaves the shared trunk.
 
     Until the first narrowed layer, the full and the small network are the same function and are computed once. That
     layer's small output is a part of its full output (Eqn 1 with x_1 = x_2), and this layer takes it.
@@ -110,227 +126,142 @@ class TakeChannels(keras.layers.Layer):
         return {**super().get_config(), "keep": self.keep}
 
 
-class _AdjoinedMixin:
-    """What the adjoined layers share: the pair as input and output, the kept channels in the configuration."""
-
-    def _set_keep(self, small_inputs: Keep, small_outputs: Keep | None, outputs: int | None):
-        if getattr(self, "data_format", "channels_last") != "channels_last":
-            raise ValueError(f"Layer '{self.name}' expects data_format='channels_last'.")
-        self.input_spec = None  # Keras' own asks for a single tensor
-        self.small_inputs = _validate(self, "small_inputs", small_inputs)
-        if outputs is not None:
-            self.small_outputs = _validate(self, "small_outputs", small_outputs, outputs)
-
-    def build(self, input_shape):
-        """Creates the weights of the full layer; the small path owns none."""
-        full, small = _pair(self, input_shape)
-        _validate(self, "small_inputs", self.small_inputs, full[-1])
-        if small[-1] != keep_count(self.small_inputs):
-            raise ValueError(
-                f"Layer '{self.name}' expects x_small with {keep_count(self.small_inputs)} channels "
-                f"(`small_inputs`). Received: shape {tuple(small)}."
-            )
-        super().build(full)
-        self.input_spec = None
-
-    def call(self, inputs):
-        """Returns `[z_full, z_small]` for `[x_full, x_small]`."""
-        full, small = _pair(self, inputs)
-        return [super().call(full), self.call_small(small)]
-
-    def _finish(self, outputs, keep: Keep):
-        if self.use_bias:
-            outputs = ops.add(outputs, take(self.bias, keep))
-        return outputs if self.activation is None else self.activation(outputs)
-
-    def compute_output_shape(self, input_shape):
-        """The shapes of `[z_full, z_small]`."""
-        if input_shape[0] is None or isinstance(input_shape[0], int):  # Keras' build asks about the full path alone
-            return super().compute_output_shape(input_shape)
-        full = super().compute_output_shape(_pair(self, input_shape)[0])
-        return [full, (*full[:-1], self._small_width())]
-
-    def _small_width(self) -> int:
-        return keep_count(self.small_outputs)
-
-    def get_config(self):
-        """The configuration from which the layer can be made again."""
-        config = {**super().get_config(), "small_inputs": self.small_inputs}
-        return {**config, "small_outputs": self.small_outputs} if hasattr(self, "small_outputs") else config
-
-
 @keras.saving.register_keras_serializable(package="tfjointrd")
-class AdjoinedConv2D(_AdjoinedMixin, keras.layers.Conv2D):
-    """2D convolution of an adjoined network: `z_full = conv(x_full, W)`, `z_small = conv(x_small, W * M)`.
+class AdjoinedLayer(keras.layers.Layer):
+    """A layer of the full network and of its small twins, which use slices of its weights.
 
-    The small path convolves the kept input channels with the matching slice of the kernel, so `W * M` is never
-    formed. With `groups`, whole groups are kept, of the input and the output alike.
+    For a convolution `z_full = conv(x_full, W)` and `z_small = conv(x_small, W * M)` (Eqn 1), where the small path
+    convolves the channels it has with the matching slice of W, so that `W * M` is never formed. Any other layer with
+    weights is treated alike: each small path runs the layer at its own width on slices of the full layer's weights, or
+    on weights of its own, as batch normalisations do, whose statistics differ between the paths.
 
     Args:
-        filters: Number of filters of the full path.
-        kernel_size: Size of the kernel.
-        small_inputs: Channels of the full input that `x_small` holds: the first n, or a list of positions.
-        small_outputs: Filters that the small path keeps: the first n, or a list of positions. For the mask a_alpha
-            of the paper, `filters // alpha`.
-        **kwargs: As for `keras.layers.Conv2D`; `data_format` must be `"channels_last"`.
+        full: The layer of the full network.
+        small: The same layer at the width of each small network, by the name of its path.
+        shares: What each small network takes of the full layer's weights, by the name of its path: weight name -> for
+            each axis the number of first entries, the positions, or `None` for all. `None` in place of that gives the
+            path weights of its own.
+        **kwargs: As for `keras.layers.Layer`.
 
     Call arguments:
-        inputs: The pair `[x_full, x_small]`, `(batch, height, width, channels)` each.
+        inputs: `[x_full, *x_small]`, `(batch, ..., channels)` each, the small paths in the order of `small`.
 
     Returns:
-        The pair `[z_full, z_small]` with `filters` and the kept number of channels.
+        `[z_full, *z_small]`.
+
+    Attributes:
+        full: The layer of the full network, which holds the weights.
+        own: The layers of small networks that have weights of their own, by path.
+
+    Raises:
+        ValueError: If `shares` does not fit `small`, or slices do not have the shape that a narrow layer needs.
 
     Example:
 
-    >>> layer = AdjoinedConv2D(32, 3, small_inputs=8, small_outputs=16, padding="same")
-    >>> full, small = layer([keras.ops.ones((1, 4, 4, 16)), keras.ops.ones((1, 4, 4, 8))])
-    >>> full.shape, small.shape
-    ((1, 4, 4, 32), (1, 4, 4, 16))
+    >>> full, small = (keras.layers.Conv2D(n, 3, padding="same", use_bias=False) for n in (32, 16))
+    >>> layer = AdjoinedLayer(full, {"small": small}, {"small": {"kernel": [None, None, 8, 16]}})
+    >>> [z.shape for z in layer([keras.ops.ones((1, 4, 4, 16)), keras.ops.ones((1, 4, 4, 8))])]
+    [(1, 4, 4, 32), (1, 4, 4, 16)]
 
     Reference:
         Adjoined Networks (https://arxiv.org/abs/2006.05624), Eqn 1 and 2.
     """
 
-    def __init__(self, filters: int, kernel_size, *, small_inputs: Keep, small_outputs: Keep, **kwargs):
-        super().__init__(filters, kernel_size, **kwargs)
-        self._set_keep(small_inputs, small_outputs, filters)
+    def __init__(
+        self,
+        full: keras.Layer,
+        small: Mapping[str, keras.Layer],
+        shares: Mapping[str, Share | None],
+        **kwargs,
+    ):
+        super().__init__(**{"name": full.name, "dtype": full.dtype_policy, "trainable": full.trainable, **kwargs})
+        if not small or set(small) != set(shares):
+            raise ValueError(
+                f"Expected `small` and `shares` of layer '{self.name}' for the same paths, at least one. Received: "
+                f"{sorted(small)} and {sorted(shares)}."
+            )
+        self.full = full
+        self.paths = list(small)
+        self.shares = {
+            path: share and {key: list(axes) for key, axes in share.items()} for path, share in shares.items()
+        }
+        self.own = {path: small[path] for path in self.paths if shares[path] is None}
+        # These have no weights of their own to train or to save; in a plain namespace Keras does not look for any.
+        self._narrow = SimpleNamespace(layers={path: small[path] for path in self.paths if shares[path] is not None})
 
-    def call_small(self, inputs):
-        """`conv(x_small, W * M)`, computed from the kept filters only (Eqn 1)."""
-        kernel = take(self.kernel, self.small_outputs, axis=3)
-        if self.groups == 1:
-            kernel = take(kernel, self.small_inputs, axis=2)
-        return self._finish(self.convolution_op(inputs, kernel), self.small_outputs)
-
-
-@keras.saving.register_keras_serializable(package="tfjointrd")
-class AdjoinedDepthwiseConv2D(_AdjoinedMixin, keras.layers.DepthwiseConv2D):
-    """2D depthwise convolution of an adjoined network; the kept outputs follow from the kept inputs.
-
-    Args:
-        kernel_size: Size of the kernel.
-        small_inputs: Channels of the full input that `x_small` holds: the first n, or a list of positions.
-        **kwargs: As for `keras.layers.DepthwiseConv2D`; `data_format` must be `"channels_last"`.
-
-    Call arguments:
-        inputs: The pair `[x_full, x_small]`, `(batch, height, width, channels)` each.
-
-    Returns:
-        The pair `[z_full, z_small]`, each with `depth_multiplier` times the channels of its input.
-
-    Reference:
-        Adjoined Networks (https://arxiv.org/abs/2006.05624), Eqn 1.
-    """
-
-    def __init__(self, kernel_size, *, small_inputs: Keep, **kwargs):
-        super().__init__(kernel_size, **kwargs)
-        self._set_keep(small_inputs, None, None)
-
-    def call_small(self, inputs):
-        """The depthwise convolution of the kept channels."""
-        outputs = ops.depthwise_conv(
-            inputs,
-            take(self.kernel, self.small_inputs, axis=2),
-            strides=self.strides,
-            padding=self.padding,
-            dilation_rate=self.dilation_rate,
-            data_format=self.data_format,
-        )
-        return self._finish(outputs, self._kept_outputs())
-
-    def _kept_outputs(self) -> Keep:
-        if isinstance(self.small_inputs, int):
-            return self.small_inputs * self.depth_multiplier
-        return [p * self.depth_multiplier + i for p in self.small_inputs for i in range(self.depth_multiplier)]
-
-    def _small_width(self) -> int:
-        return keep_count(self.small_inputs) * self.depth_multiplier
-
-
-@keras.saving.register_keras_serializable(package="tfjointrd")
-class AdjoinedDense(_AdjoinedMixin, keras.layers.Dense):
-    """Dense layer of an adjoined network: kernel and bias are shared, the small path uses the kept rows and columns.
-
-    Args:
-        units: Number of outputs of the full path.
-        small_inputs: Features of the full input that `x_small` holds: the first n, or a list of positions.
-        small_outputs: Units that the small path keeps; all of them by default, as in a classifier's head.
-        **kwargs: As for `keras.layers.Dense`.
-
-    Call arguments:
-        inputs: The pair `[x_full, x_small]`, `(batch, ..., features)` each.
-
-    Returns:
-        The pair `[z_full, z_small]`, `(batch, ..., units)` and `(batch, ..., kept units)`.
-
-    Reference:
-        Adjoined Networks (https://arxiv.org/abs/2006.05624), Eqn 1.
-    """
-
-    def __init__(self, units: int, *, small_inputs: Keep, small_outputs: Keep | None = None, **kwargs):
-        super().__init__(units, **kwargs)
-        self._set_keep(small_inputs, units if small_outputs is None else small_outputs, units)
-
-    def call_small(self, inputs):
-        """The dense layer restricted to the kept features and units."""
-        kernel = take(take(self.kernel, self.small_inputs, axis=0), self.small_outputs, axis=1)
-        return self._finish(ops.matmul(inputs, kernel), self.small_outputs)
-
-
-@keras.saving.register_keras_serializable(package="tfjointrd")
-class AdjoinedBatchNormalization(keras.layers.Layer):
-    """Batch normalisation with separate weights and statistics for the full and the small path.
-
-    The two paths see different activations, so one set of statistics would fit neither; the authors' networks keep
-    two as well.
-
-    Args:
-        small_channels: Number of channels of `x_small`.
-        **kwargs: As for `keras.layers.BatchNormalization`, for both paths.
-
-    Call arguments:
-        inputs: The pair `[x_full, x_small]`, `(batch, ..., channels)` each.
-        training: Whether to use the statistics of the batch.
-
-    Returns:
-        The pair, normalised.
-
-    Attributes:
-        full: The batch normalisation of the full path.
-        small: The batch normalisation of the small path.
-
-    Reference:
-        Adjoined Networks (https://arxiv.org/abs/2006.05624), section 3.
-    """
-
-    def __init__(self, small_channels: int, name=None, dtype=None, trainable=True, **kwargs):
-        super().__init__(name=name, dtype=dtype, trainable=trainable)
-        self.small_channels = small_channels
-        self.full = FusedBatchNormalization(name="full", dtype=self.dtype_policy, trainable=trainable, **kwargs)
-        self.small = FusedBatchNormalization(name="small", dtype=self.dtype_policy, trainable=trainable, **kwargs)
+    def small(self, path: str) -> keras.Layer:
+        """The layer of a small network. Where it shares weights, the values that it holds itself mean nothing."""
+        return self.own.get(path) or self._narrow.layers[path]
 
     def build(self, input_shape):
-        """Creates both sets of weights."""
-        full, small = _pair(self, input_shape)
-        if small[-1] != self.small_channels:
-            raise ValueError(
-                f"Layer '{self.name}' expects x_small with {self.small_channels} channels (`small_channels`). "
-                f"Received: shape {tuple(small)}."
-            )
-        self.full.build(full)
-        self.small.build(small)
+        """Creates the weights of the full layer, and those that small paths have of their own."""
+        self._check_paths(input_shape)
+        for layer, shape in zip(self._layers_in_order(), input_shape, strict=True):
+            if not layer.built:
+                layer.build(tuple(shape))
+        full = {variable.name: tuple(variable.shape) for variable in self.full.variables}
+        for path, layer in self._narrow.layers.items():
+            for variable in layer.variables:
+                axes = self.shares[path].get(variable.name) or [None] * len(variable.shape)
+                shape = full[variable.name]
+                found = tuple(
+                    size if keep is None else keep_count(keep) for keep, size in zip(axes, shape, strict=True)
+                )
+                if found != tuple(variable.shape):
+                    raise ValueError(
+                        f"Layer '{self.name}' expects the {variable.name} of path '{path}' in shape "
+                        f"{tuple(variable.shape)}. Received: shares={axes} of shape {shape}, which are {found}."
+                    )
 
     def call(self, inputs, training=None):
-        """Normalises each path by its own statistics."""
-        full, small = _pair(self, inputs)
-        return [self.full(full, training=training), self.small(small, training=training)]
+        """Returns `[z_full, *z_small]` for `[x_full, *x_small]`."""
+        self._check_paths(inputs)
+        full, *small = inputs
+        outputs = [self.full(full)]
+        for path, x in zip(self.paths, small, strict=True):
+            outputs.append(self.own[path](x) if path in self.own else self._call_on_slices(path, x))
+        return outputs
 
-    def compute_output_shape(self, input_shape):
-        """The shapes of the pair, unchanged."""
-        return list(_pair(self, input_shape))
+    def _call_on_slices(self, path: str, x):
+        """The small path's layer with slices of the full layer's weights in place of its own."""
+        layer, share = self._narrow.layers[path], self.shares[path]
+        full = {variable.name: variable for variable in self.full.variables}
+        weights = []
+        for variable in layer.variables:
+            value = ops.convert_to_tensor(full[variable.name])
+            for axis, keep in enumerate(share.get(variable.name, ())):
+                value = take(value, keep, axis)
+            weights.append((variable, value))
+        # What a batch normalisation would write into its statistics is lost here: they are the full path's.
+        with keras.StatelessScope(state_mapping=weights):
+            return layer(x)
+
+    def compute_output_spec(self, inputs, training=None):
+        """What `call` returns for symbolic tensors."""
+        self._check_paths(inputs)
+        return [layer.compute_output_spec(x) for layer, x in zip(self._layers_in_order(), inputs, strict=True)]
+
+    def _layers_in_order(self) -> list[keras.Layer]:
+        return [self.full, *(self.small(path) for path in self.paths)]
+
+    def _check_paths(self, inputs) -> None:
+        if not isinstance(inputs, (list, tuple)) or len(inputs) != 1 + len(self.paths):
+            names = ", ".join(f"x_{path}" for path in ("full", *self.paths))
+            raise ValueError(f"Layer '{self.name}' expects [{names}]. Received: {inputs}.")
 
     def get_config(self):
         """The configuration from which the layer can be made again."""
-        own = {"name", "trainable", "dtype"}
-        settings = {key: value for key, value in self.full.get_config().items() if key not in own}
-        return {**super().get_config(), "small_channels": self.small_channels, **settings}
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "full": serialize(self.full),
+            "small": {path: serialize(self.small(path)) for path in self.paths},
+            "shares": self.shares,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes the layer again, with new weights."""
+        make = keras.saving.deserialize_keras_object
+        small = {path: make(layer) for path, layer in config["small"].items()}
+        return cls(**{**config, "full": make(config["full"]), "small": small})

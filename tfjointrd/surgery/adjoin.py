@@ -1,90 +1,24 @@
-"""The adjoined form of a network: the full and the small network as one, with one set of kernels."""
+"""The adjoined form of a network: the full network and its small twins as one, with one set of kernels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfjointrd.layers.adjoined import (
-    AdjoinedBatchNormalization,
-    AdjoinedConv2D,
-    AdjoinedDense,
-    AdjoinedDepthwiseConv2D,
-    Keep,
-    TakeChannels,
-)
+from tfjointrd.layers.adjoined import AdjoinedLayer, Keep, TakeChannels
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, refs_in, substitute
-from tfjointrd.surgery.slim import Kept, narrow_spec, slim_graph, slim_weights
+from tfjointrd.surgery.slim import Kept, kept_entries, narrow_spec, slim_graph, slim_weights
 from tfjointrd.surgery.weights import assign_weights, weights_of
 
+FULL = "full"
+BATCH_NORMALIZATION_MODES = ("separate", "shared")
 _BATCH_NORMALIZATIONS = (keras.layers.BatchNormalization, FusedBatchNormalization)
-
-
-def first_filters(channels: Channels, alpha: int, keep_full: Iterable[str]) -> dict[str, list[int]]:
-    """The mask a_alpha of Eqn 2 for every layer: the first `filters // alpha` filters.
-
-    Args:
-        channels: The network's channels.
-        alpha: How many times narrower.
-        keep_full: Names of layers that keep all their filters.
-
-    Returns:
-        Layer name -> positions to keep, for every convolution and dense layer that can be narrowed or is kept full.
-
-    Raises:
-        ValueError: If `alpha` leaves a layer no filter; the message names the layer.
-    """
-    full = set(keep_full)
-    wanted = {}
-    for layer in channels.producers():
-        width = channels.width(layer)
-        if layer in full or channels.fixed(layer):
-            wanted[layer] = list(range(width))
-        elif width // alpha < 1:
-            raise ValueError(
-                f"Expected `alpha` to leave every layer at least one channel. Received: alpha={alpha}, and layer "
-                f"'{layer}' has {width}. Name it in `keep` to leave it as it is."
-            )
-        else:
-            wanted[layer] = list(range(width // alpha))
-    return wanted
-
-
-def stem_and_first_stage(graph: Graph) -> list[str]:
-    """Names of the layers in the stem and the first stage, which Adjoined Networks leave at full width.
-
-    The first stage ends with the last merge (an addition or concatenation) at the resolution of the first one. In a
-    network without merges that names its layers `stage2_...`, it ends before these; else it is all up to the last
-    convolution at the first resolution that holds two.
-
-    Reference:
-        Adjoined Networks, section 6; that stage 1 belongs to what stays full follows from the paper's parameter counts.
-    """
-    merges = graph.merges()
-    if merges:
-        last = [c for c in merges if _positions(graph, c) == _positions(graph, merges[0])][-1]
-        return [ref.layer for ref in graph.ancestors()[last.output]]
-    named = next((i for i, call in enumerate(graph.calls) if call.layer.startswith("stage2_")), None)
-    if named is not None:
-        return [call.layer for call in graph.calls[:named]]
-    kernels = graph.kernel_layers()
-    resolutions = [_positions(graph, call) for call in graph.calls if call.layer in kernels]
-    first = next((r for i, r in enumerate(resolutions) if r in resolutions[:i]), None)
-    last_index = max(
-        (i for i, c in enumerate(graph.calls) if c.layer in kernels and _positions(graph, c) == first), default=-1
-    )
-    return [call.layer for call in graph.calls[: last_index + 1]]
-
-
-def _positions(graph: Graph, call: Call) -> tuple:
-    """Height and width of a call's output; empty behind a global pooling."""
-    return graph.shapes[call.output][1:-1]
 
 
 def compact(positions: Iterable[int]) -> Keep:
@@ -93,143 +27,199 @@ def compact(positions: Iterable[int]) -> Keep:
     return len(positions) if positions == list(range(len(positions))) else positions
 
 
-@dataclass
-class _Pair:
-    """A tensor in both networks. On the trunk, where they are the same function, `small` is the same tensor."""
-
-    full: Any
-    small: Any
-
-    @property
-    def trunk(self) -> bool:
-        return self.full is self.small
-
-
 class AdjoinedGraph:
-    """A network and the channels its small twin keeps; builds the adjoined network and takes both out of it again.
+    """A network and the channels its small twins keep; builds the adjoined network and takes all out of it again.
 
     Args:
         graph: The full network.
-        wanted: Layer name -> positions of the output channels that the small network keeps.
+        wanted: For each small network, by the name of its path, layer name -> positions of the output channels that it
+            keeps.
+        batch_normalization: `"separate"` weights and statistics for each network, or `"shared"`: slices of the full
+            network's weights, and its statistics in inference.
 
     Raises:
-        ValueError: If a layer is not known, has no adjoined form, or nothing is left to narrow.
+        ValueError: If a layer is not known or nothing is left to narrow.
     """
 
-    def __init__(self, graph: Graph, wanted: Mapping[str, Iterable[int]]):
-        self.graph = graph
-        self.kept: Kept = Channels(graph).keep(wanted)
-        if all(len(self.kept[ref]) == graph.shapes[ref][-1] for ref in self.kept):
+    def __init__(
+        self,
+        graph: Graph,
+        wanted: Mapping[str, Mapping[str, Iterable[int]]],
+        batch_normalization: str = "separate",
+    ):
+        if batch_normalization not in BATCH_NORMALIZATION_MODES:
             raise ValueError(
-                f"Expected channels to drop in network '{graph.name}'. Received: `keep` covers every layer."
+                f"Expected `batch_normalization` to be one of {BATCH_NORMALIZATION_MODES}. "
+                f"Received: batch_normalization={batch_normalization!r}."
             )
+        self.graph = graph
+        self.shared = batch_normalization == "shared"
+        channels = Channels(graph)
+        self.kept: dict[str, Kept] = {path: channels.keep(positions) for path, positions in wanted.items()}
+        for path, kept in self.kept.items():
+            if all(self._whole(path, ref) for ref in kept):
+                raise ValueError(
+                    f"Expected channels to drop in network '{graph.name}'. Received: nothing to drop for '{path}'; "
+                    "every layer is in `keep`, too narrow for `alpha` and `round_to`, or has to stay."
+                )
+        if len(list(refs_in(graph.inputs))) != 1:
+            raise ValueError(f"Expected a network with one input. Received: '{graph.name}'.")
+        self.trunk: dict[str, set[Ref]] = {}
+        self._apart: dict[str, set[str]] = {}
+        for path in self.kept:
+            self.trunk[path], self._apart[path] = self._find_trunk(path)
+
+    def _whole(self, path: str, ref: Ref) -> bool:
+        """Whether a small network has all channels of a tensor."""
+        return len(self.kept[path][ref]) == self.graph.shapes[ref][-1]
+
+    # === What is computed once ===
+
+    def _find_trunk(self, path: str) -> tuple[set[Ref], set[str]]:
+        """The tensors that are the same function in the small and in the full network, and the layers to keep apart.
+
+        A layer with weights that is called several times is on the trunk with all of its calls or with none; the latter
+        are kept apart.
+        """
+        apart: set[str] = set()
+        while True:
+            trunk, before = set(), len(apart)
+            for call in self.graph.calls:
+                joined = all(ref in trunk for ref in call.inputs) and call.layer not in apart
+                if joined and self._whole(path, call.output):
+                    trunk.add(call.output)
+                if not joined and self._has_weights(call.layer) and self._calls(call.layer) > 1:
+                    apart.add(call.layer)
+            if len(apart) == before:
+                break
+        if all(ref in trunk for ref in self.graph.output_refs()):
+            raise ValueError(
+                f"The output of network '{self.graph.name}' does not depend on any layer that '{path}' narrows."
+            )
+        return trunk, apart
+
+    def _has_weights(self, layer: str) -> bool:
+        return bool(getattr(self.graph.sources.get(layer), "weights", ()))
+
+    def _calls(self, layer: str) -> int:
+        return sum(call.layer == layer for call in self.graph.calls)
+
+    def _own_paths(self, call: Call) -> list[str]:
+        """The small networks that compute this call themselves, rather than taking it from the full network."""
+        return [
+            path
+            for path, trunk in self.trunk.items()
+            if call.layer in self._apart[path] or not all(ref in trunk for ref in call.inputs)
+        ]
+
+    # === The adjoined network ===
 
     def network(self, name: str) -> keras.Model:
-        """The adjoined network: one input, outputs `{"full": p, "small": q}`.
+        """The adjoined network: one input, outputs by `output_keys()`.
 
         Layers carry the names they have in the full network. The trunk before the first narrowed layer is computed
-        once. Kernels start from the full network's, both batch normalisations from its statistics.
+        once. All networks start from the full one's weights and statistics.
         """
-        self._check_single_use()
         layers: dict[str, Any] = {}
-        pairs: dict[Ref, _Pair] = {}
+        tensors: dict[Ref, dict[str, Any]] = {}
         inputs = []
         for call in self.graph.calls:
             if issubclass(self.graph.layers[call.layer].cls, keras.layers.InputLayer):
                 layers[call.layer] = self.graph.layers[call.layer].make()
                 inputs.append(layers[call.layer].output)
-                pairs[call.output] = _Pair(inputs[-1], inputs[-1])
+                tensors[call.output] = dict.fromkeys((FULL, *self.kept), inputs[-1])
             else:
-                pairs[call.output] = self._call(call, pairs, layers)
-        output = pairs[self.graph.single_output()]
-        if output.trunk:
-            raise ValueError(f"The output of network '{self.graph.name}' does not depend on any narrowed layer.")
-        network = keras.Model(inputs[0], {"full": output.full, "small": output.small}, name=name)
+                tensors[call.output] = self._call(call, tensors, layers)
+        outputs = {
+            name: tensors[ref][path]
+            for path in (FULL, *self.kept)
+            for name, ref in zip(self.output_keys(path), self.graph.output_refs(), strict=True)
+        }
+        network = keras.Model(inputs[0], outputs, name=name)
         self._set_weights(layers)
         return network
 
-    def _check_single_use(self) -> None:
-        if len(list(refs_in(self.graph.inputs))) != 1:
-            raise ValueError(f"Expected a network with one input. Received: '{self.graph.name}'.")
-        for call in self.graph.calls:
-            if call.number and self.graph.weights(call.layer):
-                raise ValueError(
-                    f"Layer '{call.layer}' has weights and is called more than once, which has no adjoined form. "
-                    "Expected a network in which each such layer is called once."
-                )
+    def output_names(self) -> list[str]:
+        """Names of the network's outputs: their keys, or else the layers that make them."""
+        outputs = self.graph.outputs
+        return list(outputs) if isinstance(outputs, Mapping) else [ref.layer for ref in self.graph.output_refs()]
 
-    def _call(self, call: Call, pairs: Mapping[Ref, _Pair], layers: dict[str, Any]) -> _Pair:
-        """Calls a layer in both networks; on the trunk once."""
-        spec = _with_fused_kernel(self.graph.layers[call.layer])
-        if all(pairs[ref].trunk for ref in call.inputs):
-            full = _apply(_layer(layers, call.layer, spec), call, pairs, "full")
-            if len(self.kept[call.output]) == self.graph.shapes[call.output][-1]:
-                return _Pair(full, full)
-            take = LayerSpec(TakeChannels, {"name": f"{call.layer}_small", "keep": compact(self.kept[call.output])})
-            return _Pair(full, _layer(layers, take.config["name"], take)(full))
-        paired = self._paired_spec(call)
-        if paired is not None:
-            pair = pairs[call.inputs[0]]
-            return _Pair(*_layer(layers, call.layer, paired)([pair.full, pair.small]))
-        full = _apply(_layer(layers, call.layer, spec), call, pairs, "full")
-        narrow = narrow_spec(self.graph, self.kept, call.layer)
-        if narrow.config == spec.config:
-            return _Pair(full, _apply(layers[call.layer], call, pairs, "small"))
-        name = f"{call.layer}_small"
-        return _Pair(full, _apply(_layer(layers, name, narrow.with_config(name=name)), call, pairs, "small"))
+    def output_keys(self, path: str) -> list[str]:
+        """Keys of a path's outputs in the adjoined network: the path's name, with the output's if there are several."""
+        names = self.output_names()
+        return [path] if len(names) == 1 else [f"{path}_{name}" for name in names]
 
-    def _paired_spec(self, call: Call) -> LayerSpec | None:
-        """The layer that takes both paths because it has weights, or `None` for a layer without weights."""
-        spec = self.graph.layers[call.layer]
-        small_inputs = compact(self.kept[call.inputs[0]])
-        small_outputs = compact(self.kept[call.output])
-        if spec.cls in _BATCH_NORMALIZATIONS:
-            return LayerSpec(AdjoinedBatchNormalization, {**spec.config, "small_channels": len(self.kept[call.output])})
-        if spec.cls is keras.layers.DepthwiseConv2D:
-            return LayerSpec(AdjoinedDepthwiseConv2D, {**spec.config, "small_inputs": small_inputs})
-        for cls, adjoined in ((keras.layers.Conv2D, AdjoinedConv2D), (keras.layers.Dense, AdjoinedDense)):
-            if spec.cls is cls:
-                return LayerSpec(
-                    adjoined, {**spec.config, "small_inputs": small_inputs, "small_outputs": small_outputs}
-                )
-        if self.graph.weights(call.layer):
-            raise ValueError(
-                f"Layer '{call.layer}' is a {spec.cls.__name__}, which has weights but no adjoined form. Keep the part "
-                "of the network up to it full by naming its layers in `keep`."
-            )
-        return None
+    def _call(self, call: Call, tensors: Mapping[Ref, Mapping], layers: dict[str, Any]) -> dict[str, Any]:
+        """Calls a layer in all networks; on the trunk once."""
+        spec, own = _with_fused_kernel(self.graph.layers[call.layer]), self._own_paths(call)
+        if own and self._has_weights(call.layer):
+            layer = _layer(layers, call.layer, lambda: self._adjoined(call.layer, spec, own))
+            options = {key: value for key, value in call.kwargs.items() if key == "training"}
+            results = layer([tensors[call.inputs[0]][path] for path in (FULL, *own)], **options)
+            found = dict(zip((FULL, *own), results, strict=True))
+        else:
+            found = {FULL: _apply(_layer(layers, call.layer, spec.make), call, tensors, FULL)}
+            for path in own:
+                narrow = narrow_spec(self.graph, self.kept[path], call.layer)
+                name = call.layer if narrow.config == spec.config else f"{call.layer}_{path}"
+                layer = _layer(layers, name, narrow.with_config(name=name).make)
+                found[path] = _apply(layer, call, tensors, path)
+        for path in self.kept.keys() - found.keys():
+            found[path] = found[FULL]
+            if not self._whole(path, call.output):
+                name, keep = f"{call.layer}_{path}", compact(self.kept[path][call.output])
+                found[path] = _layer(layers, name, lambda: TakeChannels(keep, name=name))(found[FULL])  # noqa: B023
+        return found
+
+    def _adjoined(self, name: str, spec: LayerSpec, paths: list[str]) -> AdjoinedLayer:
+        """The layer that takes all paths because it has weights."""
+        small, shares, weights = {}, {}, self.graph.weights(name)
+        for path in paths:
+            small[path] = replace(spec, config=narrow_spec(self.graph, self.kept[path], name).config).make()
+            if spec.cls is FusedBatchNormalization and not self.shared:
+                shares[path] = None
+                continue
+            entries = kept_entries(self.graph, self.kept[path], name, weights)
+            shares[path] = {
+                key: [
+                    None if kept is None or len(kept) == size else compact(kept)
+                    for kept, size in zip(axes, weights[key].shape, strict=True)
+                ]
+                for key, axes in entries.items()
+            }
+        return AdjoinedLayer(spec.make(), small, shares)
 
     def _set_weights(self, layers: Mapping[str, Any]) -> None:
-        """Both networks start from the full one's weights."""
+        """All networks start from the full one's weights."""
         full = {name: self.graph.weights(name) for name in self.graph.layers}
-        small = slim_weights(self.graph, self.kept, full)
         for name, layer in layers.items():
-            if isinstance(layer, AdjoinedBatchNormalization):
-                assign_weights(layer.full, full[name])
-                assign_weights(layer.small, small[name])
-            elif name in full:
-                assign_weights(layer, full[name])
+            if name in full:
+                assign_weights(layer.full if isinstance(layer, AdjoinedLayer) else layer, full[name])
+            for path, own in layer.own.items() if isinstance(layer, AdjoinedLayer) else ():
+                assign_weights(own, slim_weights(self.graph, self.kept[path], full, [name])[name])
 
     def forget_weights(self) -> None:
         """Lets go of the original network's weights, which are no longer needed once `network()` has copied them."""
         self.graph = replace(self.graph, sources={})
 
+    # === What comes out of it ===
+
     def full(self, network: keras.Model, name: str) -> keras.Model:
         """The full network with the weights that `network`, made by `network()`, has now."""
         return self.graph.build(name, self._full_weights(network))
 
-    def small(self, network: keras.Model, name: str) -> keras.Model:
+    def small(self, network: keras.Model, path: str, name: str) -> keras.Model:
         """The physically narrow network with the weights that `network`, made by `network()`, has now."""
-        weights = slim_weights(self.graph, self.kept, self._full_weights(network))
+        weights = slim_weights(self.graph, self.kept[path], self._full_weights(network))
         for layer in network.layers:
-            if isinstance(layer, AdjoinedBatchNormalization):
-                weights[layer.name] = weights_of(layer.small)
-        return slim_graph(self.graph, self.kept).build(name, weights)
+            if isinstance(layer, AdjoinedLayer) and path in layer.own:
+                weights[layer.name] = weights_of(layer.own[path])
+        return slim_graph(self.graph, self.kept[path]).build(name, weights)
 
     def _full_weights(self, network: keras.Model) -> dict[str, dict[str, np.ndarray]]:
         """The weights of the full path by layer and weight name."""
         layers = {layer.name: layer for layer in network.layers}  # operators have no weights and are not among them
-        layers = {n: x.full if isinstance(x, AdjoinedBatchNormalization) else x for n, x in layers.items()}
+        layers = {name: x.full if isinstance(x, AdjoinedLayer) else x for name, x in layers.items()}
         return {name: weights_of(layers.get(name)) for name in self.graph.layers}
 
 
@@ -238,13 +228,13 @@ def _with_fused_kernel(spec: LayerSpec) -> LayerSpec:
     return LayerSpec(FusedBatchNormalization, spec.config) if spec.cls in _BATCH_NORMALIZATIONS else spec
 
 
-def _layer(layers: dict[str, Any], name: str, spec: LayerSpec) -> Any:
+def _layer(layers: dict[str, Any], name: str, make: Any) -> Any:
     if name not in layers:
-        layers[name] = spec.make()
+        layers[name] = make()
     return layers[name]
 
 
-def _apply(layer: Any, call: Call, pairs: Mapping[Ref, _Pair], path: str) -> Any:
+def _apply(layer: Any, call: Call, tensors: Mapping[Ref, Mapping[str, Any]], path: str) -> Any:
     """Calls `layer` as `call` does, on the tensors of one path."""
-    args, kwargs = (substitute(part, lambda ref: getattr(pairs[ref], path)) for part in (call.args, call.kwargs))
+    args, kwargs = (substitute(part, lambda ref: tensors[ref][path]) for part in (call.args, call.kwargs))
     return layer(*args, **kwargs)

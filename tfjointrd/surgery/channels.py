@@ -33,13 +33,13 @@ class Channels:
         self.graph = graph
         self.ids: dict[Ref, np.ndarray] = {}
         self._parent: list[int] = []
-        self._fixed: list[np.ndarray] = []
+        self._fixed: list[tuple[np.ndarray, str]] = []
         self._made: dict[str, np.ndarray] = {}
         self._taken: dict[str, list[np.ndarray]] = {}
         for call in graph.calls:
             self._visit(call)
         for ref in graph.output_refs():
-            self.fix(self.ids[ref])
+            self.fix(self.ids[ref], "the network's output")
 
     def _visit(self, call: Call) -> None:
         spec = self.graph.layers[call.layer]
@@ -76,9 +76,9 @@ class Channels:
         """Ties all of these channels into one."""
         self.tie(ids[:-1], ids[1:])
 
-    def fix(self, ids: np.ndarray) -> None:
-        """Says that these channels can never be dropped."""
-        self._fixed.append(ids)
+    def fix(self, ids: np.ndarray, why: str = "") -> None:
+        """Says that these channels can never be dropped, and why."""
+        self._fixed.append((ids, why))
 
     def _root(self, channel: int) -> int:
         while self._parent[channel] != channel:
@@ -108,10 +108,15 @@ class Channels:
             (sorted(g, key=order.get) for g in {frozenset(g) for g in found.values()}), key=lambda g: order[g[0]]
         )
 
-    def fixed(self, layer: str) -> bool:
-        """Whether all output channels of a producer have to stay."""
-        fixed = {self._root(c) for ids in self._fixed for c in ids.tolist()}
-        return all(self._root(c) in fixed for c in self._made[layer].tolist())
+    def fixed(self, layer: str) -> str | None:
+        """Why all output channels of a producer have to stay; `None` if they need not."""
+        fixed = self._reasons()
+        reasons = [fixed.get(self._root(c)) for c in self._made[layer].tolist()]
+        return None if None in reasons else reasons[0]
+
+    def _reasons(self) -> dict[int, str]:
+        """Why channels have to stay."""
+        return {self._root(c): why for ids, why in reversed(self._fixed) for c in ids.tolist()}
 
     def keep(self, wanted: Mapping[str, Iterable[int]]) -> dict[Ref, np.ndarray]:
         """Which channels of every tensor are left when these layers keep these channels.
@@ -127,7 +132,7 @@ class Channels:
         Raises:
             ValueError: If a name is not a producer, a position is out of range, or a layer is left without channels.
         """
-        keeps: set[int] = {self._root(c) for ids in self._fixed for c in ids.tolist()}
+        keeps: set[int] = set(self._reasons())
         named: set[int] = set()
         for name, positions in wanted.items():
             ids = self._made.get(name)

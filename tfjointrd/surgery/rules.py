@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tfjointrd.surgery.graph import Call, LayerSpec
 
 IN, OUT = "in", "out"
+Axis = str | tuple[str, int] | None
 Config = dict[str, Any]
 
 
@@ -32,7 +33,8 @@ class Rule:
 
     Attributes:
         channels: `(analysis, call, spec, inputs) -> ids`: the channel ids of the output, given those of each input.
-        axes: Weight name -> for each axis `IN`, `OUT` or `None`.
+        axes: Weight name -> for each axis, the last ones where there are more, `IN`, `OUT` or `None`; `(IN, n)` for an
+            axis with n entries for each input channel.
         narrow: `(config, kept_in, kept_out) -> changes`: what changes in the configuration of the narrower layer.
             `kept_in` and `kept_out` are positions of kept channels.
         producer: Whether the layer computes each output channel from all its inputs with weights of its own, so that
@@ -47,6 +49,32 @@ class Rule:
     def weight_axes(self, config: Config) -> Mapping[str, tuple]:
         """Weight name -> axes, for a layer of this configuration."""
         return self.axes(config) if callable(self.axes) else self.axes
+
+    def kept_entries(
+        self, config: Config, weights: Mapping[str, np.ndarray], kept_in: np.ndarray, kept_out: np.ndarray
+    ) -> dict[str, list[np.ndarray | None]]:
+        """What a narrower copy takes of a layer's weights.
+
+        Args:
+            config: The layer's configuration.
+            weights: Its weights by name.
+            kept_in: Positions of the kept input channels.
+            kept_out: Positions of the kept output channels.
+
+        Returns:
+            Weight name -> for each axis the positions to keep, or `None` for all.
+        """
+
+        def positions(axis: Axis):
+            if isinstance(axis, tuple):
+                return np.add.outer(kept_in * axis[1], np.arange(axis[1])).ravel()
+            return {IN: kept_in, OUT: kept_out, None: None}[axis]
+
+        axes = self.weight_axes(config)
+        return {
+            name: [positions(axis) for axis in axes.get(name, (None,) * value.ndim)[-value.ndim or None :]]
+            for name, value in weights.items()
+        }
 
 
 _RULES: dict[type, Rule] = {}
@@ -72,6 +100,12 @@ def rule_for(name: str, spec: LayerSpec) -> Rule:
     rule = _RULES.get(spec.cls) or (
         None if issubclass(spec.cls, keras.Layer) else _OPERATOR_RULES.get(spec.cls.__name__)
     )
+    if spec.cls is keras.layers.Lambda:
+        raise ValueError(
+            f"Layer '{name}' is a Lambda, into which surgery cannot look. Write what it does with layers of "
+            "`keras.layers` or functions of `keras.ops`, or as a layer class of your own that "
+            "`tfjointrd.surgery.register_rule` describes."
+        )
     if rule is None:
         raise ValueError(
             f"Layer '{name}' is a {spec.cls.__name__}, and it is not known how channels pass through that layer. "
@@ -86,7 +120,7 @@ def rule_for(name: str, spec: LayerSpec) -> Rule:
 def _produced(analysis, call, spec, inputs):
     outputs = analysis.fresh(call)
     if _ends_in_softmax(spec.config):
-        analysis.fix(outputs)
+        analysis.fix(outputs, f"softmax of '{call.layer}'")
     return outputs
 
 
@@ -112,19 +146,20 @@ def _same(analysis, call, spec, inputs):
     if spec.config.get("axis", -1) not in (-1, [-1], len(analysis.graph.shapes[call.output]) - 1):
         return _opaque(analysis, call, spec, inputs)
     if _ends_in_softmax(spec.config):
-        analysis.fix(inputs[0])
+        analysis.fix(inputs[0], f"softmax of '{call.layer}'")
     return inputs[0]
 
 
-def _softmax(analysis, call, spec, inputs):
-    analysis.fix(inputs[0])
+def _mixing(analysis, call, spec, inputs):
+    """A layer whose output channels have the inputs' places but depend on all of them."""
+    analysis.fix(inputs[0], f"'{call.layer}' needs them all")
     return inputs[0]
 
 
 def _per_channel_constant(analysis, call, spec, inputs):
     """A layer whose configuration may hold one number a channel; such channels stay."""
     if any(np.ndim(spec.config.get(key)) for key in ("scale", "offset", "mean", "variance")):
-        analysis.fix(inputs[0])
+        analysis.fix(inputs[0], f"'{call.layer}' has a constant for each")
     return inputs[0]
 
 
@@ -136,7 +171,7 @@ def _merged(analysis, call, spec, inputs):
         if len(ids) == width:
             analysis.tie(inputs[[len(i) for i in inputs].index(width)], ids)
         else:  # broadcast along the channels: every channel of the result needs it
-            analysis.fix(ids)
+            analysis.fix(ids, f"'{call.layer}' broadcasts them")
     return next(ids for ids in inputs if len(ids) == width)
 
 
@@ -167,9 +202,9 @@ def _reshaped(analysis, call, spec, inputs):
 def _opaque(analysis, call, spec, inputs):
     """A layer that mixes channels without weights: everything around it stays as wide as it is."""
     for ids in inputs:
-        analysis.fix(ids)
+        analysis.fix(ids, f"'{call.layer}' needs them all")
     outputs = analysis.fresh(call)
-    analysis.fix(outputs)
+    analysis.fix(outputs, f"'{call.layer}' makes them")
     return outputs
 
 
@@ -191,6 +226,14 @@ def _narrow_convolution(config, kept_in, kept_out):
 def _convolution_axes(config):
     ins = IN if config.get("groups", 1) == 1 else None
     return {"kernel": (None, None, ins, OUT), "bias": (OUT,)}
+
+
+def _separable_axes(config):
+    return {
+        "depthwise_kernel": (None, None, IN, None),
+        "pointwise_kernel": (None, None, (IN, config["depth_multiplier"]), OUT),
+        "bias": (OUT,),
+    }
 
 
 def _dirac_axes(config):
@@ -288,10 +331,11 @@ for _name in [
     _OPERATOR_RULES[_name] = pointwise()
 _OPERATOR_RULES["TrueDivide"] = _OPERATOR_RULES["Divide"] = Rule(_merged)
 
-for _class in (keras.layers.BatchNormalization, FusedBatchNormalization):
+for _class in (keras.layers.BatchNormalization, FusedBatchNormalization, keras.layers.LayerNormalization):
     register_rule(_class, _NORMALIZATION)
+register_rule(keras.layers.GroupNormalization, Rule(_mixing))
 register_rule(keras.layers.InputLayer, Rule(_opaque))
-register_rule(keras.layers.Softmax, Rule(_softmax))
+register_rule(keras.layers.Softmax, Rule(_mixing))
 register_rule(keras.layers.Rescaling, Rule(_per_channel_constant))
 register_rule(keras.layers.Normalization, Rule(_per_channel_constant))
 register_rule(keras.layers.Concatenate, Rule(_concatenated))
@@ -301,6 +345,7 @@ register_rule(keras.layers.Reshape, Rule(_reshaped, narrow=_narrow_reshape))
 register_rule(FitChannels, Rule(_elastic, narrow=_narrow_fit))
 register_rule(keras.layers.PReLU, Rule(_same, {"alpha": (None, None, IN)}))
 register_rule(keras.layers.Conv2D, Rule(_convolved, _convolution_axes, _narrow_convolution, producer=True))
+register_rule(keras.layers.SeparableConv2D, Rule(_produced, _separable_axes, _narrow_convolution, producer=True))
 register_rule(DiracConv2D, Rule(_convolved, _dirac_axes, _narrow_dirac, producer=True))
 register_rule(
     keras.layers.Conv2DTranspose,

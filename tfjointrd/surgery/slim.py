@@ -9,7 +9,7 @@ import numpy as np
 
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Graph, LayerSpec, Ref
-from tfjointrd.surgery.rules import IN, OUT, rule_for
+from tfjointrd.surgery.rules import rule_for
 
 Kept = Mapping[Ref, np.ndarray]
 Weights = Mapping[str, Mapping[str, np.ndarray]]
@@ -45,10 +45,11 @@ def slim(model: keras.Model, keep: Mapping[str, Iterable[int]], name: str | None
     keep = {layer: list(positions) for layer, positions in keep.items()}
     kept = channels.keep(keep)
     for layer, positions in keep.items():
-        if len(positions) < channels.width(layer) and channels.fixed(layer):
+        why = channels.fixed(layer)
+        if len(positions) < channels.width(layer) and why is not None:
             raise ValueError(
                 f"Expected `keep` to name layers that can be narrowed. Received: '{layer}', whose "
-                f"{channels.width(layer)} channels are the network's output or go into a layer that needs them all."
+                f"{channels.width(layer)} channels all have to stay ({why})."
             )
     weights = {layer: graph.weights(layer) for layer in graph.layers}
     return slim_graph(graph, kept).build(name, slim_weights(graph, kept, weights))
@@ -67,26 +68,31 @@ def slim_graph(graph: Graph, kept: Kept) -> Graph:
     )
 
 
-def slim_weights(graph: Graph, kept: Kept, weights: Weights) -> Weights:
+def slim_weights(graph: Graph, kept: Kept, weights: Weights, layers: Iterable[str] | None = None) -> Weights:
     """The slices of `weights` that belong to the kept channels.
 
     Args:
         graph: The full network.
         kept: Kept positions of each tensor.
         weights: The full weights by layer and weight name.
+        layers: Names of the layers; all by default.
 
     Returns:
         The narrow weights by layer and weight name.
     """
     narrow = {}
-    for name, spec in graph.layers.items():
-        axes = rule_for(name, spec).weight_axes(spec.config)
-        ends = dict(zip((IN, OUT), _ends(graph, kept, name), strict=True))
-        narrow[name] = {
-            key: _slice(value, axes[key][-value.ndim :], ends) if key in axes else value
-            for key, value in weights[name].items()
-        }
+    for name in graph.layers if layers is None else layers:
+        entries = kept_entries(graph, kept, name, weights[name])
+        narrow[name] = {key: _slice(value, entries[key]) for key, value in weights[name].items()}
     return narrow
+
+
+def kept_entries(
+    graph: Graph, kept: Kept, name: str, weights: Mapping[str, np.ndarray]
+) -> dict[str, list[np.ndarray | None]]:
+    """What the narrow network takes of the weights of layer `name`: for each axis positions, or `None` for all."""
+    spec = graph.layers[name]
+    return rule_for(name, spec).kept_entries(spec.config, weights, *_ends(graph, kept, name))
 
 
 def narrow_spec(graph: Graph, kept: Kept, name: str) -> LayerSpec:
@@ -102,8 +108,8 @@ def _ends(graph: Graph, kept: Kept, name: str) -> tuple[np.ndarray, np.ndarray]:
     return kept[call.inputs[0]] if call.inputs else kept[call.output], kept[call.output]
 
 
-def _slice(value: np.ndarray, axes: tuple, ends: Mapping[str, np.ndarray]) -> np.ndarray:
-    for axis, end in enumerate(axes):
-        if end is not None:
-            value = np.take(value, ends[end], axis=axis)
+def _slice(value: np.ndarray, positions: list[np.ndarray | None]) -> np.ndarray:
+    for axis, kept in enumerate(positions):
+        if kept is not None:
+            value = np.take(value, kept, axis=axis)
     return value

@@ -1,4 +1,4 @@
-"""Adjoined training: a network and its narrow twin learn together, on one set of weights."""
+"""Adjoined training: a network and its narrow twins learn together, on one set of weights."""
 
 from __future__ import annotations
 
@@ -7,46 +7,58 @@ from collections.abc import Iterable, Mapping
 import keras
 from keras import ops
 
-from tfjointrd.layers.batch_normalization import check_synchronized
+from tfjointrd.layers.adjoined import AdjoinedLayer, TakeChannels
+from tfjointrd.layers.batch_normalization import check_synchronized, replicas
 from tfjointrd.layers.dirac import DiracConv2D
-from tfjointrd.surgery.adjoin import AdjoinedGraph, compact, first_filters, stem_and_first_stage
+from tfjointrd.surgery.adjoin import FULL, AdjoinedGraph, compact
 from tfjointrd.surgery.channels import Channels
-from tfjointrd.surgery.graph import Graph, functional
+from tfjointrd.surgery.graph import Graph, functional, refs_in
 from tfjointrd.surgery.patterns import matching
+from tfjointrd.surgery.widths import Alpha, first_filters, stem_and_first_stage
 from tfjointrd.training import schedules
 from tfjointrd.training.base import ScheduledModel
-from tfjointrd.training.losses import default_loss, ends_in_softmax, kullback_leibler, per_replica
+from tfjointrd.training.losses import categorical, divergence, ends_in_softmax, per_replica
 
-PATHS = ("full", "small")
+SMALL = "small"
 
 
 def adjoin(
     model: keras.Model,
-    alpha: int = 2,
+    alpha: Alpha = 2,
     keep: Iterable[str] | None = None,
-    kl_weight: schedules.Schedule | float | None = None,
+    *,
+    alphas: Iterable[float] | None = None,
+    round_to: int = 8,
     name: str | None = None,
+    **options,
 ) -> Adjoined:
     """Turns a network into an adjoined one: the full and a small network on shared weights, trained by one `fit`.
 
-    Every layer of the small network keeps the first `filters // alpha` filters of the full one (Eqn 2).
+    Every layer of the small network keeps the first `filters / alpha` filters of the full one (Eqn 2).
 
     Args:
-        model: A functional or Sequential classifier with one input and one output, from `tfjointrd.models`,
-            `keras.applications` or your own. It is not changed; the adjoined network starts from its weights.
-        alpha: How many times narrower the layers of the small network are, at least 2.
+        model: A functional or Sequential classifier of images, from `tfjointrd.models`, `keras.applications` or your
+            own, with one input and one or several outputs. It is not changed; the adjoined network starts from its
+            weights.
+        alpha: How many times narrower the layers of the small network are: a number from 1 on; numbers by layer name or
+            pattern (`{"stage3_*": 4}`), where layers that match none stay full and the last match counts; or a function
+            `(layer name, width) -> number`.
         keep: Names or patterns (`"stage2_*"`) of layers that stay at full width. By default the stem and the first
-            stage, as in the paper; `()` narrows every layer that can be.
-        kl_weight: lambda(t) of Eqn 3: a `tfjointrd.training.Schedule` or a number; min(4t², 1) by default.
+            stage, as in the paper, and none where `alpha` says it layer by layer; `()` narrows every layer that can be.
+        alphas: Several numbers in place of `alpha`, for as many small networks from one training.
+        round_to: Widths are rounded to the nearest multiple of this, at least one of it, since processors compute odd
+            widths as slowly as the next multiple. With 1 they are rounded down, which is the papers' arithmetic.
         name: The name of the adjoined network.
+        **options: `kl_weight`, `batch_normalization`, `stop_gradient` and `epsilon` of `Adjoined`.
 
     Returns:
-        An `Adjoined` network: compile it, fit it, then take `full()` and `small()`.
+        An `Adjoined` network: compile it, fit it, then take `full()` and `small()`, or `small(alpha=...)` of several.
+        Layers that stay full are listed in its `kept_full`, with the reason.
 
     Raises:
-        ValueError: If `alpha` is not a whole number from 2 on, or leaves a layer no channel; if the network is not
-            functional, has several outputs, or holds a layer that is not known or a `DiracConv2D`; if a pattern matches
-            no layer.
+        ValueError: If `alpha` is no number from 1 on, or leaves a layer no channel or all layers full; if the network
+            is not functional, takes no images, is adjoined already, or holds a layer that is not known or a
+            `DiracConv2D`; if a pattern matches no layer.
 
     Example:
 
@@ -55,43 +67,79 @@ def adjoin(
     >>> small = adjoined.small()
 
     Reference:
-        Adjoined Networks (https://arxiv.org/abs/2006.05624), Eqn 1 to 3.
+        Adjoined Networks (https://arxiv.org/abs/2006.05624), Eqn 1 to 3. Several small networks from one training are
+        the idea of Slimmable Neural Networks (https://arxiv.org/abs/1812.08928).
     """
-    if isinstance(alpha, bool) or not isinstance(alpha, int) or alpha < 2:
-        raise ValueError(f"Expected `alpha` to be a whole number from 2 on. Received: alpha={alpha}.")
+    if isinstance(model, Adjoined):
+        raise ValueError(f"Expected a network that is not adjoined yet; take its `full()`. Received: '{model.name}'.")
     graph = Graph.of(model)
-    graph.single_output()
+    _check_graph(graph)
+    by_path = {SMALL: alpha} if alphas is None else _by_path(alphas)
+    everywhere = not callable(alpha) and not isinstance(alpha, Mapping)
     channels = Channels(graph)
-    full = stem_and_first_stage(graph) if keep is None else matching(graph.layers, keep)
-    wanted = first_filters(channels, alpha, full)
-    return Adjoined(model, wanted, kl_weight=kl_weight, name=name or f"adjoined_{model.name}")
+    if keep is None:
+        stays = stem_and_first_stage(graph) if everywhere else []
+    else:
+        stays = matching(graph.layers, [keep] if isinstance(keep, str) else keep)
+    found = {path: first_filters(channels, value, stays, round_to) for path, value in by_path.items()}
+    return Adjoined(
+        model,
+        {path: wanted for path, (wanted, _) in found.items()},
+        kept_full={path: reasons for path, (_, reasons) in found.items()},
+        name=name or f"adjoined_{model.name}",
+        **options,
+    )
+
+
+def _by_path(alphas: Iterable[float]) -> dict[str, float]:
+    """alpha by the name of each small network."""
+    alphas = list(alphas) if isinstance(alphas, Iterable) else [alphas]
+    if not alphas or len(set(alphas)) < len(alphas):
+        raise ValueError(f"Expected `alphas` to be different numbers, at least one. Received: alphas={alphas}.")
+    return {_path(value): value for value in alphas}
+
+
+def _path(alpha: float) -> str:
+    return f"{SMALL}_a{alpha:g}" if isinstance(alpha, (int, float)) else f"{SMALL}_a{alpha}"
 
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
 class Adjoined(ScheduledModel):
-    """A full and a small network on shared weights; see `adjoin`, which makes one from a network and alpha.
+    """A full and one or several small networks on shared weights; see `adjoin`, which makes one from a network.
 
-    Trains on CE(p) + lambda(t) KL(p, q), where p and q are the probabilities of the full and the small network.
-    An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual.
+    Trains on CE(p) + lambda(t) KL(p, q), where p and q are the probabilities of the full and the small network; with
+    several small networks, or several outputs, on the sum of their terms. An ordinary `keras.Model`: `compile`, `fit`,
+    `evaluate`, `predict`, callbacks and `.keras` files work as usual.
 
     Args:
-        base: The full network, functional or Sequential, with one input and one output.
-        keep: Layer name -> positions (or the number of first positions) of the output channels that the small network
-            keeps. See `tfjointrd.surgery.slim`.
+        base: The full network, functional or Sequential, with one input.
+        keep: For each small network, by the name of its path, layer name -> positions (or the number of first
+            positions) of the output channels that it keeps. See `tfjointrd.surgery.slim`.
         kl_weight: lambda(t): a `Schedule` or a number; min(4t², 1) by default.
+        batch_normalization: `"separate"` gives each network weights and statistics of its own; with `"shared"` the
+            small networks use slices of the full one's weights, and its statistics in inference, which do not fit them:
+            `tfjointrd.recalibrate_batchnorm(small, data)` measures their own.
+        stop_gradient: Whether KL leaves the full network's output alone, which is then the target only.
+        epsilon: The term that Eqn 3 adds to both probabilities, 1e-6 in the paper. `None` computes KL from logits,
+            which needs none; 1e-6 where networks return probabilities.
+        kept_full: For each small network, why layers stay full, by layer name.
         name: The model's name.
 
     Call arguments:
         inputs: Images `(batch, height, width, channels)`.
 
     Returns:
-        `{"full": ..., "small": ...}`, each `(batch, classes)`, logits or probabilities as the full network returns.
+        `{"full": ..., "small": ...}`, each `(batch, classes)`, logits or probabilities as the full network returns;
+        with several small networks `"small_a2"` and so on, with several outputs `"full_NAME"` and so on.
 
     Attributes:
-        network: The functional network with both outputs.
+        network: The functional network with all outputs.
+        paths: Names of the networks, the full one's first.
+        kept_full: Why layers stay full, by path and layer name.
 
     Metrics:
-        Each metric given to `compile` is reported for both, e.g. `full_accuracy` and `small_accuracy`.
+        Each metric given to `compile` is reported for all, e.g. `full_accuracy` and `small_accuracy`; so are their
+        cross-entropies `full_loss` and `small_loss`, and `small_kl`, KL without its weight.
 
     Raises:
         ValueError: See `adjoin`; or if a batch normalisation is not synchronised where several devices train.
@@ -103,27 +151,46 @@ class Adjoined(ScheduledModel):
     def __init__(
         self,
         base: keras.Model,
-        keep: Mapping[str, Iterable[int] | int],
+        keep: Mapping[str, Mapping[str, Iterable[int] | int]],
         kl_weight: schedules.Schedule | float | None = None,
+        *,
+        batch_normalization: str = "separate",
+        stop_gradient: bool = False,
+        epsilon: float | None = None,
+        kept_full: Mapping[str, Mapping[str, str]] | None = None,
         name: str | None = None,
     ):
         super().__init__(name=name)
         base = functional(base, "base")
         check_synchronized(base)
+        if epsilon is not None and not epsilon > 0:
+            raise ValueError(f"Expected `epsilon` above 0 or None. Received: epsilon={epsilon}.")
         self.kl_weight = schedules.QuadraticRamp() if kl_weight is None else schedules.get(kl_weight)
-        self.probabilities = ends_in_softmax(base)
-        keep = {layer: range(kept) if isinstance(kept, int) else kept for layer, kept in keep.items()}
+        self.stop_gradient, self.epsilon = bool(stop_gradient), epsilon
         graph = Graph.of(base)
-        _check_no_dirac(graph)
-        self._surgery = AdjoinedGraph(graph, keep)
+        _check_graph(graph)
+        self.softmax = [ends_in_softmax(graph, ref) for ref in graph.output_refs()]
+        positions = {
+            path: {layer: range(kept) if isinstance(kept, int) else kept for layer, kept in layers.items()}
+            for path, layers in keep.items()
+        }
+        self._surgery = AdjoinedGraph(graph, positions, batch_normalization)
+        self.kept_full = {path: dict(reasons) for path, reasons in (kept_full or {}).items()}
         self._arguments = {
             "base": keras.saving.serialize_keras_object(base),
-            "keep": {layer: compact(kept) for layer, kept in keep.items()},
+            "keep": {path: {layer: compact(kept) for layer, kept in p.items()} for path, p in positions.items()},
+            "batch_normalization": batch_normalization,
+            "stop_gradient": self.stop_gradient,
+            "epsilon": epsilon,
+            "kept_full": {path: dict(reasons) for path, reasons in self.kept_full.items()},
         }
         self.network = self._surgery.network(name=f"{base.name}_pair")
         self._surgery.forget_weights()
-        self._loss_function = default_loss(base)
-        self._default_loss = self._loss_function
+        self.paths = [FULL, *positions]
+        self._losses_seen = {f"{path}_loss": keras.metrics.Mean(name=f"{path}_loss") for path in self.paths}
+        self._losses_seen |= {f"{path}_kl": keras.metrics.Mean(name=f"{path}_kl") for path in self.paths[1:]}
+        self.set_loss(None)
+        self.set_loss_weights(None)
         self.built = True
 
     @property
@@ -131,55 +198,138 @@ class Adjoined(ScheduledModel):
         """The full network's layers and calls, without weights."""
         return self._surgery.graph
 
+    @property
+    def probabilities(self) -> bool:
+        """Whether the (first) output is a probability for each class rather than logits."""
+        return self.softmax[0]
+
     def num_classes(self) -> int:
-        """Number of classes."""
+        """Number of classes of the (first) output."""
         return self.network.outputs[0].shape[-1]
 
     def call(self, inputs, training=None):
-        """Returns the outputs of both networks."""
+        """Returns the outputs of all networks."""
         return self.network(inputs, training=training)
+
+    # === Labels, losses and metrics of several outputs ===
+
+    def as_loss(self, loss):
+        """One loss for each output, from one for all, a list, or a dict by output name."""
+        return [super(Adjoined, self).as_loss(one) for one in self._by_output(loss, "loss", same=True)]
 
     def set_loss(self, loss):
         """Takes the cross-entropy of the full network."""
-        self._loss_function = self._default_loss if loss is None else loss
+        self._loss_functions = [categorical(softmax) for softmax in self.softmax] if loss is None else loss
+
+    def set_loss_weights(self, weights):
+        """Takes the weights of several outputs' losses."""
+        count = len(self.softmax)
+        self._loss_weights = [1.0] * count if weights is None else self._by_output(weights, "loss_weights", same=False)
+
+    def _by_output(self, value, argument: str, same: bool) -> list:
+        """An argument, one for each output, in their order. With `same` one value serves all."""
+        names = self._surgery.output_names()
+        if isinstance(value, Mapping):
+            if set(value) != set(names):
+                raise ValueError(f"Expected `{argument}` by output: {names}. Received: {sorted(value)}.")
+            return [value[name] for name in names]
+        if isinstance(value, (list, tuple)) and len(value) == len(names):
+            return list(value)
+        if len(names) == 1 or same:
+            return [value] * len(names)
+        raise ValueError(f"Expected `{argument}` to be a list or a dict, one for each of {names}. Received: {value}.")
+
+    def check_labels(self, y) -> None:
+        """Looks at the labels of every output."""
+        for labels, output in zip(self._by_output(y, "y", same=False), self.network.outputs, strict=False):
+            self.check_classes(labels, output.shape[-1])
+
+    def for_all(self, value, argument: str = "y") -> dict | None:
+        """Labels or weights for each output of each network, or `None`."""
+        if value is None:
+            return None
+        values = self._by_output(value, argument, same=argument == "sample_weight")
+        return {key: one for path in self.paths for key, one in zip(self._keys(path), values, strict=True)}
+
+    def _keys(self, path: str) -> list[str]:
+        return self._surgery.output_keys(path)
 
     def route_metrics(self, metrics):
-        """Every metric, once for each network."""
-        if metrics is None or isinstance(metrics, dict):
+        """Every metric, once for each output of each network."""
+        keys = {path: self._keys(path) for path in self.paths}
+        if metrics is None or (isinstance(metrics, dict) and set(metrics) <= {k for own in keys.values() for k in own}):
             return metrics
-        return {path: [_copy(metric) for metric in metrics] for path in PATHS}
+        by_output = self._by_output(metrics, "metrics", same=True) if isinstance(metrics, dict) else None
+        return {
+            key: [_copy(metric) for metric in (metrics if by_output is None else _as_list(by_output[i]))]
+            for path in self.paths
+            for i, key in enumerate(keys[path])
+        }
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """CE(p) + lambda(t) KL(p, q) (Eqn 3), plus the layers' own losses."""
-        loss = self._loss_function(y, ops.cast(y_pred["full"], "float32"), sample_weight)
+        loss = self._cross_entropy(FULL, y, y_pred, sample_weight)
         loss = loss + self.weighted_divergence(y_pred, sample_weight, self.step, self.total_steps)
         if training:
             self.count_step()
         return loss + per_replica(sum(self.losses)) if self.losses else loss
 
+    def _cross_entropy(self, path: str, y, outputs, sample_weight=None):
+        """CE of one network's outputs."""
+        labels = self._by_output(y, "y", same=False)
+        weights = self._by_output(sample_weight, "sample_weight", same=True)
+        outputs = [ops.cast(outputs[key], "float32") for key in self._keys(path)]
+        parts = zip(self._loss_weights, self._loss_functions, labels, outputs, weights, strict=True)
+        return sum(scale * loss(*arguments) for scale, loss, *arguments in parts)
+
     def weighted_divergence(self, outputs, sample_weight, step, total_steps):
-        """lambda(t) KL(p, q), a scalar, of the outputs of both networks at `step` of `total_steps`."""
-        p, q = (ops.cast(outputs[path], "float32") for path in PATHS)
-        if not self.probabilities:
-            p, q = ops.softmax(p), ops.softmax(q)
-        return self.kl_weight(step, total_steps) * per_replica(kullback_leibler(p, q, sample_weight))
+        """lambda(t) KL(p, q), a scalar, of the outputs of all networks at `step` of `total_steps`."""
+        total = sum(self._divergence(path, outputs, sample_weight) for path in self.paths[1:])
+        return self.kl_weight(step, total_steps) * per_replica(total)
+
+    def _divergence(self, path: str, outputs, sample_weight=None):
+        """KL(p, q) of one small network, the sum over its outputs."""
+        weights = self._by_output(sample_weight, "sample_weight", same=True)
+        total = 0.0
+        for i, (full, small) in enumerate(zip(self._keys(FULL), self._keys(path), strict=True)):
+            p = ops.stop_gradient(outputs[full]) if self.stop_gradient else outputs[full]
+            kl = divergence(p, outputs[small], self.softmax[i], self.epsilon, weights[i])
+            total = total + self._loss_weights[i] * kl
+        return total
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """Updates the metrics of both networks with the same labels."""
-        return super().compute_metrics(x, self.for_both(y), y_pred, self.for_both(sample_weight))
+        """Updates the metrics of all networks with the same labels."""
+        images = ops.shape(keras.tree.flatten(y_pred)[0])[0]
+        for path in self.paths:
+            loss = self._cross_entropy(path, y, y_pred, sample_weight) * replicas()
+            self._losses_seen[f"{path}_loss"].update_state(loss, sample_weight=images)
+            if path != FULL:
+                kl = self._divergence(path, y_pred, sample_weight)
+                self._losses_seen[f"{path}_kl"].update_state(kl, sample_weight=images)
+        return super().compute_metrics(x, self.for_all(y), y_pred, self.for_all(sample_weight, "sample_weight"))
 
-    @staticmethod
-    def for_both(value):
-        """`value` for each network, or `None`."""
-        return None if value is None else dict.fromkeys(PATHS, value)
+    # === What comes out of it ===
 
     def full(self, name: str | None = None) -> keras.Model:
         """The full network as it is trained now: an ordinary `keras.Model` with its own copy of the weights."""
         return self._surgery.full(self.network, name or self._surgery.graph.name)
 
-    def small(self, name: str | None = None) -> keras.Model:
-        """The small network as it is trained now: an ordinary, physically narrow `keras.Model`."""
-        return self._surgery.small(self.network, name or f"{self._surgery.graph.name}_small")
+    def small(self, alpha: float | None = None, name: str | None = None) -> keras.Model:
+        """A small network as it is trained now: an ordinary, physically narrow `keras.Model`.
+
+        Args:
+            alpha: Which one of several, as given in `alphas`.
+            name: Its name.
+
+        Raises:
+            ValueError: If there is none of this `alpha`, or several and it is not given.
+        """
+        path = SMALL if alpha is None else _path(alpha)
+        if path not in self.paths[1:]:
+            known = [one.removeprefix(f"{SMALL}_a") for one in self.paths[1:] if one != SMALL]
+            asked = f"one of {', '.join(known)}" if known else "left out, since there is one small network"
+            raise ValueError(f"Expected `alpha` to be {asked}. Received: alpha={alpha!r}.")
+        return self._surgery.small(self.network, path, name or f"{self._surgery.graph.name}_{path}")
 
     def get_config(self):
         """The configuration from which the model can be made again."""
@@ -192,8 +342,33 @@ class Adjoined(ScheduledModel):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Makes the model again, with new weights."""
-        base = keras.saving.deserialize_keras_object(config["base"], custom_objects=custom_objects)
-        return cls(base, config["keep"], kl_weight=config["kl_weight"], name=config["name"])
+        return cls(
+            **{**config, "base": keras.saving.deserialize_keras_object(config["base"], custom_objects=custom_objects)}
+        )
+
+
+def _check_graph(graph: Graph) -> None:
+    """Checks what kind of network it is."""
+    rank = {len(graph.shapes[ref]) for ref in refs_in(graph.inputs)}
+    if rank != {4}:
+        raise ValueError(
+            "Expected a network of images, (batch, height, width, channels). Received: "
+            f"'{graph.name}', whose input is {[graph.shapes[ref] for ref in refs_in(graph.inputs)]}."
+        )
+    for name, spec in graph.layers.items():
+        if spec.cls in (AdjoinedLayer, TakeChannels):
+            raise ValueError(
+                "Expected a network that is not adjoined yet; take the `full()` of the adjoined one. Received: "
+                f"'{graph.name}' with layer '{name}'."
+            )
+    for ref in graph.output_refs():
+        activation = str(graph.layers[ref.layer].config.get("activation"))
+        if graph.shapes[ref][-1] == 1 or "sigmoid" in activation:
+            raise ValueError(
+                "Expected a classifier with an output for each class, logits or a softmax, whose divergence can be "
+                f"measured. Received: output '{ref.layer}' of shape {graph.shapes[ref]}, activation {activation}."
+            )
+    _check_no_dirac(graph)
 
 
 def _check_no_dirac(graph: Graph) -> None:
@@ -204,6 +379,10 @@ def _check_no_dirac(graph: Graph) -> None:
             f"'{graph.name}' with the DiracConv2D '{found[0]}'"
             + (f" and {len(found) - 1} others." if len(found) > 1 else ".")
         )
+
+
+def _as_list(value) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _copy(metric):

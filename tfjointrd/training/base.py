@@ -79,6 +79,15 @@ class ScheduledModel(keras.Model):
         """Takes the loss given to `compile`, or `None` for the default."""
         raise NotImplementedError(f"{type(self).__name__} does not define `set_loss(loss)`.")
 
+    def as_loss(self, loss):
+        """A loss given to `compile`, as `set_loss` takes it."""
+        return _as_loss(loss)
+
+    def set_loss_weights(self, weights) -> None:
+        """Takes the weights of several outputs' losses."""
+        if weights is not None:
+            raise ValueError(f"Expected no `loss_weights` for one loss. Received: loss_weights={weights}.")
+
     def route_metrics(self, metrics: list | dict | None) -> list | dict | None:
         """What Keras is told of the metrics given to `compile`."""
         return metrics
@@ -95,13 +104,14 @@ class ScheduledModel(keras.Model):
             metrics: As for a `keras.Model` with one output, e.g. `["accuracy"]`.
             **kwargs: As for `keras.Model.compile`.
         """
-        self.set_loss(None if loss is None else _as_loss(loss))
+        self.set_loss(None if loss is None else self.as_loss(loss))
+        self.set_loss_weights(kwargs.get("loss_weights"))
         for name, value in (("metrics", metrics), ("weighted_metrics", kwargs.get("weighted_metrics"))):
             if isinstance(value, str):
                 raise ValueError(f"Expected `{name}` to be a list. Received: {name}='{value}'.")
         arguments = {"loss": loss, "metrics": metrics, **kwargs}
         routed = {key: self.route_metrics(value) if "metrics" in key else value for key, value in arguments.items()}
-        super().compile(optimizer=optimizer, **{**routed, "loss": None})
+        super().compile(optimizer=optimizer, **{**routed, "loss": None, "loss_weights": None})
         self._compile_arguments = {key: keras.saving.serialize_keras_object(value) for key, value in arguments.items()}
 
     def get_compile_config(self):
@@ -143,9 +153,25 @@ class ScheduledModel(keras.Model):
             elif hasattr(x, "element_spec"):  # a tf.data.Dataset
                 batch = next(iter(x.take(1)))
             y = batch[1] if isinstance(batch, (list, tuple)) and len(batch) > 1 else None
-        if y is None:
-            return
-        y, classes = np.asarray(y), self.num_classes()
+        if y is not None:
+            self.check_labels(y)
+
+    def check_labels(self, y) -> None:
+        """Looks at labels.
+
+        Raises:
+            ValueError: If they lie outside the classes.
+        """
+        self.check_classes(y, self.num_classes())
+
+    @staticmethod
+    def check_classes(y, classes: int) -> None:
+        """Looks at the labels of one output.
+
+        Raises:
+            ValueError: If they lie outside its classes.
+        """
+        y = np.asarray(y)
         sparse = y.ndim == 1 or y.shape[-1] == 1
         if sparse and y.size and (y.min() < 0 or y.max() >= classes):
             raise ValueError(

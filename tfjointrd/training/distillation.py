@@ -282,7 +282,7 @@ class Distillation(ScheduledModel):
         """Metrics of the student alone."""
         output = y_pred[STUDENT] if isinstance(y_pred, dict) and STUDENT in y_pred else y_pred
         if self.adjoined:
-            y, sample_weight = self.student.for_both(y), self.student.for_both(sample_weight)
+            y, sample_weight = self.student.for_all(y), self.student.for_all(sample_weight, "sample_weight")
         return super().compute_metrics(x, y, output, sample_weight)
 
     # === Saving ===

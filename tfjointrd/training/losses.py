@@ -8,15 +8,20 @@ import keras
 from keras import ops
 
 from tfjointrd.layers.batch_normalization import replicas
-from tfjointrd.surgery.graph import Graph
+from tfjointrd.surgery.graph import Graph, Ref
 
 EPSILON = 1e-6  # Adjoined Networks, section 4
 
 
-def ends_in_softmax(model: keras.Model) -> bool:
-    """Whether a classifier returns probabilities rather than logits, read from the layer that makes its output."""
-    graph = Graph.of(model)
-    spec = graph.layers[graph.single_output().layer]
+def ends_in_softmax(network: keras.Model | Graph, output: Ref | None = None) -> bool:
+    """Whether a classifier returns probabilities rather than logits, read from the layer that makes its output.
+
+    Args:
+        network: The network or its graph.
+        output: One of its outputs; by default the only one.
+    """
+    graph = network if isinstance(network, Graph) else Graph.of(network)
+    spec = graph.layers[(output or graph.single_output()).layer]
     activation = spec.config.get("activation")
     if isinstance(activation, Mapping):
         activation = activation.get("config")
@@ -41,13 +46,14 @@ def per_replica(loss):
     return loss / replicas() if replicas() > 1 else loss
 
 
-def kullback_leibler(p, q, sample_weight=None):
+def kullback_leibler(p, q, sample_weight=None, epsilon: float = EPSILON):
     """KL(p, q) = sum_i p_i log((p_i + epsilon) / (q_i + epsilon)), averaged over the batch.
 
     Args:
         p: Probabilities `(batch, classes)` of the full network.
         q: Probabilities `(batch, classes)` of the small network.
         sample_weight: `(batch,)` weights, or `None`.
+        epsilon: 1e-6 in the paper.
 
     Returns:
         A float32 scalar.
@@ -56,8 +62,32 @@ def kullback_leibler(p, q, sample_weight=None):
         Adjoined Networks (https://arxiv.org/abs/2006.05624), Eqn 3 with epsilon = 1e-6.
     """
     p, q = ops.cast(p, "float32"), ops.cast(q, "float32")
-    divergence = ops.sum(p * ops.log((p + EPSILON) / (q + EPSILON)), axis=-1)
-    return weighted_mean(divergence, sample_weight)
+    return weighted_mean(ops.sum(p * ops.log((p + epsilon) / (q + epsilon)), axis=-1), sample_weight)
+
+
+def divergence(full, small, probabilities: bool, epsilon: float | None = None, sample_weight=None):
+    """KL(p, q) of two networks' outputs, averaged over the batch.
+
+    Args:
+        full: Logits or probabilities `(batch, classes)` of the full network.
+        small: Those of the small network.
+        probabilities: Whether the outputs are probabilities.
+        epsilon: As for `kullback_leibler`. `None` computes logits' divergence from log-softmax, whose gradient does not
+            vanish where q does; it differs from the printed form by as much as epsilon matters.
+        sample_weight: `(batch,)` weights, or `None`.
+
+    Returns:
+        A float32 scalar.
+
+    Reference:
+        Adjoined Networks (https://arxiv.org/abs/2006.05624), Eqn 3.
+    """
+    full, small = ops.cast(full, "float32"), ops.cast(small, "float32")
+    if probabilities:
+        return kullback_leibler(full, small, sample_weight, epsilon or EPSILON)
+    if epsilon is None:
+        return distillation(full, small, 1.0, sample_weight)
+    return kullback_leibler(ops.softmax(full), ops.softmax(small), sample_weight, epsilon)
 
 
 def distillation(teacher, student, temperature: float, sample_weight=None):

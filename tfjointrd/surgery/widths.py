@@ -1,0 +1,112 @@
+"""How wide each layer of a small network is: the mask of Eqn 2, and what stays full."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from math import isfinite
+
+from tfjointrd.surgery.channels import Channels
+from tfjointrd.surgery.graph import Call, Graph
+from tfjointrd.surgery.patterns import matching
+
+# How many times narrower: everywhere, by layer name or pattern, or `(layer name, width) -> alpha`.
+Alpha = float | Mapping[str, float] | Callable[[str, int], float]
+
+
+def first_filters(
+    channels: Channels, alpha: Alpha, keep_full: Iterable[str] = (), round_to: int = 1
+) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """The mask a_alpha of Eqn 2 for every layer: the first `filters / alpha` filters.
+
+    Args:
+        channels: The network's channels.
+        alpha: How many times narrower: a number from 1 on, by layer name or pattern (others stay full), or
+            `(layer name, width) -> alpha`.
+        keep_full: Names of layers that keep all their filters.
+        round_to: Widths are rounded to the nearest multiple of this, at least one of it; with 1 they are rounded down,
+            as in the paper.
+
+    Returns:
+        Layer name -> positions to keep, for every convolution and dense layer; and why layers stay full, by layer name.
+
+    Raises:
+        ValueError: If `alpha` is not a number from 1 on, or leaves a layer no filter; the message names the layer.
+            If a pattern matches no convolution or dense layer, or `round_to` is not a whole number from 1 on.
+    """
+    if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
+        raise ValueError(f"Expected `round_to` to be a whole number from 1 on. Received: round_to={round_to!r}.")
+    alphas = _by_layer(channels, alpha)
+    kept_full, wanted, reasons = set(keep_full), {}, {}
+    for layer in channels.producers():
+        width, why = channels.width(layer), channels.fixed(layer)
+        if layer in kept_full:
+            reasons[layer] = "named in `keep`"
+        elif why is not None:
+            reasons[layer] = why
+        else:
+            wanted[layer] = list(range(_rounded(width, alphas[layer], round_to, layer)))
+            if len(wanted[layer]) == width:
+                reasons[layer] = f"{width} channels, alpha={alphas[layer]:g}, round_to={round_to}"
+        wanted.setdefault(layer, list(range(width)))
+    return wanted, reasons
+
+
+def _by_layer(channels: Channels, alpha: Alpha) -> dict[str, float]:
+    """alpha of every layer."""
+    layers = channels.producers()
+    if callable(alpha):
+        alphas = {layer: alpha(layer, channels.width(layer)) for layer in layers}
+    elif isinstance(alpha, Mapping):
+        alphas = dict.fromkeys(layers, 1)
+        for pattern, value in alpha.items():
+            alphas.update(dict.fromkeys(matching(layers, [pattern], "alpha"), value))
+    else:
+        alphas = dict.fromkeys(layers, alpha)
+    for layer, value in alphas.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value) or value < 1:
+            place = "" if alpha is value else f" for layer '{layer}'"
+            raise ValueError(f"Expected `alpha` to be a number from 1 on. Received: alpha={value!r}{place}.")
+    return alphas
+
+
+def _rounded(width: int, alpha: float, round_to: int, layer: str) -> int:
+    if round_to > 1:
+        return min(width, max(round_to, round_to * int(width / alpha / round_to + 0.5)))
+    narrow = int(width / alpha + 1e-9)  # 64 / 1.6 is 40
+    if narrow < 1:
+        raise ValueError(
+            f"Expected `alpha` to leave every layer at least one channel. Received: alpha={alpha}, and layer "
+            f"'{layer}' has {width}. Name it in `keep` to leave it as it is, or set `round_to`."
+        )
+    return narrow
+
+
+def stem_and_first_stage(graph: Graph) -> list[str]:
+    """Names of the layers in the stem and the first stage, which Adjoined Networks leave at full width.
+
+    The first stage ends with the last merge (an addition or concatenation) at the resolution of the first one. In a
+    network without merges that names its layers `stage2_...`, it ends before these; else it is all up to the last
+    convolution at the first resolution that holds two.
+
+    Reference:
+        Adjoined Networks, section 6; that stage 1 belongs to what stays full follows from the paper's parameter counts.
+    """
+    merges = graph.merges()
+    if merges:
+        last = [c for c in merges if _positions(graph, c) == _positions(graph, merges[0])][-1]
+        return [ref.layer for ref in graph.ancestors()[last.output]]
+    named = next((i for i, call in enumerate(graph.calls) if call.layer.startswith("stage2_")), None)
+    if named is not None:
+        return [call.layer for call in graph.calls[:named]]
+    kernels = graph.kernel_layers()
+    resolutions = [_positions(graph, call) for call in graph.calls if call.layer in kernels]
+    first = next((r for i, r in enumerate(resolutions) if r in resolutions[:i]), None)
+    last_index = max(
+        (i for i, c in enumerate(graph.calls) if c.layer in kernels and _positions(graph, c) == first), default=-1
+    )
+    return [call.layer for call in graph.calls[: last_index + 1]]
+
+
+def _positions(graph: Graph, call: Call) -> tuple:
+    """Height and width of a call's output; empty behind a global pooling."""
+    return graph.shapes[call.output][1:-1]
