@@ -13,7 +13,7 @@ if sys.argv[:1] == ["-m"]:  # `python -m tfjointrd`: TensorFlow, which Keras imp
 from tfjointrd import data, export, models, report, surgery, training
 from tfjointrd.experiments.transfer import transfer
 from tfjointrd.surgery import dirac, fold, new_head, remove_shortcuts, slim
-from tfjointrd.training import Adjoined, Distillation, JointRD, adjoin
+from tfjointrd.training import Adjoined, Distillation, JointRD, adjoin, recalibrate_batchnorm
 
 __version__ = "0.1.0"
 
@@ -28,6 +28,7 @@ __all__ = [
     "fold",
     "models",
     "new_head",
+    "recalibrate_batchnorm",
     "remove_shortcuts",
     "report",
     "slim",

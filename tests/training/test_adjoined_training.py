@@ -6,6 +6,9 @@ import pytest
 
 from tfjointrd import Adjoined, adjoin, data
 from tfjointrd.training import Constant
+from tfjointrd.training.losses import divergence
+
+REPORTED = ("loss", "full_loss", "small_loss", "small_kl")
 
 
 def compiled(model, **kwargs):
@@ -25,9 +28,12 @@ def test_loss_is_eqn_3(tiny, images, ending):
     outputs = pair.predict(x, verbose=0)
     p, q = (outputs[key] if ending else softmax(outputs[key]) for key in ("full", "small"))
     cross_entropy = -np.log(p[np.arange(len(y)), y]).mean()
-    divergence = np.sum(p * np.log((p + 1e-6) / (q + 1e-6)), -1).mean()
+    kl = np.sum(p * np.log((p + 1e-6) / (q + 1e-6)), -1).mean()
+    small_loss = -np.log(q[np.arange(len(y)), y]).mean()
     result = pair.evaluate(x, y, batch_size=64, verbose=0, return_dict=True)
-    assert result["loss"] == pytest.approx(cross_entropy + 0.7 * divergence, rel=1e-4)
+    assert result["loss"] == pytest.approx(cross_entropy + 0.7 * kl, rel=1e-4)
+    expected = {"full_loss": cross_entropy, "small_loss": small_loss, "small_kl": kl}
+    assert {key: result[key] for key in expected} == pytest.approx(expected, rel=1e-4)
     assert result["full_accuracy"] == pytest.approx((p.argmax(-1) == y).mean(), abs=1e-6)
     assert result["small_accuracy"] == pytest.approx((q.argmax(-1) == y).mean(), abs=1e-6)
 
@@ -37,10 +43,12 @@ def test_gradients_of_both_terms_reach_the_full_network(tiny, images):
     x, y = images
     pair = compiled(adjoin(tiny(), 2, round_to=1, kl_weight=0.0))
     before = [w.copy() for w in pair.network.get_layer("stage2_conv2").get_weights()]
-    small_before = [w.copy() for w in pair.network.get_layer("stage2_bn2").small.get_weights()[:2]]
+    small_before = [w.copy() for w in pair.network.get_layer("stage2_bn2").own["small"].get_weights()[:2]]
     pair.fit(x, y, epochs=1, verbose=0)
     assert np.abs(pair.network.get_layer("stage2_conv2").get_weights()[0] - before[0]).max() > 0
-    for ours, theirs in zip(pair.network.get_layer("stage2_bn2").small.get_weights(), small_before, strict=False):
+    for ours, theirs in zip(
+        pair.network.get_layer("stage2_bn2").own["small"].get_weights(), small_before, strict=False
+    ):
         np.testing.assert_array_equal(ours, theirs)  # lambda = 0: nothing trains what the small network owns
 
 
@@ -59,7 +67,7 @@ def test_both_networks_learn(tiny, images):
     pair = compiled(adjoin(tiny(filters=8), 2, round_to=1))
     history = pair.fit(x, y, batch_size=16, epochs=25, verbose=0, validation_data=(x, y)).history
     assert set(history) == {
-        f"{prefix}{key}" for prefix in ("", "val_") for key in ("loss", "full_accuracy", "small_accuracy")
+        f"{prefix}{key}" for prefix in ("", "val_") for key in (*REPORTED, "full_accuracy", "small_accuracy")
     }
     assert history["full_accuracy"][-1] > 0.9 and history["small_accuracy"][-1] > 0.9
     outputs = pair.predict(x, verbose=0)
@@ -72,7 +80,7 @@ def test_metrics_given_as_objects_and_one_hot_labels(tiny, images):
     pair = adjoin(tiny(), 2, round_to=1)
     pair.compile("sgd", loss="categorical_crossentropy", metrics=[keras.metrics.CategoricalAccuracy(name="top1")])
     history = pair.fit(x, keras.utils.to_categorical(y, 3), epochs=1, verbose=0).history
-    assert {"full_top1", "small_top1", "loss"} == set(history)
+    assert {"full_top1", "small_top1", *REPORTED} == set(history)
 
 
 def test_sample_weights(tiny, images):
@@ -214,3 +222,115 @@ def test_weighted_metrics_are_routed_too(tiny, images):
     assert {"full_accuracy", "small_accuracy"} <= set(pair.fit(*images, verbose=0).history)
     with pytest.raises(ValueError, match="`metrics` to be a list. Received: metrics='accuracy'"):
         pair.compile("sgd", metrics="accuracy")
+
+
+def test_divergence_from_logits_and_as_printed(tiny, images):
+    """The same to 1e-6 where probabilities are well above epsilon, and finite where they are not."""
+    x, y = images
+    results = {}
+    for epsilon in (None, 1e-6):
+        keras.utils.set_random_seed(0)
+        pair = compiled(adjoin(tiny(), 2, round_to=1, kl_weight=1.0, epsilon=epsilon))
+        results[epsilon] = pair.evaluate(x, y, batch_size=64, verbose=0, return_dict=True)["small_kl"]
+    assert results[None] == pytest.approx(results[1e-6], abs=1e-6) and results[None] > 1e-4
+    far = np.array([[0.0, 200.0, 0.0]], "float32")
+    assert float(divergence(far, -far, probabilities=False)) == pytest.approx(200 + np.log(2), rel=1e-5)
+    assert float(divergence(far, -far, False, epsilon=1e-6)) == pytest.approx(-np.log(1e-6), rel=1e-3)
+    for epsilon in (0, -1.0):
+        with pytest.raises(ValueError, match=f"Expected `epsilon` above 0 or None. Received: epsilon={epsilon}"):
+            adjoin(tiny(), 2, round_to=1, epsilon=epsilon)
+
+
+def test_the_target_can_be_left_alone(tiny, images):
+    """With `stop_gradient`, KL trains nothing that only the full network has."""
+    x, y = images
+    moved = {}
+    for stop in (False, True):
+        keras.utils.set_random_seed(0)
+        pair = adjoin(tiny(), 2, round_to=1, kl_weight=1.0, stop_gradient=stop)
+        pair.compile(keras.optimizers.SGD(0.1), loss=no_loss)
+        layer = pair.network.get_layer("stage2_bn2")
+        before = [[w.copy() for w in part.get_weights()[:2]] for part in (layer.full, layer.own["small"])]
+        pair.fit(x, y, epochs=1, verbose=0)
+        after = [part.get_weights()[:2] for part in (layer.full, layer.own["small"])]
+        moved[stop] = [
+            max(np.abs(a - b).max() for a, b in zip(*pair, strict=True)) for pair in zip(after, before, strict=True)
+        ]
+    assert min(moved[False]) > 0
+    assert moved[True][0] == 0 < moved[True][1]
+
+
+def no_loss(y, p):
+    return 0.0 * p[:, 0]
+
+
+def test_label_smoothing_and_mixed_labels(tiny, images):
+    x, y = images
+    mixed = 0.7 * keras.utils.to_categorical(y, 3) + 0.3 * keras.utils.to_categorical(y[::-1], 3)
+    pair = adjoin(tiny(), 2, round_to=1, kl_weight=0.5)
+    pair.compile(
+        "sgd", keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1), metrics=["accuracy"]
+    )
+    outputs = pair.predict(x, verbose=0)
+    p = softmax(outputs["full"])
+    expected = -np.sum((0.9 * mixed + 0.1 / 3) * np.log(p), -1).mean()
+    result = pair.evaluate(x, mixed, batch_size=64, verbose=0, return_dict=True)
+    assert result["full_loss"] == pytest.approx(expected, rel=1e-4)
+    assert result["loss"] == pytest.approx(expected + 0.5 * result["small_kl"], rel=1e-4)
+    assert result["small_accuracy"] == pytest.approx((outputs["small"].argmax(-1) == mixed.argmax(-1)).mean())
+    assert np.isfinite(pair.fit(x, mixed, verbose=0).history["loss"]).all()
+
+
+def test_several_small_networks_learn_at_once(tiny, images, tmp_path):
+    x, y = images
+    pair = compiled(adjoin(tiny(filters=8), alphas=(2, 4), round_to=1, kl_weight=1.0))
+    history = pair.fit(x, y, batch_size=16, epochs=25, verbose=0).history
+    assert all(history[f"{path}_accuracy"][-1] > 0.9 for path in ("full", "small_a2", "small_a4"))
+    result = pair.evaluate(x, y, verbose=0, return_dict=True)
+    divergences = result["small_a2_kl"] + result["small_a4_kl"]
+    assert result["loss"] == pytest.approx(result["full_loss"] + divergences, rel=1e-4)
+    pair.save(tmp_path / "pair.keras")
+    again = keras.saving.load_model(tmp_path / "pair.keras")
+    assert again.kept_full == pair.kept_full
+    for alpha in (2, 4):
+        expected = pair.predict(x, verbose=0)[f"small_a{alpha}"]
+        np.testing.assert_allclose(again.small(alpha).predict(x, verbose=0), expected, atol=1e-4)
+
+
+def two_headed(tiny):
+    body = tiny(filters=8)
+    pooled = body.get_layer("head_pool").output
+    kind = keras.layers.Dense(3, name="kind")(pooled)
+    return keras.Model(body.input, [kind, keras.layers.Dense(2, activation="softmax", name="big")(pooled)])
+
+
+def test_several_outputs_that_share_a_trunk(tiny, images):
+    x, y = images
+    labels = {"kind": y, "big": (y > 1).astype("int32")}
+    pair = adjoin(two_headed(tiny), 2, round_to=1, kl_weight=1.0)
+    pair.compile("sgd", metrics={"kind": ["accuracy"], "big": "accuracy"}, loss_weights={"kind": 1.0, "big": 0.5})
+    outputs = pair.predict(x, verbose=0)
+    kind, big = softmax(outputs["full_kind"]), outputs["full_big"]
+    expected = -np.log(kind[np.arange(64), y]).mean() - 0.5 * np.log(big[np.arange(64), labels["big"]]).mean()
+    for given in (labels, [labels["kind"], labels["big"]]):
+        result = pair.evaluate(x, given, batch_size=64, verbose=0, return_dict=True)
+        assert result["full_loss"] == pytest.approx(expected, rel=1e-4)
+        assert result["loss"] == pytest.approx(expected + result["small_kl"], rel=1e-4)
+    pair.compile(
+        keras.optimizers.SGD(0.05, momentum=0.9),
+        loss={name: keras.losses.SparseCategoricalCrossentropy(from_logits=name == "kind") for name in labels},
+        metrics=["accuracy"],
+    )
+    history = pair.fit(x, labels, batch_size=16, epochs=25, verbose=0).history
+    for key in ("full_kind", "full_big", "small_kind", "small_big"):
+        assert history[f"{key}_accuracy"][-1] > 0.9
+    for wrong in (y, {"kind": y}):
+        with pytest.raises(ValueError, match=r"Expected `y`.*'kind', 'big'"):
+            pair.fit(x, wrong, verbose=0)
+    with pytest.raises(ValueError, match="labels between 0 and 1 .* Received: labels between 0 and 2"):
+        pair.fit(x, [y, y], verbose=0)
+
+
+def test_one_loss_has_no_weights(tiny):
+    with pytest.raises(ValueError, match="Expected `loss_weights` .*Received: {'a': 1}|by output"):
+        adjoin(tiny(), 2, round_to=1).compile("sgd", loss_weights={"a": 1})

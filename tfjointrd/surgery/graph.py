@@ -273,7 +273,7 @@ class _Reader:
     def read(self, model: keras.Model) -> Graph:
         config = model.get_config()
         inputs, outputs = self._network(model, config, arguments=None)
-        for ref, tensor in zip(refs_in(outputs), keras.tree.flatten(model.outputs), strict=True):
+        for ref, tensor in zip(keras.tree.flatten(outputs), keras.tree.flatten(model.outputs), strict=True):
             self.shapes[ref] = tuple(tensor.shape)
         return Graph(model.name, self.layers, list(self.calls.values()), inputs, outputs, self.shapes, self.sources)
 

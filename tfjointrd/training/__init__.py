@@ -5,6 +5,7 @@ from tfjointrd.training.diagnostics import GradientRecorder
 from tfjointrd.training.distillation import Distillation
 from tfjointrd.training.jointrd import JointRD
 from tfjointrd.training.losses import kullback_leibler
+from tfjointrd.training.recalibration import recalibrate_batchnorm
 from tfjointrd.training.schedules import Constant, CosineFade, LinearFade, QuadraticRamp, Schedule
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "Schedule",
     "adjoin",
     "kullback_leibler",
+    "recalibrate_batchnorm",
 ]

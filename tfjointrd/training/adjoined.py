@@ -205,7 +205,10 @@ class Adjoined(ScheduledModel):
 
     def num_classes(self) -> int:
         """Number of classes of the (first) output."""
-        return self.network.outputs[0].shape[-1]
+        return self._widths()[0]
+
+    def _widths(self) -> list[int]:
+        return [self.graph.shapes[ref][-1] for ref in self.graph.output_refs()]
 
     def call(self, inputs, training=None):
         """Returns the outputs of all networks."""
@@ -241,8 +244,8 @@ class Adjoined(ScheduledModel):
 
     def check_labels(self, y) -> None:
         """Looks at the labels of every output."""
-        for labels, output in zip(self._by_output(y, "y", same=False), self.network.outputs, strict=False):
-            self.check_classes(labels, output.shape[-1])
+        for labels, classes in zip(self._by_output(y, "y", same=False), self._widths(), strict=True):
+            self.check_classes(labels, classes)
 
     def for_all(self, value, argument: str = "y") -> dict | None:
         """Labels or weights for each output of each network, or `None`."""

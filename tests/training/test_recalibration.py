@@ -1,0 +1,81 @@
+"""Statistics of batch normalisations measured anew. Runs on JAX too."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfjointrd import adjoin, recalibrate_batchnorm
+
+
+def statistics(model, kinds=("moving_mean", "moving_variance")):
+    return {v.path: keras.ops.convert_to_numpy(v.value) for v in model.weights if v.path.endswith(kinds)}
+
+
+def moments(model, layer, x):
+    """Mean and variance of what goes into a layer, the batch normalisations ahead of it by the statistics of `x`."""
+    part = keras.Model(model.input, model.get_layer(layer).input)
+    values = keras.ops.convert_to_numpy(part(x, training=True))
+    return values.mean((0, 1, 2)), values.var((0, 1, 2))
+
+
+def test_one_batch_gives_its_own_statistics(tiny, images):
+    x, _ = images
+    model = tiny()
+    before = {v.path: keras.ops.convert_to_numpy(v.value) for v in model.weights}
+    assert recalibrate_batchnorm(model, x) is model
+    for name in ("stem_bn", "stage2_bn2", "stage3_bn2"):
+        copy = keras.models.clone_model(model)
+        copy.set_weights(list(before.values()))
+        mean, variance = moments(copy, name, x)
+        np.testing.assert_allclose(model.get_layer(name).moving_mean, mean, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(model.get_layer(name).moving_variance, variance, rtol=1e-3, atol=1e-5)
+        assert model.get_layer(name).momentum == 0.8
+    for variable in model.weights:
+        if "moving" not in variable.path:
+            np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable.value), before[variable.path])
+
+
+def test_several_batches_give_the_mean(tiny, images):
+    x, y = images
+    model = tiny()
+    first, second = (statistics(recalibrate_batchnorm(model, part)) for part in (x[:32], x[32:]))
+    model.get_layer("stem_bn").trainable = False  # measures all the same
+    together = statistics(recalibrate_batchnorm(model, [(x[:32], y[:32]), (x[32:], y[32:])]))
+    for path, value in together.items():
+        np.testing.assert_allclose(value, (first[path] + second[path]) / 2, rtol=1e-4, atol=1e-6)
+    assert not model.get_layer("stem_bn").trainable
+    again = statistics(recalibrate_batchnorm(model, [x[:32], x[32:]], steps=1))
+    for path, value in again.items():
+        np.testing.assert_allclose(value, first[path], rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_is_off(tiny, images):
+    x, _ = images
+    inputs = keras.Input((8, 8, 1))
+    z = keras.layers.Dropout(0.9)(keras.layers.Conv2D(4, 3)(inputs))
+    model = keras.Model(inputs, keras.layers.Flatten()(keras.layers.BatchNormalization(name="bn")(z)))
+    recalibrate_batchnorm(model, x)
+    values = keras.ops.convert_to_numpy(model.layers[1](x))
+    np.testing.assert_allclose(model.get_layer("bn").moving_variance, values.var((0, 1, 2)), rtol=1e-3)
+
+
+def test_small_networks_that_share_statistics_need_it(tiny, images):
+    x, y = images
+    pair = adjoin(tiny(filters=8), 2, round_to=1, kl_weight=1.0, batch_normalization="shared")
+    assert len(pair.network.weights) == len(tiny(filters=8).weights)
+    pair.compile(keras.optimizers.SGD(0.05, momentum=0.9), metrics=["accuracy"])
+    pair.fit(x, y, batch_size=16, epochs=25, verbose=0)
+    small = pair.small()
+    np.testing.assert_allclose(small.predict(x, verbose=0), pair.predict(x, verbose=0)["small"], atol=1e-4)
+    before = np.mean(small.predict(x, verbose=0).argmax(-1) == y)
+    after = np.mean(recalibrate_batchnorm(small, x).predict(x, verbose=0).argmax(-1) == y)
+    assert after > 0.9 and after >= before
+
+
+def test_what_cannot_be_measured(tiny, images):
+    with pytest.raises(ValueError, match="Expected `data` to hold at least one batch"):
+        recalibrate_batchnorm(tiny(), [])
+    with pytest.raises(ValueError, match="Expected `steps` to be a whole number .* Received: steps=0"):
+        recalibrate_batchnorm(tiny(), images[0], steps=0)
+    with pytest.raises(ValueError, match="Expected `model` to have batch normalisations. Received: 'bare' without"):
+        recalibrate_batchnorm(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="bare"), images[0])

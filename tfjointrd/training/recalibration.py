@@ -1,0 +1,79 @@
+"""Batch normalisations' statistics measured anew."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfjointrd.surgery.graph import Graph
+
+_BATCH_SIZE = 128
+
+
+def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = None) -> keras.Model:
+    """Measures the moving means and variances of a network's batch normalisations on data, and changes nothing else.
+
+    What a network computes while it is trained and what it computes afterwards differ where its statistics are another
+    network's, as those of a small network from `adjoin(..., batch_normalization="shared")` are, or older than its
+    weights. Every statistic becomes the plain mean over the batches; dropout is off.
+
+    Args:
+        model: A functional or Sequential network. It is changed in place.
+        data: Images `(n, height, width, channels)`, or batches of images or `(images, ...)`. No labels are needed.
+        steps: Number of batches; by default one pass over `data`.
+
+    Returns:
+        `model`.
+
+    Raises:
+        ValueError: If `model` is not functional or has no batch normalisation, or `data` holds no batch.
+
+    Example:
+
+    >>> small = tfjointrd.adjoin(tfjointrd.models.resnet20(), 2, batch_normalization="shared").small()
+    >>> small = recalibrate_batchnorm(small, np.random.uniform(0, 255, (256, 32, 32, 3)))
+
+    Reference:
+        Universally Slimmable Networks (https://arxiv.org/abs/1903.05134), section 3.3.
+    """
+    graph = Graph.of(model)
+    found = [layer for layer in graph.sources.values() if isinstance(layer, keras.layers.BatchNormalization)]
+    if not found:
+        raise ValueError(f"Expected `model` to have batch normalisations. Received: '{model.name}' without any.")
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+        raise ValueError(f"Expected `steps` to be a whole number from 1 on, or None. Received: steps={steps!r}.")
+
+    def apply(call, *args, **kwargs):
+        layer = graph.sources[call.layer]
+        return layer(*args, **{**kwargs, "training": True} if layer in found else kwargs)
+
+    measuring = graph.assemble(apply, graph.sources)  # shares the layers
+    settings = [(layer, layer.momentum, layer.trainable) for layer in found]
+    number = 0
+    try:
+        for layer in found:
+            layer.trainable = True  # a frozen one would not measure
+        for number, images in enumerate(itertools.islice(_batches(data), steps), start=1):
+            for layer in found:
+                layer.momentum = (number - 1) / number
+            measuring(images)
+    finally:
+        for layer, momentum, trainable in settings:
+            layer.momentum, layer.trainable = momentum, trainable
+    if not number:
+        raise ValueError("Expected `data` to hold at least one batch. Received: none.")
+    return model
+
+
+def _batches(data: Any) -> Iterator:
+    """The images, batch by batch."""
+    if isinstance(data, np.ndarray) or keras.ops.is_tensor(data):
+        yield from (data[start : start + _BATCH_SIZE] for start in range(0, len(data), _BATCH_SIZE))
+        return
+    batches: Iterable = (data[i] for i in range(len(data))) if isinstance(data, keras.utils.PyDataset) else data
+    for batch in batches:
+        yield batch[0] if isinstance(batch, (list, tuple)) else batch
