@@ -187,6 +187,7 @@ def _add_train(commands) -> None:
             "             (--feature-weight) as targets\n"
             "  jointrd    the plain network, taught through the later stages of a trained --teacher\n"
             "  narrow     the network --alpha times narrower after its first stage\n"
+            "  narrow_distilled  the same, with a trained --teacher's outputs as targets\n"
             "  adjoined   the full and the narrow network on shared weights\n"
             "  jointrd_adjoined  the same without shortcuts, taught through the --teacher\n"
             "  transfer   a trained --network (.keras file) with a new classifier, fine-tuned on other --data\n\n"
@@ -229,6 +230,7 @@ def _add_train(commands) -> None:
     parser.add_argument("--milestones", type=int, nargs="*", default=[], help="epochs at which it falls (steps)")
     parser.add_argument("--weight-decay", type=float, default=5e-4, help="L2 penalty of the kernels (adam: decoupled)")
     parser.add_argument("--alpha", type=int, default=2, help="how many times narrower (narrow, adjoined)")
+    parser.add_argument("--round-to", type=int, default=1, help="multiple that widths are rounded to; 1 rounds down")
     _add_plain(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, data order and augmentation")
     _add_common(parser)

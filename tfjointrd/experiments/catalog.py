@@ -1,9 +1,9 @@
 """Recipes by name, each at three scales.
 
 A name says method, network, how many times narrower, and data: `resnet20_cifar10`, `plain_resnet20_cifar10`,
-`jointrd_resnet20_cifar10`, `narrow_resnet20_a2_cifar10`, `an_resnet20_a2_cifar10`, and, by both papers at once,
-`jointrd_an_resnet20_a2_cifar10`. `PLAIN` lists what stands for the method where the network
-is plain. ImageNet and Imagenette are read from their files image by image.
+`jointrd_resnet20_cifar10`, `narrow_resnet20_a2_cifar10` (`kd_narrow_...` with a teacher's outputs as targets),
+`an_resnet20_a2_cifar10`, and, by both papers at once, `jointrd_an_resnet20_a2_cifar10`. `PLAIN` lists what stands for
+the method where the network is plain. ImageNet and Imagenette are read from their files image by image.
 
     python -m tfjointrd recipes
     python -m tfjointrd run an_resnet20_a2_cifar10 --scale laptop --out runs
@@ -186,18 +186,21 @@ def _register_all_methods(
         if "feature_weight" in own and jointrd_paper is JOINTRD_PAPER_IMAGENET:
             settings["paper"]["feature_weight"] = FEATURE_WEIGHT_IMAGENET
         register(f"{prefix}_{network}_{data}", settings, **fields, **teacher)
-    scales = {"smoke": smoke, "laptop": laptop, "paper": an_paper}
+    _register_widths(network, data, {"smoke": smoke, "laptop": laptop, "paper": an_paper})
     for alpha in _ALPHAS:
-        register(f"narrow_{network}_a{alpha}_{data}", scales, method="narrow", alpha=alpha, **fields)
-        register(f"an_{network}_a{alpha}_{data}", scales, method="adjoined", alpha=alpha, **fields)
-        register(
-            f"jointrd_an_{network}_a{alpha}_{data}",
-            {"smoke": smoke, "laptop": laptop, "paper": jointrd_paper},
-            method="jointrd_adjoined",
-            alpha=alpha,
-            teacher=f"{network}_{data}",
-            **fields,
-        )
+        own = {"method": "jointrd_adjoined", "alpha": alpha, "teacher": f"{network}_{data}"}
+        register(f"jointrd_an_{network}_a{alpha}_{data}", scales, **fields, **own)
+
+
+def _register_widths(network: str, data: str, scales: Mapping[str, Mapping]) -> None:
+    """Narrow networks alone, by distillation, and adjoined; widths are rounded down, as in the paper."""
+    fields = {"network": network, "data": data}
+    for alpha in _ALPHAS:
+        name = f"{network}_a{alpha}_{data}"
+        register(f"narrow_{name}", scales, method="narrow", alpha=alpha, **fields)
+        own = {"method": "narrow_distilled", "kd_weight": 0.9, "alpha": alpha, "teacher": f"{network}_{data}"}
+        register(f"kd_narrow_{name}", scales, **fields, **own)
+        register(f"an_{name}", scales, method="adjoined", alpha=alpha, **fields)
 
 
 for _network in (*_CIFAR_NETWORKS, *_OTHER_NETWORKS):
@@ -211,3 +214,15 @@ for _network in _IMAGENET_NETWORKS:
         _register_all_methods(
             _network, _data, _laptop, JOINTRD_PAPER_IMAGENET, AN_PAPER_IMAGENET, smoke=SMOKE_PHOTOGRAPHS
         )
+# The networks of Adjoined Networks (Tables 3 and 4) beyond the CIFAR ResNets, with its settings.
+for _network, _data, _laptop, _paper, _smoke in (
+    ("xresnet18", "cifar100", LAPTOP, AN_PAPER_CIFAR100, SMOKE),
+    ("xresnet50", "cifar100", LAPTOP, AN_PAPER_CIFAR100, SMOKE),
+    ("densenet121", "cifar100", LAPTOP_DEEP, AN_PAPER_CIFAR100, SMOKE),
+    ("xresnet50", "imagenette", LAPTOP_IMAGENETTE, AN_PAPER_IMAGENET, SMOKE_PHOTOGRAPHS),
+    ("xresnet50", "imagenet2012", LAPTOP_IMAGENET, AN_PAPER_IMAGENET, SMOKE_PHOTOGRAPHS),
+    ("xresnet100", "imagenet2012", LAPTOP_IMAGENET, AN_PAPER_IMAGENET, SMOKE_PHOTOGRAPHS),
+):
+    _scales = {"smoke": _smoke, "laptop": _laptop, "paper": _paper}
+    register(f"{_network}_{_data}", _scales, method="standard", network=_network, data=_data)
+    _register_widths(_network, _data, _scales)

@@ -22,7 +22,7 @@ TAIL_SCHEDULES = ("cosine", "linear", "constant")
 TEACHER_MODES = ("frozen", "joint")
 PATH_SCALES = ("sum", "mean")
 KEEP_PROJECTIONS = (False, True, "downsampling")
-TAUGHT = ("distilled", "jointrd", "jointrd_adjoined")  # methods with a teacher
+TAUGHT = ("distilled", "narrow_distilled", "jointrd", "jointrd_adjoined")  # methods with a teacher
 MOMENTUM = 0.9
 
 
@@ -33,8 +33,9 @@ class Recipe:
     Attributes:
         method: `standard` (the network as it is), `plain` (without its shortcuts), `distilled` (plain, with the outputs
             or features of `teacher` as targets), `jointrd` (plain, through the later stages of `teacher`), `narrow`
-            (every layer after the first stage `alpha` times narrower), `adjoined` (full and narrow on shared weights),
-            `jointrd_adjoined` (the same, without shortcuts and by JointRD), or `transfer` (a trained network with a
+            (every layer after the first stage `alpha` times narrower), `narrow_distilled` (the same, with the outputs
+            of `teacher` as targets), `adjoined` (full and narrow on shared weights), `jointrd_adjoined` (the same,
+            without shortcuts and by JointRD), or `transfer` (a trained network with a
             new classifier; see `tfjointrd.transfer`).
         network: Name of a network of `tfjointrd.models` or `keras.applications`, or the path of a `.keras` file; for
             `transfer` the latter.
@@ -57,8 +58,7 @@ class Recipe:
         dirac: Whether the convolutions of a plain network are trained as an identity plus a correction.
         keep_projections: Whether a plain network keeps the shortcuts that have weights, or only those that change the
             resolution, `"downsampling"`.
-        teacher: The teacher, for `distilled`, `jointrd` and `jointrd_adjoined`: a `.keras` file, or the name of the
-            recipe that trains it.
+        teacher: The teacher, for methods that have one: a `.keras` file, or the name of the recipe that trains it.
         teacher_mode: `frozen`, or `joint`: the network with shortcuts is trained beside the plain one, from the same
             initial weights, and `teacher` is left out. For `jointrd`.
         tail_schedule: How the weight of the teacher's tails falls from 1, for `jointrd`: `cosine`, `linear`, or
@@ -66,9 +66,9 @@ class Recipe:
         tail_floor: Lowest weight of the teacher's tails, for `jointrd`.
         tail_fade: The part of the training over which the tails' weight falls to it, for `jointrd`.
         path_scale: `sum` of the paths' losses, or their `mean`, for `jointrd`.
-        kd_weight: Weight of the teacher's outputs as targets, for `distilled` and `jointrd`.
+        kd_weight: Weight of the teacher's outputs as targets, for the distilled ones and `jointrd`.
         temperature: Temperature of these targets.
-        feature_weight: Weight of the distance to the teacher's last feature map, for `distilled` and `jointrd`.
+        feature_weight: Weight of the distance to the teacher's last feature map, likewise.
         seed: Seed of the initial weights, the order of the images and their augmentation.
         name: The name under which it is registered, if it is.
         scale: `smoke`, `laptop` or `paper`, if it is registered.
@@ -131,9 +131,9 @@ class Recipe:
             raise ValueError(
                 f"Expected `teacher`, a trained network's .keras file or recipe, for method '{self.method}'."
             )
-        if self.method == "distilled" and not (self.kd_weight or self.feature_weight):
+        if self.method in ("distilled", "narrow_distilled") and not (self.kd_weight or self.feature_weight):
             raise ValueError(
-                "Expected `kd_weight` or `feature_weight` above 0, for method 'distilled'. Received: kd_weight=0, "
+                f"Expected `kd_weight` or `feature_weight` above 0, for method '{self.method}'. Received: kd_weight=0, "
                 "feature_weight=0."
             )
         if self.method == "jointrd_adjoined" and self.dirac:
@@ -250,7 +250,8 @@ def _teacher(recipe: Recipe) -> keras.Model:
 
 def _distilled(recipe: Recipe, network: keras.Model) -> keras.Model:
     targets = {"alpha": recipe.kd_weight, "temperature": recipe.temperature, "feature_weight": recipe.feature_weight}
-    return Distillation(_plain(recipe, network), _teacher(recipe), **targets)
+    make = _narrow if recipe.method == "narrow_distilled" else _plain
+    return Distillation(make(recipe, network), _teacher(recipe), **targets)
 
 
 def _jointrd(recipe: Recipe, network: keras.Model) -> keras.Model:
@@ -299,6 +300,7 @@ METHODS: dict[str, Method] = {
     "distilled": Method(_distilled, lambda model: _single(model.student)),
     "jointrd": Method(_jointrd, _jointrd_networks),
     "narrow": Method(_narrow, _single),
+    "narrow_distilled": Method(_distilled, lambda model: _single(model.student)),
     "adjoined": Method(_adjoined, _adjoined_networks),
     "jointrd_adjoined": Method(_jointrd, lambda model: _adjoined_networks(model.student)),
     "transfer": Method(_standard, _single),
@@ -346,5 +348,5 @@ def build_network(name: str, info: DatasetInfo) -> keras.Model:
 
 def own_networks() -> list[str]:
     """Names of the networks of `tfjointrd.models`."""
-    families = ("cifar_resnet", "imagenet_resnet", "wide_resnet", "xresnet")
+    families = ("cifar_resnet", "densenet", "imagenet_resnet", "wide_resnet", "xresnet")
     return [name for name in models.__all__ if name not in families]

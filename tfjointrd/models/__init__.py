@@ -1,5 +1,6 @@
 """Networks as plain functional `keras.Model`s from raw pixels to logits."""
 
+from tfjointrd.models.densenet import densenet, densenet121, densenet169, densenet201
 from tfjointrd.models.resnet import (
     cifar_resnet,
     imagenet_resnet,
@@ -30,6 +31,10 @@ from tfjointrd.models.xresnet import (
 
 __all__ = [
     "cifar_resnet",
+    "densenet",
+    "densenet121",
+    "densenet169",
+    "densenet201",
     "imagenet_resnet",
     "resnet18",
     "resnet20",
