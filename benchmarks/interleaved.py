@@ -10,19 +10,20 @@ import keras
 import tensorflow as tf
 
 
-def sgd_step(model: keras.Model, loss_of: Callable, images) -> Callable:
+def sgd_step(model: keras.Model, loss_of: Callable, images, jit: bool = False) -> Callable:
     """A function that takes one step of SGD.
 
     Args:
         model: What is trained.
         loss_of: `outputs -> loss`.
         images: The batch.
+        jit: Whether to compile with XLA.
     """
     optimizer = keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True)
     optimizer.build(model.trainable_variables)
     variables = [variable.value for variable in model.trainable_variables]
 
-    @tf.function
+    @tf.function(jit_compile=jit)
     def step():
         with tf.GradientTape() as tape:
             loss = loss_of(model(images, training=True))

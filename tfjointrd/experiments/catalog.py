@@ -216,6 +216,7 @@ for _network in _IMAGENET_NETWORKS:
         )
 # The networks of Adjoined Networks (Tables 3 and 4) beyond the CIFAR ResNets, with its settings.
 for _network, _data, _laptop, _paper, _smoke in (
+    *((name, "digits", LAPTOP_DIGITS, AN_PAPER, SMOKE) for name in ("densenet121", "densenet169", "densenet201")),
     ("xresnet18", "cifar100", LAPTOP, AN_PAPER_CIFAR100, SMOKE),
     ("xresnet50", "cifar100", LAPTOP, AN_PAPER_CIFAR100, SMOKE),
     ("densenet121", "cifar100", LAPTOP_DEEP, AN_PAPER_CIFAR100, SMOKE),
