@@ -252,14 +252,15 @@ class Adjoined(ScheduledModel):
         if value is None:
             return None
         values = self._by_output(value, argument, same=argument == "sample_weight")
-        return {key: one for path in self.paths for key, one in zip(self._keys(path), values, strict=True)}
+        return {key: one for path in self.paths for key, one in zip(self.output_keys(path), values, strict=True)}
 
-    def _keys(self, path: str) -> list[str]:
+    def output_keys(self, path: str) -> list[str]:
+        """Keys of a network's outputs: `full` or `small`, with the output's name where there are several."""
         return self._surgery.output_keys(path)
 
     def route_metrics(self, metrics):
         """Every metric, once for each output of each network."""
-        keys = {path: self._keys(path) for path in self.paths}
+        keys = {path: self.output_keys(path) for path in self.paths}
         if metrics is None or (isinstance(metrics, dict) and set(metrics) <= {k for own in keys.values() for k in own}):
             return metrics
         by_output = self._by_output(metrics, "metrics", same=True) if isinstance(metrics, dict) else None
@@ -281,7 +282,7 @@ class Adjoined(ScheduledModel):
         """CE of one network's outputs."""
         labels = self._by_output(y, "y", same=False)
         weights = self._by_output(sample_weight, "sample_weight", same=True)
-        outputs = [ops.cast(outputs[key], "float32") for key in self._keys(path)]
+        outputs = [ops.cast(outputs[key], "float32") for key in self.output_keys(path)]
         parts = zip(self._loss_weights, self._loss_functions, labels, outputs, weights, strict=True)
         return sum(scale * loss(*arguments) for scale, loss, *arguments in parts)
 
@@ -294,7 +295,7 @@ class Adjoined(ScheduledModel):
         """KL(p, q) of one small network, the sum over its outputs."""
         weights = self._by_output(sample_weight, "sample_weight", same=True)
         total = 0.0
-        for i, (full, small) in enumerate(zip(self._keys(FULL), self._keys(path), strict=True)):
+        for i, (full, small) in enumerate(zip(self.output_keys(FULL), self.output_keys(path), strict=True)):
             p = ops.stop_gradient(outputs[full]) if self.stop_gradient else outputs[full]
             kl = divergence(p, outputs[small], self.softmax[i], self.epsilon, weights[i])
             total = total + self._loss_weights[i] * kl
