@@ -16,7 +16,7 @@ def test_help_shows_the_functions_own_name_and_arguments():
         function, depth = getattr(models, name), re.search(r"\d+$", name)[0]
         assert function.__name__ == name
         assert list(inspect.signature(function).parameters)[:2] == ["num_classes", "input_shape"]
-        family = "XResNet" if name.startswith("x") else "ResNet"
+        family = {"x": "XResNet", "d": "DenseNet"}.get(name[0], "ResNet")
         assert function.__doc__.startswith(f"{family}-{depth} for ")
         assert "depth:" not in function.__doc__
         assert f"tfjointrd.models.{name}(num_classes=100).output_shape" in function.__doc__

@@ -25,7 +25,7 @@ def densenet(
     classifier_activation: str | Callable | None = None,
     name: str | None = None,
 ) -> keras.Model:
-    """DenseNet with bottlenecks and compression (DenseNet-BC), four stages, each layer adding 32 channels.
+    """DenseNet for large and small images: bottlenecks and compression (DenseNet-BC), 32 channels more a layer.
 
     Args:
         depth: Number of layers: 121, 169 or 201.
@@ -46,7 +46,7 @@ def densenet(
 
     Example:
 
-    >>> tfjointrd.models.densenet(121, num_classes=100, input_shape=(32, 32, 3)).output_shape
+    >>> tfjointrd.models.densenet(121, num_classes=100).output_shape
     (None, 100)
 
     Reference:
