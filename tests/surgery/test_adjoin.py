@@ -205,7 +205,7 @@ def test_widths_are_rounded(randomised):
 def test_what_stays_full_is_listed():
     pair = adjoin(models.resnet20(), 8)
     reasons = pair.kept_full["small"]
-    assert reasons["logits"] == "the network's output" and reasons["stem_conv"] == "named in `keep`"
+    assert reasons["logits"] == "the network's output" and reasons["stem_conv"] == "stem or first stage"
     assert "stage2_block1_conv1" not in reasons  # 32 / 8 is rounded to 8
     reasons = adjoin(models.resnet20(), 1.2, keep=()).kept_full["small"]
     assert reasons["stage1_block1_conv1"] == "16 channels, alpha=1.2, round_to=8"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 
 from tfjointrd.surgery.channels import Channels
@@ -14,7 +14,7 @@ Alpha = float | Mapping[str, float] | Callable[[str, int], float]
 
 
 def first_filters(
-    channels: Channels, alpha: Alpha, keep_full: Iterable[str] = (), round_to: int = 1
+    channels: Channels, alpha: Alpha, keep_full: Mapping[str, str] | None = None, round_to: int = 1
 ) -> tuple[dict[str, list[int]], dict[str, str]]:
     """The mask a_alpha of Eqn 2 for every layer: the first `filters / alpha` filters.
 
@@ -22,7 +22,7 @@ def first_filters(
         channels: The network's channels.
         alpha: How many times narrower: a number from 1 on, by layer name or pattern (others stay full), or
             `(layer name, width) -> alpha`.
-        keep_full: Names of layers that keep all their filters.
+        keep_full: Names of layers that keep all their filters, and why.
         round_to: Widths are rounded to the nearest multiple of this, at least one of it; with 1 they are rounded down,
             as in the paper.
 
@@ -36,11 +36,11 @@ def first_filters(
     if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
         raise ValueError(f"Expected `round_to` to be a whole number from 1 on. Received: round_to={round_to!r}.")
     alphas = _by_layer(channels, alpha)
-    kept_full, wanted, reasons = set(keep_full), {}, {}
+    keep_full, wanted, reasons = keep_full or {}, {}, {}
     for layer in channels.producers():
         width, why = channels.width(layer), channels.fixed(layer)
-        if layer in kept_full:
-            reasons[layer] = "named in `keep`"
+        if layer in keep_full:
+            reasons[layer] = keep_full[layer]
         elif why is not None:
             reasons[layer] = why
         else:

@@ -78,9 +78,9 @@ def adjoin(
     everywhere = not callable(alpha) and not isinstance(alpha, Mapping)
     channels = Channels(graph)
     if keep is None:
-        stays = stem_and_first_stage(graph) if everywhere else []
+        stays = dict.fromkeys(stem_and_first_stage(graph) if everywhere else (), "stem or first stage")
     else:
-        stays = matching(graph.layers, [keep] if isinstance(keep, str) else keep)
+        stays = dict.fromkeys(matching(graph.layers, [keep] if isinstance(keep, str) else keep), "named in `keep`")
     found = {path: first_filters(channels, value, stays, round_to) for path, value in by_path.items()}
     return Adjoined(
         model,
