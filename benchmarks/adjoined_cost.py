@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -141,6 +141,12 @@ def predicted(model: keras.Model, pair: jrd.Adjoined) -> dict[str, float]:
     return {"adjoined": 1 + apart / full.macs, "masked": 2.0, "separate": 1 + narrow.macs / full.macs}
 
 
+def peak_memory() -> float:
+    """The largest resident memory of this process so far, in MiB (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def memory(name: str, alpha: int, form: str, batch_size: int, dtype: str) -> float:
     """MiB that a process of its own needs for three steps, above one that does nothing."""
     sizes = []
@@ -202,7 +208,7 @@ def main() -> None:
             step = make_step(network, options.batch_size, options.jit)
             for _ in range(options.steps):
                 step()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak_memory())
         return
     print(f"{len(os.sched_getaffinity(0))} cores, {options.dtype}{', XLA' if options.jit else ''}")
     for name in options.networks:

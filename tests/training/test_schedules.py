@@ -5,7 +5,16 @@ import keras
 import numpy as np
 import pytest
 
-from tfjointrd.training import Constant, CosineFade, LinearFade, QuadraticRamp, Schedule, schedules
+from tfjointrd.training import (
+    Constant,
+    CosineFade,
+    ExponentialRamp,
+    LinearFade,
+    LinearRamp,
+    QuadraticRamp,
+    Schedule,
+    schedules,
+)
 
 
 def at(schedule, step, total=100):
@@ -40,6 +49,8 @@ def test_linear_fade():
     "schedule, start, end",
     [
         (QuadraticRamp(), 0, 1),
+        (LinearRamp(), 0, 1),
+        (ExponentialRamp(), 0, 1.718282),
         (LinearFade(0.3, 0.25), 1, 0.3),
         (CosineFade(0.3, 0.25), 1, 0.3),
         (Constant(0.6), 0.6, 0.6),
@@ -62,7 +73,10 @@ def test_constant_and_numbers():
     assert schedules.get(schedule) is schedule
 
 
-@pytest.mark.parametrize("schedule", [QuadraticRamp(), CosineFade(0.2, 0.7), LinearFade(0.2, 0.7), Constant(0.3)])
+@pytest.mark.parametrize(
+    "schedule",
+    [QuadraticRamp(), LinearRamp(), ExponentialRamp(), CosineFade(0.2, 0.7), LinearFade(0.2, 0.7), Constant(0.3)],
+)
 def test_serialisation(schedule):
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(schedule)))
     again = schedules.get(config)

@@ -2,8 +2,10 @@
 
 A name says method, network, how many times narrower, and data: `resnet20_cifar10`, `plain_resnet20_cifar10`,
 `jointrd_resnet20_cifar10`, `narrow_resnet20_a2_cifar10` (`kd_narrow_...` with a teacher's outputs as targets),
-`an_resnet20_a2_cifar10`, and, by both papers at once, `jointrd_an_resnet20_a2_cifar10`. `PLAIN` lists what stands for
-the method where the network is plain. ImageNet and Imagenette are read from their files image by image.
+`an_resnet20_a2_cifar10`, and, by both papers at once, `jointrd_an_resnet20_a2_cifar10`. At paper scale
+`resnet20_cifar10` has the settings of Residual Distillation, `standard_resnet20_cifar10` those of Adjoined Networks; at
+the others they are the same. `PLAIN` lists what stands for the method where the network is plain. ImageNet and
+Imagenette are read from their files image by image.
 
     python -m tfjointrd recipes
     python -m tfjointrd run an_resnet20_a2_cifar10 --scale laptop --out runs
@@ -186,7 +188,9 @@ def _register_all_methods(
         if "feature_weight" in own and jointrd_paper is JOINTRD_PAPER_IMAGENET:
             settings["paper"]["feature_weight"] = FEATURE_WEIGHT_IMAGENET
         register(f"{prefix}_{network}_{data}", settings, **fields, **teacher)
-    _register_widths(network, data, {"smoke": smoke, "laptop": laptop, "paper": an_paper})
+    widths = {"smoke": smoke, "laptop": laptop, "paper": an_paper}
+    register(f"standard_{network}_{data}", widths, method="standard", **fields)
+    _register_widths(network, data, widths)
     for alpha in _ALPHAS:
         own = {"method": "jointrd_adjoined", "alpha": alpha, "teacher": f"{network}_{data}"}
         register(f"jointrd_an_{network}_a{alpha}_{data}", scales, **fields, **own)

@@ -255,6 +255,7 @@ def functional(model: keras.Model, argument: str = "model") -> keras.Model:
         raise ValueError(
             f"Expected `{argument}` to be a functional keras.Model (made by `keras.Model(inputs, outputs)`), whose "
             f"layers can be read and rebuilt. Received: {model!r} of type {type(model).__name__}."
+            + (" Take its `full()` or `small()`." if hasattr(model, "small") else "")
         )
     return model
 

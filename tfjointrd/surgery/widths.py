@@ -46,7 +46,9 @@ def first_filters(
         else:
             wanted[layer] = list(range(_rounded(width, alphas[layer], round_to, layer)))
             if len(wanted[layer]) == width:
-                reasons[layer] = f"{width} channels, alpha={alphas[layer]:g}, round_to={round_to}"
+                unnamed = isinstance(alpha, Mapping) and alphas[layer] == 1
+                rounded = f"{width} channels, alpha={alphas[layer]:g}, round_to={round_to}"
+                reasons[layer] = "not in `alpha`" if unnamed else rounded
         wanted.setdefault(layer, list(range(width)))
     return wanted, reasons
 

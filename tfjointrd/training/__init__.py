@@ -6,16 +6,26 @@ from tfjointrd.training.distillation import Distillation
 from tfjointrd.training.jointrd import JointRD
 from tfjointrd.training.losses import kullback_leibler
 from tfjointrd.training.recalibration import recalibrate_batchnorm
-from tfjointrd.training.schedules import Constant, CosineFade, LinearFade, QuadraticRamp, Schedule
+from tfjointrd.training.schedules import (
+    Constant,
+    CosineFade,
+    ExponentialRamp,
+    LinearFade,
+    LinearRamp,
+    QuadraticRamp,
+    Schedule,
+)
 
 __all__ = [
     "Adjoined",
     "Constant",
     "CosineFade",
     "Distillation",
+    "ExponentialRamp",
     "GradientRecorder",
     "JointRD",
     "LinearFade",
+    "LinearRamp",
     "QuadraticRamp",
     "Schedule",
     "adjoin",

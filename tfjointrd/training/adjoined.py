@@ -24,7 +24,7 @@ SMALL = "small"
 
 def adjoin(
     model: keras.Model,
-    alpha: Alpha = 2,
+    alpha: Alpha | None = None,
     keep: Iterable[str] | None = None,
     *,
     alphas: Iterable[float] | None = None,
@@ -40,9 +40,9 @@ def adjoin(
         model: A functional or Sequential classifier of images, from `tfjointrd.models`, `keras.applications` or your
             own, with one input and one or several outputs. It is not changed; the adjoined network starts from its
             weights.
-        alpha: How many times narrower the layers of the small network are: a number from 1 on; numbers by layer name or
-            pattern (`{"stage3_*": 4}`), where layers that match none stay full and the last match counts; or a function
-            `(layer name, width) -> number`.
+        alpha: How many times narrower the layers of the small network are: a number from 1 on, 2 by default; numbers by
+            layer name or pattern (`{"stage3_*": 4}`), where layers that match none stay full and the last match counts;
+            or a function `(layer name, width) -> number`.
         keep: Names or patterns (`"stage2_*"`) of layers that stay at full width. By default the stem and the first
             stage, as in the paper, and none where `alpha` says it layer by layer; `()` narrows every layer that can be.
         alphas: Several numbers in place of `alpha`, for as many small networks from one training.
@@ -72,6 +72,9 @@ def adjoin(
     """
     if isinstance(model, Adjoined):
         raise ValueError(f"Expected a network that is not adjoined yet; take its `full()`. Received: '{model.name}'.")
+    if alphas is not None and alpha is not None:
+        raise ValueError(f"Expected either `alpha` or `alphas`. Received: alpha={alpha!r}, alphas={alphas!r}.")
+    alpha = 2 if alpha is None else alpha
     graph = Graph.of(model)
     _check_graph(graph)
     by_path = {SMALL: alpha} if alphas is None else _by_path(alphas)
@@ -118,7 +121,8 @@ class Adjoined(ScheduledModel):
         kl_weight: lambda(t): a `Schedule` or a number; min(4t², 1) by default.
         batch_normalization: `"separate"` gives each network weights and statistics of its own; with `"shared"` the
             small networks use slices of the full one's weights, and its statistics in inference, which do not fit them:
-            `tfjointrd.recalibrate_batchnorm(small, data)` measures their own.
+            `tfjointrd.recalibrate_batchnorm(small, data)` measures their own. What `fit` and `evaluate` report of small
+            networks is that before it, which may be no better than guessing.
         stop_gradient: Whether KL leaves the full network's output alone, which is then the target only.
         epsilon: The term that Eqn 3 adds to both probabilities, 1e-6 in the paper. `None` computes KL from logits,
             which needs none; 1e-6 where networks return probabilities.

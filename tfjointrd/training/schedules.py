@@ -56,6 +56,32 @@ class QuadraticRamp(Schedule):
 
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
+class LinearRamp(Schedule):
+    """t: rises from zero to one over the training.
+
+    Reference:
+        Adjoined Networks (https://arxiv.org/abs/2006.05624), section 4: one of the courses that lambda(t) may take.
+    """
+
+    def value(self, progress):
+        """t."""
+        return progress
+
+
+@keras.saving.register_keras_serializable(package="tfjointrd")
+class ExponentialRamp(Schedule):
+    """e^t - 1: rises from zero to 1.72 over the training.
+
+    Reference:
+        An earlier lambda(t) in the code of the authors of Adjoined Networks.
+    """
+
+    def value(self, progress):
+        """e^t - 1."""
+        return ops.exp(progress) - 1.0
+
+
+@keras.saving.register_keras_serializable(package="tfjointrd")
 class LinearFade(Schedule):
     """Falls from 1 to `floor` along a straight line, then stays there.
 
