@@ -37,12 +37,16 @@ def test_a_method_comes_before_the_settings_of_its_scale():
     assert catalog.get("jointrd_features_resnet18_imagenette", "laptop").feature_weight == 1e-3
 
 
+def methods(network, data):
+    """What comes before and after the network in the names of recipes."""
+    names = [name for name in catalog.names(f"*{network}_*{data}") if f"x{network}" not in name]
+    return {name.removesuffix(data).replace(f"{network}_", "") for name in names}
+
+
 def test_every_method_has_a_recipe_for_photographs():
-    methods = {name.replace("resnet20_", "") for name in catalog.names("*resnet20_*cifar10")}
     for network in ("resnet18", "resnet34", "resnet50"):
         for data in ("imagenette", "imagenet2012"):
-            found = catalog.names(f"*{network}_*{data}")
-            assert {name.replace(f"{network}_", "").replace(data, "cifar10") for name in found} == methods
+            assert methods(network, data) == methods("resnet20", "cifar10")
     limited = {name: catalog.get(name, "laptop").images for name in catalog.names("*_imagenet2012")}
     assert set(limited.values()) == {9469}
 

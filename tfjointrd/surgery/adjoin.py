@@ -11,6 +11,7 @@ import numpy as np
 
 from tfjointrd.layers.adjoined import AdjoinedLayer, Keep, TakeChannels
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
+from tfjointrd.layers.dirac import DiracConv2D
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, refs_in, substitute
 from tfjointrd.surgery.slim import Kept, kept_entries, narrow_spec, slim_graph, slim_weights
@@ -25,6 +26,44 @@ def compact(positions: Iterable[int]) -> Keep:
     """Kept positions as a number where they are the first n, else as a list."""
     positions = [int(p) for p in positions]
     return len(positions) if positions == list(range(len(positions))) else positions
+
+
+def check_classifier(graph: Graph) -> None:
+    """Checks that a network classifies images and can be adjoined as far as its kind goes.
+
+    Raises:
+        ValueError: If it takes no images, is adjoined already, has a `DiracConv2D`, or an output without classes.
+    """
+    rank = {len(graph.shapes[ref]) for ref in refs_in(graph.inputs)}
+    if rank != {4}:
+        raise ValueError(
+            "Expected a network of images, (batch, height, width, channels). Received: "
+            f"'{graph.name}', whose input is {[graph.shapes[ref] for ref in refs_in(graph.inputs)]}."
+        )
+    for name, spec in graph.layers.items():
+        if spec.cls in (AdjoinedLayer, TakeChannels):
+            raise ValueError(
+                "Expected a network that is not adjoined yet; take the `full()` of the adjoined one. Received: "
+                f"'{graph.name}' with layer '{name}'."
+            )
+    for ref in graph.output_refs():
+        activation = str(graph.layers[ref.layer].config.get("activation"))
+        if graph.shapes[ref][-1] == 1 or "sigmoid" in activation:
+            raise ValueError(
+                "Expected a classifier with an output for each class, logits or a softmax, whose divergence can be "
+                f"measured. Received: output '{ref.layer}' of shape {graph.shapes[ref]}, activation {activation}."
+            )
+    _check_no_dirac(graph)
+
+
+def _check_no_dirac(graph: Graph) -> None:
+    found = [name for name, spec in graph.layers.items() if spec.cls is DiracConv2D]
+    if found:
+        raise ValueError(
+            "Expected a network of ordinary convolutions, which `tfjointrd.fold` makes of a DiracConv2D. Received: "
+            f"'{graph.name}' with the DiracConv2D '{found[0]}'"
+            + (f" and {len(found) - 1} others." if len(found) > 1 else ".")
+        )
 
 
 class AdjoinedGraph:

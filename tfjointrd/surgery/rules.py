@@ -100,7 +100,7 @@ def rule_for(name: str, spec: LayerSpec) -> Rule:
     rule = _RULES.get(spec.cls) or (
         None if issubclass(spec.cls, keras.Layer) else _OPERATOR_RULES.get(spec.cls.__name__)
     )
-    if spec.cls is keras.layers.Lambda:
+    if rule is None and spec.cls is keras.layers.Lambda:
         raise ValueError(
             f"Layer '{name}' is a Lambda, into which surgery cannot look. Write what it does with layers of "
             "`keras.layers` or functions of `keras.ops`, or as a layer class of your own that "

@@ -27,7 +27,8 @@ def slim(model: keras.Model, keep: Mapping[str, Iterable[int]], name: str | None
 
     Returns:
         An ordinary functional `keras.Model` of standard layers, with the matching slices of the weights. Where the
-        dropped channels carried only zeros, it computes the same function as `model`.
+        dropped channels carried only zeros, it computes the same function as `model`, unless a layer normalisation
+        counts them.
 
     Raises:
         ValueError: If a layer is not known to surgery, a name is not a convolution or dense layer, a position does

@@ -7,12 +7,10 @@ from collections.abc import Iterable, Mapping
 import keras
 from keras import ops
 
-from tfjointrd.layers.adjoined import AdjoinedLayer, TakeChannels
 from tfjointrd.layers.batch_normalization import check_synchronized, replicas
-from tfjointrd.layers.dirac import DiracConv2D
-from tfjointrd.surgery.adjoin import FULL, AdjoinedGraph, compact
+from tfjointrd.surgery.adjoin import FULL, AdjoinedGraph, check_classifier, compact
 from tfjointrd.surgery.channels import Channels
-from tfjointrd.surgery.graph import Graph, functional, refs_in
+from tfjointrd.surgery.graph import Graph, functional
 from tfjointrd.surgery.patterns import matching
 from tfjointrd.surgery.widths import Alpha, first_filters, stem_and_first_stage
 from tfjointrd.training import schedules
@@ -29,8 +27,11 @@ def adjoin(
     *,
     alphas: Iterable[float] | None = None,
     round_to: int = 8,
+    kl_weight: schedules.Schedule | float | None = None,
+    batch_normalization: str = "separate",
+    stop_gradient: bool = False,
+    epsilon: float | None = None,
     name: str | None = None,
-    **options,
 ) -> Adjoined:
     """Turns a network into an adjoined one: the full and a small network on shared weights, trained by one `fit`.
 
@@ -46,10 +47,13 @@ def adjoin(
         keep: Names or patterns (`"stage2_*"`) of layers that stay at full width. By default the stem and the first
             stage, as in the paper, and none where `alpha` says it layer by layer; `()` narrows every layer that can be.
         alphas: Several numbers in place of `alpha`, for as many small networks from one training.
-        round_to: Widths are rounded to the nearest multiple of this, at least one of it, since processors compute odd
-            widths as slowly as the next multiple. With 1 they are rounded down, which is the papers' arithmetic.
+        round_to: Widths are rounded to the nearest multiple of this, at least one of it. With 1 they are rounded down,
+            which is the papers' arithmetic.
+        kl_weight: As for `Adjoined`, and so are the next three.
+        batch_normalization: `"separate"` or `"shared"`.
+        stop_gradient: Whether KL leaves the full network's output alone.
+        epsilon: The term that Eqn 3 adds to both probabilities, or `None`.
         name: The name of the adjoined network.
-        **options: `kl_weight`, `batch_normalization`, `stop_gradient` and `epsilon` of `Adjoined`.
 
     Returns:
         An `Adjoined` network: compile it, fit it, then take `full()` and `small()`, or `small(alpha=...)` of several.
@@ -76,7 +80,7 @@ def adjoin(
         raise ValueError(f"Expected either `alpha` or `alphas`. Received: alpha={alpha!r}, alphas={alphas!r}.")
     alpha = 2 if alpha is None else alpha
     graph = Graph.of(model)
-    _check_graph(graph)
+    check_classifier(graph)
     by_path = {SMALL: alpha} if alphas is None else _by_path(alphas)
     everywhere = not callable(alpha) and not isinstance(alpha, Mapping)
     channels = Channels(graph)
@@ -88,9 +92,12 @@ def adjoin(
     return Adjoined(
         model,
         {path: wanted for path, (wanted, _) in found.items()},
+        kl_weight,
+        batch_normalization=batch_normalization,
+        stop_gradient=stop_gradient,
+        epsilon=epsilon,
         kept_full={path: reasons for path, (_, reasons) in found.items()},
         name=name or f"adjoined_{model.name}",
-        **options,
     )
 
 
@@ -172,7 +179,7 @@ class Adjoined(ScheduledModel):
         self.kl_weight = schedules.QuadraticRamp() if kl_weight is None else schedules.get(kl_weight)
         self.stop_gradient, self.epsilon = bool(stop_gradient), epsilon
         graph = Graph.of(base)
-        _check_graph(graph)
+        check_classifier(graph)
         self.softmax = [ends_in_softmax(graph, ref) for ref in graph.output_refs()]
         positions = {
             path: {layer: range(kept) if isinstance(kept, int) else kept for layer, kept in layers.items()}
@@ -352,40 +359,6 @@ class Adjoined(ScheduledModel):
         """Makes the model again, with new weights."""
         return cls(
             **{**config, "base": keras.saving.deserialize_keras_object(config["base"], custom_objects=custom_objects)}
-        )
-
-
-def _check_graph(graph: Graph) -> None:
-    """Checks what kind of network it is."""
-    rank = {len(graph.shapes[ref]) for ref in refs_in(graph.inputs)}
-    if rank != {4}:
-        raise ValueError(
-            "Expected a network of images, (batch, height, width, channels). Received: "
-            f"'{graph.name}', whose input is {[graph.shapes[ref] for ref in refs_in(graph.inputs)]}."
-        )
-    for name, spec in graph.layers.items():
-        if spec.cls in (AdjoinedLayer, TakeChannels):
-            raise ValueError(
-                "Expected a network that is not adjoined yet; take the `full()` of the adjoined one. Received: "
-                f"'{graph.name}' with layer '{name}'."
-            )
-    for ref in graph.output_refs():
-        activation = str(graph.layers[ref.layer].config.get("activation"))
-        if graph.shapes[ref][-1] == 1 or "sigmoid" in activation:
-            raise ValueError(
-                "Expected a classifier with an output for each class, logits or a softmax, whose divergence can be "
-                f"measured. Received: output '{ref.layer}' of shape {graph.shapes[ref]}, activation {activation}."
-            )
-    _check_no_dirac(graph)
-
-
-def _check_no_dirac(graph: Graph) -> None:
-    found = [name for name, spec in graph.layers.items() if spec.cls is DiracConv2D]
-    if found:
-        raise ValueError(
-            "Expected a network of ordinary convolutions, which `tfjointrd.fold` makes of a DiracConv2D. Received: "
-            f"'{graph.name}' with the DiracConv2D '{found[0]}'"
-            + (f" and {len(found) - 1} others." if len(found) > 1 else ".")
         )
 
 
