@@ -1,7 +1,8 @@
 """Train with what helps training, deploy only what the phone needs.
 
-Residual Distillation (JointRD) trains networks without shortcuts, Adjoined Networks train narrow networks, each by
-`model.fit`; both hand back an ordinary, smaller `keras.Model`. See the README for the whole way.
+Residual Distillation (JointRD) trains networks without shortcuts, Adjoined Networks train narrow networks, and their
+differentiable form (DAN) learns how narrow each layer may be, each by `model.fit`; all hand back an ordinary, smaller
+`keras.Model`. See the README for the whole way.
 """
 
 import os
@@ -13,11 +14,12 @@ if sys.argv[:1] == ["-m"]:  # `python -m tfjointrd`: TensorFlow, which Keras imp
 from tfjointrd import data, export, models, report, surgery, training
 from tfjointrd.experiments.transfer import transfer
 from tfjointrd.surgery import dirac, fold, new_head, remove_shortcuts, slim
-from tfjointrd.training import Adjoined, Distillation, JointRD, adjoin, recalibrate_batchnorm
+from tfjointrd.training import DAN, Adjoined, Distillation, JointRD, adjoin, recalibrate_batchnorm, search
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DAN",
     "Adjoined",
     "Distillation",
     "JointRD",
@@ -31,6 +33,7 @@ __all__ = [
     "recalibrate_batchnorm",
     "remove_shortcuts",
     "report",
+    "search",
     "slim",
     "surgery",
     "training",

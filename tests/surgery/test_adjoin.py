@@ -238,7 +238,9 @@ def test_several_small_networks_from_one(randomised):
         pair.small()
     with pytest.raises(ValueError, match="Expected `alpha` to be left out.*Received: alpha=2"):
         adjoin(model, 2).small(2)
-    with pytest.raises(ValueError, match=r"either `alpha` or `alphas`. Received: alpha=2, alphas=\(2, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"one of `alpha`, `alphas` and `widths`. Received: alpha=2, alphas=\(2, 4\), widths=None"
+    ):
         adjoin(model, 2, alphas=(2, 4))
     for alphas in ((), (2, 2)):
         with pytest.raises(ValueError, match=r"Expected `alphas` to be different numbers.*Received: alphas=\["):

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from tfjointrd import adjoin
+from tfjointrd import adjoin, report, search
 from tfjointrd.surgery.graph import Graph
 
 L = keras.layers
@@ -51,7 +51,7 @@ def elementwise(draw, x):
                 lambda: L.PReLU(shared_axes=[1, 2]),
                 L.PReLU,
                 lambda: L.Activation("swish"),
-                lambda: L.Dropout(0.3),
+                lambda: L.Dropout(0.3, seed=0),
                 lambda: L.ZeroPadding2D(1),
                 lambda: L.MaxPooling2D(2, 1, padding="same"),
                 lambda: L.AveragePooling2D(3, 1, padding="same"),
@@ -138,14 +138,18 @@ def values(network, x):
     return [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(network(x, training=False))]
 
 
-# The same networks every time, and no search for a smaller one that fails too, which takes minutes.
-@settings(
-    max_examples=20,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+def some(networks):
+    """The same networks every time, and no search for a smaller one that fails too, which takes minutes."""
+    return settings(
+        max_examples=networks,
+        deadline=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@some(20)
 @given(
     model=networks(),
     alphas=st.sampled_from([(2,), (4,), (2, 4), (1.5,)]),
@@ -174,3 +178,19 @@ def test_small_networks_compute_what_trained(model, alphas, round_to, full, stat
             np.testing.assert_allclose(value, wanted, atol=1e-5 * max(1.0, np.abs(wanted).max()))
         if path != "full":
             assert network.count_params() < model.count_params()
+
+
+@some(10)
+@given(model=networks(), alphas=st.sampled_from([(1, 2, 4), (2, 4)]), ties=st.sampled_from(["shared", "free"]))
+def test_searching_networks_compute_what_is_chosen(model, alphas, ties):
+    dan = search(model, alphas, (), round_to=1, ties=ties, gamma=0.0)
+    randomise(dan.network, seed=1)
+    logits = np.random.default_rng(2).normal(size=dan.gates.eta.shape)
+    dan.gates.eta.assign(logits)
+    x = np.random.default_rng(3).normal(size=(2, 8, 8, 3)).astype("float32")
+    outputs, small = dan(x, training=False), dan.small()
+    for key, value in zip(dan.output_keys("small"), values(small, x), strict=True):
+        wanted = keras.ops.convert_to_numpy(outputs[key])
+        np.testing.assert_allclose(value, wanted, atol=1e-5 * max(1.0, np.abs(wanted).max()))
+    costs = report.profile(small)
+    assert (costs.macs, costs.parameters) == tuple(dan.architecture()[key] for key in ("macs", "parameters"))

@@ -3,5 +3,6 @@
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.layers.dirac import DiracConv2D
 from tfjointrd.layers.fit_channels import FitChannels
+from tfjointrd.layers.gates import DANConv2D, GumbelSoftmax
 
-__all__ = ["DiracConv2D", "FusedBatchNormalization", "FitChannels"]
+__all__ = ["DANConv2D", "DiracConv2D", "FitChannels", "FusedBatchNormalization", "GumbelSoftmax"]

@@ -3,7 +3,7 @@
 from tfjointrd.report.costs import LayerProfile, Profile, profile, summary
 from tfjointrd.report.figures import accuracy_against_cost, gradient_figure
 from tfjointrd.report.latency import Latency, latency
-from tfjointrd.report.macs import register_macs
+from tfjointrd.surgery.macs import register_macs
 
 __all__ = [
     "Latency",

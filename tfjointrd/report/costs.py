@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from tfjointrd.report.lifetimes import live_bytes, outputs_by_call
-from tfjointrd.report.macs import kernel_parameters, layer_macs
 from tfjointrd.surgery.graph import Call, Graph, Ref
+from tfjointrd.surgery.macs import kernel_parameters, layer_macs
 
 
 @dataclass(frozen=True)

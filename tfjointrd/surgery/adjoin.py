@@ -205,7 +205,7 @@ class AdjoinedGraph:
                 found[path] = _apply(layer, call, tensors, path)
         for path in self.kept.keys() - found.keys():
             found[path] = found[FULL]
-            if not self._whole(path, call.output):
+            if len(self.kept[path][call.output]) < self.graph.shapes[call.output][-1]:
                 name, keep = f"{call.layer}_{path}", compact(self.kept[path][call.output])
                 found[path] = _layer(layers, name, lambda: TakeChannels(keep, name=name))(found[FULL])  # noqa: B023
         return found

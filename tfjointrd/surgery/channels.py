@@ -108,6 +108,20 @@ class Channels:
             (sorted(g, key=order.get) for g in {frozenset(g) for g in found.values()}), key=lambda g: order[g[0]]
         )
 
+    def roots(self, ids: np.ndarray) -> np.ndarray:
+        """One id for all channels that are tied, for each of these."""
+        return np.array([self._root(channel) for channel in ids.tolist()], int)
+
+    def followers(self) -> set[str]:
+        """Producers whose channels are those of several others, strung together, as in a gate behind a concatenation.
+
+        Which of their channels stay follows from what these others keep.
+        """
+        groups = self.groups()
+        single = {name for name in self.producers() if sum(name in group for group in groups) == 1}
+        spread = set(self.producers()) - single
+        return {name for name in spread if all(single & set(group) for group in groups if name in group)}
+
     def fixed(self, layer: str) -> str | None:
         """Why all output channels of a producer have to stay; `None` if they need not."""
         fixed = self._reasons()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 
 from tfjointrd.surgery.channels import Channels
@@ -27,7 +27,8 @@ def first_filters(
             as in the paper.
 
     Returns:
-        Layer name -> positions to keep, for every convolution and dense layer; and why layers stay full, by layer name.
+        Layer name -> positions to keep, for every convolution and dense layer but those that follow others; and why
+        layers stay full, by layer name.
 
     Raises:
         ValueError: If `alpha` is not a number from 1 on, or leaves a layer no filter; the message names the layer.
@@ -36,8 +37,10 @@ def first_filters(
     if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
         raise ValueError(f"Expected `round_to` to be a whole number from 1 on. Received: round_to={round_to!r}.")
     alphas = _by_layer(channels, alpha)
-    keep_full, wanted, reasons = keep_full or {}, {}, {}
+    keep_full, wanted, reasons, followers = keep_full or {}, {}, {}, channels.followers()
     for layer in channels.producers():
+        if layer in followers and layer not in keep_full:
+            continue
         width, why = channels.width(layer), channels.fixed(layer)
         if layer in keep_full:
             reasons[layer] = keep_full[layer]
@@ -81,6 +84,38 @@ def _rounded(width: int, alpha: float, round_to: int, layer: str) -> int:
             f"'{layer}' has {width}. Name it in `keep` to leave it as it is, or set `round_to`."
         )
     return narrow
+
+
+def alphas_of(channels: Channels, widths: Mapping[str, int]) -> dict[str, float]:
+    """alpha by layer name, for layers of these widths; with `round_to=1` they come out as they are.
+
+    Raises:
+        ValueError: If a name is no convolution or dense layer, or a width is not a whole number up to the layer's.
+    """
+    found = {}
+    for layer, width in widths.items():
+        full = channels.width(layer) if layer in channels.producers() else 0
+        if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= full:
+            expected = f"a whole number from 1 to {full}" if full else "a convolution or dense layer"
+            raise ValueError(f"Expected `widths['{layer}']` to be {expected}. Received: {width!r}.")
+        found[layer] = full / width
+    return found
+
+
+def staying(graph: Graph, keep: Iterable[str] | str | None, by_default: bool = True) -> dict[str, str]:
+    """Names of the layers that are to stay full, and why.
+
+    Args:
+        graph: The network.
+        keep: Names or patterns, or `None` for the stem and the first stage.
+        by_default: Whether `None` means these; else it means no layer.
+
+    Raises:
+        ValueError: If a pattern matches no layer.
+    """
+    if keep is None:
+        return dict.fromkeys(stem_and_first_stage(graph) if by_default else (), "stem or first stage")
+    return dict.fromkeys(matching(graph.layers, [keep] if isinstance(keep, str) else keep), "named in `keep`")
 
 
 def stem_and_first_stage(graph: Graph) -> list[str]:

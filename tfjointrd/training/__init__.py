@@ -1,6 +1,7 @@
 """Training methods as `keras.Model`s, their losses and schedules."""
 
 from tfjointrd.training.adjoined import Adjoined, adjoin
+from tfjointrd.training.dan import DAN
 from tfjointrd.training.diagnostics import GradientRecorder
 from tfjointrd.training.distillation import Distillation
 from tfjointrd.training.jointrd import JointRD
@@ -9,18 +10,22 @@ from tfjointrd.training.recalibration import recalibrate_batchnorm
 from tfjointrd.training.schedules import (
     Constant,
     CosineFade,
+    ExponentialDecay,
     ExponentialRamp,
     LinearFade,
     LinearRamp,
     QuadraticRamp,
     Schedule,
 )
+from tfjointrd.training.search import search
 
 __all__ = [
+    "DAN",
     "Adjoined",
     "Constant",
     "CosineFade",
     "Distillation",
+    "ExponentialDecay",
     "ExponentialRamp",
     "GradientRecorder",
     "JointRD",
@@ -31,4 +36,5 @@ __all__ = [
     "adjoin",
     "kullback_leibler",
     "recalibrate_batchnorm",
+    "search",
 ]

@@ -11,8 +11,7 @@ from tfjointrd.layers.batch_normalization import check_synchronized, replicas
 from tfjointrd.surgery.adjoin import FULL, AdjoinedGraph, check_classifier, compact
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Graph, functional
-from tfjointrd.surgery.patterns import matching
-from tfjointrd.surgery.widths import Alpha, first_filters, stem_and_first_stage
+from tfjointrd.surgery.widths import Alpha, alphas_of, first_filters, staying
 from tfjointrd.training import schedules
 from tfjointrd.training.base import ScheduledModel
 from tfjointrd.training.losses import categorical, divergence, ends_in_softmax, per_replica
@@ -26,6 +25,7 @@ def adjoin(
     keep: Iterable[str] | None = None,
     *,
     alphas: Iterable[float] | None = None,
+    widths: Mapping[str, int] | None = None,
     round_to: int = 8,
     kl_weight: schedules.Schedule | float | None = None,
     batch_normalization: str = "separate",
@@ -47,6 +47,8 @@ def adjoin(
         keep: Names or patterns (`"stage2_*"`) of layers that stay at full width. By default the stem and the first
             stage, as in the paper, and none where `alpha` says it layer by layer; `()` narrows every layer that can be.
         alphas: Several numbers in place of `alpha`, for as many small networks from one training.
+        widths: Layer name -> width in place of `alpha`, e.g. `architecture()["widths"]` of a search; other layers stay
+            full, and nothing is rounded.
         round_to: Widths are rounded to the nearest multiple of this, at least one of it. With 1 they are rounded down,
             which is the papers' arithmetic.
         kl_weight: As for `Adjoined`, and so are the next three.
@@ -60,9 +62,9 @@ def adjoin(
         Layers that stay full are listed in its `kept_full`, with the reason.
 
     Raises:
-        ValueError: If `alpha` is no number from 1 on, or leaves a layer no channel or all layers full; if the network
-            is not functional, takes no images, is adjoined already, or holds a layer that is not known or a
-            `DiracConv2D`; if a pattern matches no layer.
+        ValueError: If `alpha` is no number from 1 on, or leaves a layer no channel or all layers full; if `widths` do
+            not fit the layers; if the network is not functional, takes no images, is adjoined already, or holds a layer
+            that is not known or a `DiracConv2D`; if a pattern matches no layer.
 
     Example:
 
@@ -76,18 +78,20 @@ def adjoin(
     """
     if isinstance(model, Adjoined):
         raise ValueError(f"Expected a network that is not adjoined yet; take its `full()`. Received: '{model.name}'.")
-    if alphas is not None and alpha is not None:
-        raise ValueError(f"Expected either `alpha` or `alphas`. Received: alpha={alpha!r}, alphas={alphas!r}.")
-    alpha = 2 if alpha is None else alpha
+    given = {"alpha": alpha, "alphas": alphas, "widths": widths}
+    if sum(value is not None for value in given.values()) > 1:
+        raise ValueError(
+            f"Expected one of `alpha`, `alphas` and `widths`. Received: alpha={alpha!r}, alphas={alphas!r}, "
+            f"widths={widths!r}."
+        )
     graph = Graph.of(model)
     check_classifier(graph)
-    by_path = {SMALL: alpha} if alphas is None else _by_path(alphas)
-    everywhere = not callable(alpha) and not isinstance(alpha, Mapping)
     channels = Channels(graph)
-    if keep is None:
-        stays = dict.fromkeys(stem_and_first_stage(graph) if everywhere else (), "stem or first stage")
-    else:
-        stays = dict.fromkeys(matching(graph.layers, [keep] if isinstance(keep, str) else keep), "named in `keep`")
+    alpha = 2 if alpha is None else alpha
+    if widths is not None:
+        alpha, round_to = alphas_of(channels, widths), 1
+    by_path = {SMALL: alpha} if alphas is None else _by_path(alphas)
+    stays = staying(graph, keep, by_default=not callable(alpha) and not isinstance(alpha, Mapping))
     found = {path: first_filters(channels, value, stays, round_to) for path, value in by_path.items()}
     return Adjoined(
         model,
@@ -172,6 +176,20 @@ class Adjoined(ScheduledModel):
         name: str | None = None,
     ):
         super().__init__(name=name)
+        positions = {
+            path: {layer: range(kept) if isinstance(kept, int) else kept for layer, kept in layers.items()}
+            for path, layers in keep.items()
+        }
+        options = {"stop_gradient": stop_gradient, "epsilon": epsilon, "kept_full": kept_full}
+        self._set_up(
+            base, kl_weight, batch_normalization, lambda graph, mode: AdjoinedGraph(graph, positions, mode), **options
+        )
+        self._arguments["keep"] = {
+            path: {layer: compact(kept) for layer, kept in layers.items()} for path, layers in positions.items()
+        }
+
+    def _set_up(self, base, kl_weight, batch_normalization, adjoined_graph, *, stop_gradient, epsilon, kept_full):
+        """Checks and keeps the arguments that all kinds of adjoined networks share, and builds the network."""
         base = functional(base, "base")
         check_synchronized(base)
         if epsilon is not None and not epsilon > 0:
@@ -181,15 +199,10 @@ class Adjoined(ScheduledModel):
         graph = Graph.of(base)
         check_classifier(graph)
         self.softmax = [ends_in_softmax(graph, ref) for ref in graph.output_refs()]
-        positions = {
-            path: {layer: range(kept) if isinstance(kept, int) else kept for layer, kept in layers.items()}
-            for path, layers in keep.items()
-        }
-        self._surgery = AdjoinedGraph(graph, positions, batch_normalization)
+        self._surgery = adjoined_graph(graph, batch_normalization)
         self.kept_full = {path: dict(reasons) for path, reasons in (kept_full or {}).items()}
         self._arguments = {
             "base": keras.saving.serialize_keras_object(base),
-            "keep": {path: {layer: compact(kept) for layer, kept in p.items()} for path, p in positions.items()},
             "batch_normalization": batch_normalization,
             "stop_gradient": self.stop_gradient,
             "epsilon": epsilon,
@@ -197,7 +210,7 @@ class Adjoined(ScheduledModel):
         }
         self.network = self._surgery.network(name=f"{base.name}_pair")
         self._surgery.forget_weights()
-        self.paths = [FULL, *positions]
+        self.paths = [FULL, *self._surgery.kept]
         self._losses_seen = {f"{path}_loss": keras.metrics.Mean(name=f"{path}_loss") for path in self.paths}
         self._losses_seen |= {f"{path}_kl": keras.metrics.Mean(name=f"{path}_kl") for path in self.paths[1:]}
         self.set_loss(None)

@@ -261,7 +261,7 @@ class JointRD(Distillation):
         if config and self.joint:
             pair = getattr(self.optimizer, "inner_optimizer", self.optimizer)
             own = pair.get_config()
-            config = {**config, "optimizer": own["student"], "teacher_optimizer": own["teacher"]}
+            config = {**config, "optimizer": own["first"], "teacher_optimizer": own["second"]}
         return config
 
     def get_config(self):

@@ -1,4 +1,4 @@
-"""Two optimizers as one: a student's and a teacher's."""
+"""Two optimizers as one: a student's and a teacher's, or those of weights and of gates."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ def like(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
 
 
 class OptimizerPair(keras.optimizers.Optimizer):
-    """Applies one optimizer to the student's variables and another to the teacher's.
+    """Applies one optimizer to most variables and another to some: a student's and a teacher's, weights' and gates'.
 
-    `learning_rate` is the student's, and can be set. Keras' callbacks find both optimizers in `optimizers`, and set the
-    learning rate of each.
+    `learning_rate` is the first one's, and can be set. Keras' callbacks find both optimizers in `optimizers`, and set
+    the learning rate of each.
 
     Args:
-        student: The optimizer of all variables that are not the teacher's.
-        teacher: The optimizer of the teacher's.
-        teacher_variables: The teacher's variables.
+        first: The optimizer of all variables that are not the second one's.
+        second: The optimizer of the others.
+        variables: The variables of the second.
+        argument: The argument of `compile` by which the second was given, for the error message.
 
     Raises:
         ValueError: If both are the same object, or one of them scales the loss.
@@ -35,28 +36,29 @@ class OptimizerPair(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        student: keras.optimizers.Optimizer,
-        teacher: keras.optimizers.Optimizer,
-        teacher_variables: Iterable[keras.Variable],
+        first: keras.optimizers.Optimizer,
+        second: keras.optimizers.Optimizer,
+        variables: Iterable[keras.Variable],
+        argument: str = "teacher_optimizer",
     ):
         super().__init__(learning_rate=0.0, name="optimizer_pair")
-        if student is teacher:
-            raise ValueError(f"Expected `teacher_optimizer` to be another than `optimizer`. Received: {student!r}.")
-        for optimizer in (student, teacher):
+        if first is second:
+            raise ValueError(f"Expected `{argument}` to be another than `optimizer`. Received: {first!r}.")
+        for optimizer in (first, second):
             if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or optimizer.loss_scale_factor:
                 raise ValueError(
                     "Expected optimizers that leave the loss as it is, for one loss to serve both; in mixed precision "
                     f"`compile` scales it by itself. Received: {type(optimizer).__name__} with "
                     f"loss_scale_factor={optimizer.loss_scale_factor}."
                 )
-        self.optimizers = (student, teacher)
-        self._of_teacher = {id(variable) for variable in teacher_variables}
+        self.optimizers = (first, second)
+        self._of_second = {id(variable) for variable in variables}
 
     def _split(self, variables: Iterable, values: Iterable) -> tuple[list, list]:
-        """`values` of the student's and of the teacher's variables."""
+        """`values` of the first one's and of the second one's variables."""
         parts: tuple[list, list] = ([], [])
         for variable, value in zip(variables, values, strict=True):
-            parts[id(variable) in self._of_teacher].append(value)
+            parts[id(variable) in self._of_second].append(value)
         return parts
 
     def build(self, variables):
@@ -82,7 +84,7 @@ class OptimizerPair(keras.optimizers.Optimizer):
 
     @property
     def learning_rate(self):
-        """The student's."""
+        """The first one's."""
         return self.optimizers[0].learning_rate
 
     @learning_rate.setter
@@ -103,6 +105,6 @@ class OptimizerPair(keras.optimizers.Optimizer):
         self._iterations.assign(store["iterations"])
 
     def get_config(self):
-        """The configurations of both. The model that compiles the pair knows which variables are the teacher's."""
-        student, teacher = map(keras.saving.serialize_keras_object, self.optimizers)
-        return {"student": student, "teacher": teacher}
+        """The configurations of both. The model that compiles the pair knows which variables are the second one's."""
+        first, second = map(keras.saving.serialize_keras_object, self.optimizers)
+        return {"first": first, "second": second}

@@ -136,6 +136,39 @@ class CosineFade(LinearFade):
 
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
+class ExponentialDecay(Schedule):
+    """initial * e^(-rate t): falls by the same factor in each part of the training.
+
+    Args:
+        initial: The value at the start, above 0.
+        rate: How many times it falls by a factor of e over the training, from 0 on. The default is that of the paper's
+            100 epochs, from 15 to 0.167.
+
+    Raises:
+        ValueError: If `initial` is not above 0, or `rate` below 0.
+
+    Reference:
+        Adjoined Networks (https://arxiv.org/abs/2006.05624), section 6: the temperature of Gumbel-softmax starts at 15
+        and falls by e^-0.045 an epoch.
+    """
+
+    def __init__(self, initial: float = 15.0, rate: float = 4.5):
+        if not initial > 0:
+            raise ValueError(f"Expected `initial` above 0. Received: initial={initial}.")
+        if not rate >= 0:
+            raise ValueError(f"Expected `rate` from 0 on. Received: rate={rate}.")
+        self.initial, self.rate = initial, rate
+
+    def value(self, progress):
+        """initial * e^(-rate t)."""
+        return self.initial * ops.exp(-self.rate * progress)
+
+    def get_config(self) -> dict:
+        """The configuration from which the schedule can be made again."""
+        return {"initial": self.initial, "rate": self.rate}
+
+
+@keras.saving.register_keras_serializable(package="tfjointrd")
 class Constant(Schedule):
     """The same weight throughout.
 

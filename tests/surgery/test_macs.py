@@ -11,7 +11,7 @@ from keras import layers
 
 import tfjointrd
 from tfjointrd import report
-from tfjointrd.report.macs import layer_macs
+from tfjointrd.surgery.macs import layer_macs
 
 IMAGE, SIGNAL, VOLUME = (2, 11, 9, 6), (2, 11, 6), (2, 7, 8, 9, 2)
 

@@ -1,0 +1,173 @@
+"""`DAN`: its loss, its budget, who moves, and that a search can be saved and gone on with. Runs on JAX too."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from tfjointrd import adjoin, search
+from tfjointrd.training import Constant, ExponentialDecay
+
+
+def numpy(x):
+    return keras.ops.convert_to_numpy(x)
+
+
+def compiled(dan, **kwargs):
+    dan.compile(keras.optimizers.SGD(0.05, momentum=0.9), metrics=["accuracy"], **kwargs)
+    return dan
+
+
+def searching(tiny, **options):
+    return compiled(search(tiny(filters=8), (1, 2, 4), round_to=1, **{"seed": 0, **options}))
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def test_loss_is_eqn_6(tiny, images):
+    """In evaluation the gates have chosen, and n_f is the narrow network's count."""
+    x, y = images
+    dan = searching(tiny, gamma=1e-5, kl_weight=Constant(0.7))
+    dan.gates.eta.assign(np.random.default_rng(0).normal(size=dan.gates.eta.shape))
+    outputs = dan.predict(x, verbose=0)
+    p, q = softmax(outputs["full"]), softmax(outputs["small"])
+    expected = -np.log(p[np.arange(len(y)), y]).mean()
+    expected += 0.7 * (np.sum(p * np.log(p / q), -1).mean() + 1e-5 * dan.architecture()["macs"])
+    result = dan.evaluate(x, y, batch_size=64, verbose=0, return_dict=True)
+    assert result["loss"] == pytest.approx(expected, rel=1e-4)
+    assert set(result) == {
+        *("loss", "full_loss", "small_loss", "small_kl", "full_accuracy", "small_accuracy", "small_macs")
+    }
+
+
+def test_training_mixes_with_the_noise_of_the_step(tiny, images):
+    x, _ = images
+    dan = searching(tiny, gamma=0.0, temperature=0.5, warm_up=0)
+    outputs = [numpy(dan(x, training=True)["small"]) for _ in range(2)]
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
+    eta, sample = (numpy(v) for v in (dan.gates.eta, dan.gates.gumbel.sample))
+    np.testing.assert_allclose(
+        numpy(dan.gates.weights_of_candidates(training=True)), softmax((eta + sample) / 0.5), atol=1e-6
+    )
+    evaluated = [numpy(dan(x, training=False)["small"]) for _ in range(2)]
+    np.testing.assert_array_equal(*evaluated)
+
+
+def test_widths_begin_to_move_after_the_warm_up(tiny, images):
+    x, y = images
+    dan = searching(tiny, warm_up=0.5)
+    moved = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: moved.append(np.abs(numpy(dan.gates.eta)).max())
+    )
+    dan.fit(x, y, batch_size=16, epochs=4, verbose=0, callbacks=[watch])
+    assert moved[1] == 0 and moved[2] > 0
+    tau = 15 * np.exp(-4.5 * 15 / 16)
+    assert float(numpy(dan.gates.temperature)) == pytest.approx(tau, rel=1e-4)
+
+
+def test_who_moves_and_by_which_optimizer(tiny, images):
+    x, y = images
+    dan = search(tiny(filters=8), (1, 2, 4), round_to=1, gamma=1e-6, warm_up=0, kl_weight=1.0, seed=0)
+    dan.compile(keras.optimizers.SGD(0.0), gate_optimizer=keras.optimizers.SGD(0.1))
+    before = {v.path: numpy(v).copy() for v in dan.trainable_variables}
+    dan.fit(x, y, epochs=1, verbose=0)
+    moved = {v.path for v in dan.trainable_variables if np.abs(numpy(v) - before[v.path]).max() > 0}
+    assert moved == {dan.gates.eta.path}
+    again = type(dan).from_config(dan.get_config())
+    again.compile_from_config(dan.get_compile_config())
+    assert [type(o).__name__ for o in again.optimizer.optimizers] == ["SGD", "SGD"]
+    assert float(numpy(again.optimizer.optimizers[1].learning_rate)) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("target", [0.6, 0.85])
+def test_the_budget_is_reached(tiny, images, target):
+    """Expected multiply-accumulates come to the target, and the chosen network does not exceed it."""
+    x, y = images
+    dan = searching(tiny, target_macs=target, warm_up=0.1)
+    history = dan.fit(x, y, batch_size=16, epochs=60, verbose=0).history
+    assert history["small_macs"][-1] == pytest.approx(target, abs=0.06)
+    architecture = dan.architecture()
+    assert architecture["macs"] <= target * architecture["full_macs"]
+    assert architecture["macs"] > (target - 0.15) * architecture["full_macs"]
+    np.testing.assert_allclose(
+        architecture["expected_macs"] / architecture["full_macs"], history["small_macs"][-1], atol=0.02
+    )
+
+
+def test_budgets_of_parameters_and_absolute_ones(tiny):
+    dan = searching(tiny, target_parameters=0.5)
+    dan.gates.eta.assign(np.tile([5.0, 0, 0], (len(dan.groups), 1)))
+    architecture = dan.architecture()
+    assert 0.3 < architecture["parameters"] / architecture["full_parameters"] <= 0.5
+    whole = searching(tiny, target_macs=architecture["macs"])
+    assert whole.target == pytest.approx(architecture["macs"] / architecture["full_macs"])
+    assert "small_parameters" in [metric.name for metric in dan.metrics]
+
+
+def test_saved_and_trained_on(tiny, images, tmp_path):
+    """Noise, temperature, budget and both optimizers go on as if nothing had happened."""
+    x, y = images
+    dan = searching(tiny, warm_up=0)
+    dan.fit(x, y, batch_size=16, epochs=2, verbose=0, shuffle=False)
+    dan.save(tmp_path / "dan.keras")
+    again = keras.models.load_model(tmp_path / "dan.keras")
+    for one in (dan, again):
+        one.fit(x, y, batch_size=16, epochs=4, initial_epoch=2, verbose=0, shuffle=False)
+    np.testing.assert_array_equal(numpy(dan.gates.gumbel.sample), numpy(again.gates.gumbel.sample))
+    for ours, theirs in zip(dan.weights, again.weights, strict=True):
+        np.testing.assert_allclose(numpy(ours), numpy(theirs), rtol=1e-2, atol=1e-3, err_msg=ours.path)
+    assert np.abs(numpy(dan.gates.eta)).max() > 0 and again.architecture() == dan.architecture()
+
+
+def test_what_comes_out(tiny, images):
+    x, y = images
+    dan = searching(tiny)
+    dan.fit(x, y, batch_size=16, epochs=10, verbose=0)
+    architecture = dan.architecture()
+    assert json.loads(json.dumps(architecture)) == architecture
+    assert set(architecture["alphas"]) == {group.name for group in dan.groups}
+    derived = dan.derive()
+    assert derived.small().count_params() == dan.small().count_params() == architecture["parameters"]
+    fresh, kept = derived.full().get_weights()[0], dan.full().get_weights()[0]
+    assert np.abs(fresh - kept).max() > 1e-3
+    inherited = dan.derive(inherit_weights=True)
+    np.testing.assert_allclose(numpy(inherited.small()(x)), numpy(dan.small()(x)), atol=1e-5)
+    np.testing.assert_allclose(numpy(inherited.full()(x)), numpy(dan.full()(x)), atol=1e-5)
+    compiled(inherited).fit(x, y, epochs=1, verbose=0)
+    other = adjoin(tiny(filters=8), widths=architecture["widths"])
+    assert other.small().count_params() == architecture["parameters"]
+
+
+def test_bad_arguments(tiny):
+    for options in ({"target_macs": 0.01}, {"target_macs": 10}, {"target_macs": 1e12}, {"target_parameters": 0.01}):
+        ((argument, value),) = options.items()
+        with pytest.raises(
+            ValueError, match=rf"Expected `{argument}` within .*from 0\.\d+ \(.*\) to 1\.0000 .*={value}"
+        ):
+            searching(tiny, **options)
+    with pytest.raises(ValueError, match="Expected one of gamma, target_macs and target_parameters"):
+        searching(tiny, gamma=1e-9, target_macs=0.7)
+    with pytest.raises(ValueError, match="Expected `gamma` from 0 on. Received: gamma=-1"):
+        searching(tiny, gamma=-1)
+    for temperature in (
+        0.0,
+        -1,
+    ):
+        with pytest.raises(ValueError, match="Expected a `temperature` above 0"):
+            searching(tiny, temperature=temperature)
+    with pytest.raises(ValueError, match="Expected `initial` above 0. Received: initial=0"):
+        ExponentialDecay(0)
+    with pytest.raises(
+        ValueError, match=r"Expected `warm_up`, a part of the training, in \[0, 1\). Received: warm_up=1"
+    ):
+        searching(tiny, warm_up=1)
+    with pytest.raises(ValueError, match="Expected `noise` to be one of"):
+        searching(tiny, noise="cauchy")
+    optimizer = keras.optimizers.SGD()
+    with pytest.raises(ValueError, match="Expected `gate_optimizer` to be another than `optimizer`"):
+        searching(tiny).compile(optimizer, gate_optimizer=optimizer)

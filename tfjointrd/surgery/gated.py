@@ -1,0 +1,201 @@
+"""The adjoined form of a network whose small path is a mixture of widths, and what each choice of widths costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfjointrd.layers.batch_normalization import FusedBatchNormalization
+from tfjointrd.layers.gates import ChannelGates
+from tfjointrd.surgery.adjoin import AdjoinedGraph
+from tfjointrd.surgery.channels import Channels
+from tfjointrd.surgery.graph import Call, Graph, Ref, substitute
+
+SMALL = "small"
+GATES = "gates"
+TIES = ("shared", "free")
+_NORMALIZATIONS = (keras.layers.BatchNormalization, FusedBatchNormalization)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers whose widths are chosen together, because additions or multiplications tie their channels.
+
+    Attributes:
+        name: The name of the first layer.
+        layers: Their names, in network order.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+
+
+class GatedGraph(AdjoinedGraph):
+    """A network and candidates for the widths of its small twin; builds the network in which all are mixed.
+
+    The small path computes the widest candidate, and gates scale its channels. They do so behind batch normalisations,
+    which would undo a scale in front of them, and wherever else a channel could turn from zero into something. A gate
+    that has chosen thus makes the channels that it drops zero throughout, and the small path the function of the
+    physically narrow network.
+
+    Args:
+        graph: The full network.
+        candidates: For each alpha, layer name -> positions of the output channels it keeps.
+        alphas: The candidates' numbers, in rising order.
+        ties: `"shared"`: layers whose channels are tied have one gate. `"free"`: each has its own, and all become as
+            wide as the widest choice.
+        batch_normalization: As for `AdjoinedGraph`.
+        **noise: `noise`, `frozen`, `hard` and `seed` of `ChannelGates`.
+
+    Attributes:
+        groups: The groups of layers with something to choose.
+        rows: For each group the rows of logits that choose.
+        gates: The layer with all gates of the network that `network()` built last.
+
+    Raises:
+        ValueError: If a layer is not known or there is nothing to choose.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        candidates: Sequence[Mapping[str, Iterable[int]]],
+        alphas: Sequence[float],
+        ties: str = "shared",
+        batch_normalization: str = "separate",
+        **noise,
+    ):
+        if ties not in TIES:
+            raise ValueError(f"Expected `ties` to be one of {TIES}. Received: ties={ties!r}.")
+        self.alphas, self.noise, self.gates = alphas, noise, None
+        self.channels = Channels(graph)
+        self.wanted = [{layer: list(positions) for layer, positions in one.items()} for one in candidates]
+        self.candidates = [self.channels.keep(one) for one in self.wanted]
+        self._group_of_channel: dict[int, int] = {}
+        self.groups = self._find_groups(graph)
+        counts = [1 if ties == "shared" else len(group.layers) for group in self.groups]
+        starts = np.cumsum([0, *counts])
+        self.rows = [list(range(start, start + n)) for start, n in zip(starts, counts, strict=False)]
+        super().__init__(graph, {SMALL: self.wanted[0]}, batch_normalization)
+
+    def _find_groups(self, graph: Graph) -> list[Group]:
+        outputs = {call.layer: call.output for call in reversed(graph.calls)}
+        families: list[set[str]] = []
+        for tied in self.channels.groups():
+            tied = set(tied) - self.channels.followers()
+            touching = [family for family in families if family & tied]
+            families = [family for family in families if family not in touching] + [tied.union(*touching)]
+        order = {layer: i for i, layer in enumerate(self.channels.producers())}
+        groups = []
+        for family in sorted((sorted(one, key=order.get) for one in families), key=lambda one: order[one[0]]):
+            refs = [outputs[layer] for layer in family]
+            if all(len(self.candidates[0][ref]) == len(self.candidates[-1][ref]) for ref in refs):
+                continue
+            for ref in refs:
+                for root in self.channels.roots(self.channels.ids[ref]).tolist():
+                    self._group_of_channel[root] = len(groups)
+            groups.append(Group(family[0], tuple(family)))
+        if not groups:
+            raise ValueError(
+                f"Expected layers with widths to choose in network '{graph.name}'. Received: none; every layer is in "
+                "`keep`, has to stay as wide as it is, or is as wide for one alpha as for another."
+            )
+        return groups
+
+    def _whole(self, path: str, ref: Ref) -> bool:
+        """Whether the small network has all channels of a tensor, whatever is chosen."""
+        return len(self.candidates[-1][ref]) == self.graph.shapes[ref][-1]
+
+    # === Gates ===
+
+    def places(self, ref: Ref) -> list[tuple[int, int]]:
+        """For each channel that the small path has of a tensor, its group and the last candidate that has it."""
+        last = np.zeros(self.graph.shapes[ref][-1], int)
+        for candidate in self.candidates[1:]:
+            last[candidate[ref]] += 1
+        kept = self.candidates[0][ref]
+        roots = self.channels.roots(self.channels.ids[ref][kept])
+        return [(self._group_of_channel.get(root, 0), j) for root, j in zip(roots.tolist(), last[kept], strict=True)]
+
+    def _runs(self, ref: Ref) -> list[list[int]]:
+        runs: list[list[int]] = []
+        for group, last in self.places(ref):
+            if runs and runs[-1][:2] == [group, last]:
+                runs[-1][2] += 1
+            else:
+                runs.append([int(group), int(last), 1])
+        return runs
+
+    def _varies(self, ref: Ref) -> bool:
+        """Whether the width of a tensor depends on what is chosen."""
+        return len(self.candidates[0][ref]) != len(self.candidates[-1][ref])
+
+    def _gated(self, call: Call) -> bool:
+        """Whether channels have to be scaled behind this call."""
+        if not self._varies(call.output) or len(self.graph.shapes[call.output]) < 2:
+            return False
+        consumers = self._consumers().get(call.output, [])
+        if consumers and all(issubclass(self.graph.layers[c.layer].cls, _NORMALIZATIONS) for c in consumers):
+            return False  # scaled behind these
+        return not self._keeps_zero(call)
+
+    def _consumers(self) -> dict[Ref, list[Call]]:
+        if not hasattr(self, "_taken_by"):
+            self._taken_by = self.graph.consumers()
+        return self._taken_by
+
+    def _keeps_zero(self, call: Call) -> bool:
+        """Whether channels that are zero in all inputs are zero in the output, seen by trying."""
+        spec, ids = self.graph.layers[call.layer], self.channels.ids
+        taken = {root for ref in call.inputs for root in self.channels.roots(ids[ref]).tolist()}
+        if not taken.issuperset(self.channels.roots(ids[call.output]).tolist()):
+            return False  # channels of its own, which other gates may drop
+        biased = spec.cls is not keras.layers.PReLU and spec.config.get("use_bias", True)
+        if "Noise" in spec.cls.__name__ or (self._has_weights(call.layer) and biased):
+            return False
+        zeros = {ref: keras.ops.zeros([1, *(size or 8 for size in self.graph.shapes[ref][1:])]) for ref in call.inputs}
+        args, kwargs = (substitute(part, zeros.get) for part in (call.args, call.kwargs))
+        return not keras.ops.convert_to_numpy(spec.make()(*args, **kwargs)).any()
+
+    def network(self, name: str) -> keras.Model:
+        """The network in which all candidates are mixed."""
+        gated = [call.output for call in self.graph.calls if self._gated(call)]
+        sites = {_site(ref): self._runs(ref) for ref in gated}
+        self.gates = ChannelGates(self.rows, self.alphas, sites, name=GATES, **self.noise)
+        return super().network(name)
+
+    def _call(self, call: Call, tensors: Mapping[Ref, Mapping], layers: dict[str, Any]) -> dict[str, Any]:
+        found = super()._call(call, tensors, layers)
+        if _site(call.output) in self.gates.sites:
+            found[SMALL] = self.gates(found[SMALL], site=_site(call.output))
+        return found
+
+    # === What is chosen ===
+
+    def widths(self, choices: Sequence[int]) -> dict[str, int]:
+        """Layer name -> width, for every layer whose width depends on what is chosen.
+
+        Args:
+            choices: For each group the position of its candidate.
+        """
+        return {layer: len(positions) for layer, positions in self.positions_in_widest(choices).items()}
+
+    def positions_in_widest(self, choices: Sequence[int]) -> dict[str, list[int]]:
+        """As `positions`, but counted among the channels of the widest candidate, and where they depend on choices."""
+        kept = self.channels.keep(self.positions(choices))
+        outputs = {call.layer: call.output for call in self.graph.calls}
+        refs = {layer: outputs[layer] for layer in self.channels.producers() if self._varies(outputs[layer])}
+        return {layer: np.searchsorted(self.candidates[0][ref], kept[ref]).tolist() for layer, ref in refs.items()}
+
+    def positions(self, choices: Sequence[int]) -> dict[str, list[int]]:
+        """Layer name -> positions of the output channels that it keeps, for every layer."""
+        chosen = {layer: choice for group, choice in zip(self.groups, choices, strict=True) for layer in group.layers}
+        return {layer: self.wanted[chosen.get(layer, 0)][layer] for layer in self.wanted[0]}
+
+
+def _site(ref: Ref) -> str:
+    return f"{ref.layer}:{ref.call}"

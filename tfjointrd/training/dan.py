@@ -1,0 +1,348 @@
+"""Differentiable adjoined networks: the widths of the small network are learned, under a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfjointrd.layers.adjoined import AdjoinedLayer
+from tfjointrd.layers.gates import check_alphas
+from tfjointrd.surgery import budget
+from tfjointrd.surgery.adjoin import compact
+from tfjointrd.surgery.gated import SMALL, GatedGraph
+from tfjointrd.surgery.slim import slim
+from tfjointrd.surgery.weights import assign_weights, weights_of
+from tfjointrd.training import schedules
+from tfjointrd.training.adjoined import Adjoined
+from tfjointrd.training.base import ScheduledModel
+from tfjointrd.training.losses import per_replica
+from tfjointrd.training.optimizers import OptimizerPair
+
+BUDGETS = {"macs": budget.macs, "parameters": budget.parameters}
+# How strongly a budget is kept to: the weight of the penalty is PROPORTIONAL times the excess, as a part of the full
+# network's cost, plus INTEGRAL times the sum of the excess over the training.
+PROPORTIONAL, INTEGRAL = 10.0, 20.0
+
+
+@keras.saving.register_keras_serializable(package="tfjointrd")
+class DAN(Adjoined):
+    """A full network and a small one whose widths are learned; see `search`, which makes one from a network.
+
+    Trains on CE(p) + lambda(t) (KL(p, q) + gamma n_f), where q is the output of a mixture of all candidate widths and
+    n_f the expected multiply-accumulates. An ordinary `keras.Model`: `compile`, `fit`, `evaluate` and `.keras` files
+    work as usual. Then `architecture()` says what was chosen, `small()` is the narrow network with the weights that it
+    has from the search, and `derive()` the adjoined network of these widths, to be trained.
+
+    While training, the small network's channels are scaled by Gumbel-softmax weights of the candidates that have them;
+    in evaluation, each gate chooses its most probable candidate.
+
+    Batch normalisations of the small path have one set of statistics for the mixture. Candidates differ in which
+    channels they have, not in what a channel is before the gate, so sets of their own would hold the same numbers; what
+    a choice changes upstream, `recalibrate_batchnorm` measures.
+
+    Args:
+        base: The full network, functional or Sequential, with one input.
+        candidates: For each of `alphas`, layer name -> positions (or the number of first positions) of the output
+            channels that it keeps.
+        alphas: The candidates' numbers in rising order, by which choices are named.
+        gamma: The weight of n_f in multiply-accumulates, as in Eqn 6; in place of a budget.
+        target_macs: The multiply-accumulates that the small network may have: a whole number, or up to 1.0 a part of
+            the full network's. The weight of the penalty is steered so that the expected ones come to it. By default
+            the middle between the narrowest and the widest candidates.
+        target_parameters: The same for the number of weights.
+        temperature: The temperature of Gumbel-softmax: a `Schedule` or a number; 15 e^(-4.5 t) by default.
+        warm_up: The part of the training before widths begin to be learned.
+        ties: `"shared"`: layers whose channels are tied have one gate. `"free"`: each has its own, and all become as
+            wide as the widest choice.
+        noise, frozen, hard, seed: As for `tfjointrd.layers.GumbelSoftmax`.
+        kl_weight, batch_normalization, stop_gradient, epsilon, kept_full: As for `Adjoined`.
+        name: The model's name.
+
+    Attributes:
+        gates: The layer with the logits `eta`, the temperature and the noise.
+        groups: The groups of layers whose widths are chosen together, one for each row of probabilities.
+        costs: `"macs"` and `"parameters"` as functions of the candidates' weights; see `tfjointrd.surgery.budget`.
+
+    Metrics:
+        As for `Adjoined`; `small_macs` (or `small_parameters`), the expected cost as a part of the full network's.
+
+    Raises:
+        ValueError: See `search`.
+
+    Reference:
+        Adjoined Networks (https://arxiv.org/abs/2006.05624), section 5.
+    """
+
+    def __init__(
+        self,
+        base: keras.Model,
+        candidates: Sequence[Mapping[str, Iterable[int] | int]],
+        alphas: Sequence[float],
+        *,
+        gamma: float | None = None,
+        target_macs: float | None = None,
+        target_parameters: float | None = None,
+        temperature: schedules.Schedule | float | None = None,
+        warm_up: float = 0.2,
+        ties: str = "shared",
+        noise: str = "gumbel",
+        frozen: bool = False,
+        hard: bool = False,
+        seed: int | None = None,
+        kl_weight: schedules.Schedule | float | None = None,
+        batch_normalization: str = "separate",
+        stop_gradient: bool = False,
+        epsilon: float | None = None,
+        kept_full: Mapping[str, Mapping[str, str]] | None = None,
+        name: str | None = None,
+    ):
+        ScheduledModel.__init__(self, name=name)
+        self.alphas = check_alphas(alphas)
+        if len(candidates) != len(self.alphas):
+            raise ValueError(f"Expected `candidates` for alphas={self.alphas}. Received: {len(candidates)} of them.")
+        positions = [
+            {layer: range(kept) if isinstance(kept, int) else kept for layer, kept in one.items()} for one in candidates
+        ]
+        gumbel = {"noise": noise, "frozen": bool(frozen), "hard": bool(hard), "seed": seed}
+        self._set_up(
+            base,
+            kl_weight,
+            batch_normalization,
+            lambda graph, mode: self._gated(GatedGraph(graph, positions, self.alphas, ties, mode, **gumbel)),
+            stop_gradient=stop_gradient,
+            epsilon=epsilon,
+            kept_full=kept_full,
+        )
+        self.gates, self.groups = self._surgery.gates, tuple(self._surgery.groups)
+        self.temperature = schedules.ExponentialDecay() if temperature is None else schedules.get(temperature)
+        _check_positive(self.temperature)
+        if not 0 <= warm_up < 1:
+            raise ValueError(f"Expected `warm_up`, a part of the training, in [0, 1). Received: warm_up={warm_up}.")
+        self.warm_up = warm_up
+        self._set_budget(gamma, target_macs, target_parameters)
+        self.multiplier = self.add_weight(
+            name="multiplier",
+            shape=(),
+            initializer="zeros",
+            trainable=False,
+            dtype="float32",
+            aggregation="only_first_replica",
+        )
+        self._losses_seen[f"small_{self.budget}"] = keras.metrics.Mean(name=f"small_{self.budget}")
+        self._arguments |= {
+            "candidates": [{layer: compact(kept) for layer, kept in one.items()} for one in positions],
+            "alphas": self.alphas,
+            "gamma": gamma,
+            "target_macs": target_macs,
+            "target_parameters": target_parameters,
+            "warm_up": warm_up,
+            "ties": ties,
+            **gumbel,
+        }
+
+    def _gated(self, graph: GatedGraph) -> GatedGraph:
+        """Counts the costs while the graph still knows its weights."""
+        self.costs = {name: count(graph) for name, count in BUDGETS.items()}
+        return graph
+
+    def _set_budget(self, gamma, target_macs, target_parameters) -> None:
+        given = {"gamma": gamma, "target_macs": target_macs, "target_parameters": target_parameters}
+        given = {key: value for key, value in given.items() if value is not None} or {"target_macs": None}
+        if len(given) > 1:
+            raise ValueError(f"Expected one of gamma, target_macs and target_parameters. Received: {given}.")
+        ((argument, value),) = given.items()
+        self.gamma, self.target, self.budget = None, None, "macs"
+        if argument == "gamma":
+            if not value >= 0:
+                raise ValueError(f"Expected `gamma` from 0 on. Received: gamma={value}.")
+            self.gamma = float(value)
+            return
+        self.budget = argument.removeprefix("target_")
+        cost = self.costs[self.budget]
+        shares = [cost.of_choices([last] * len(self.groups)) / cost.full for last in (-1, 0)]
+        if value is None:
+            value = sum(shares) / 2
+        part = value if value <= 1 else value / cost.full
+        if not shares[0] - 1e-9 <= part <= shares[1] + 1e-9:
+            low, high = (f"{share:.4f} ({share * cost.full:,.0f})" for share in shares)
+            raise ValueError(
+                f"Expected `{argument}` within what the candidates reach, from {low} to {high}. "
+                f"Received: {argument}={value}."
+            )
+        self.target = float(part)
+
+    # === Training ===
+
+    def compile(self, optimizer="rmsprop", *args, gate_optimizer=None, **kwargs):
+        """As for `ScheduledModel`.
+
+        Args:
+            optimizer: That of the weights.
+            *args: As for `ScheduledModel`.
+            gate_optimizer: That of the gates' logits; Adam with learning rate 0.01 and no weight decay by default.
+            **kwargs: As for `ScheduledModel`.
+        """
+        gates = keras.optimizers.Adam(0.01) if gate_optimizer is None else keras.optimizers.get(gate_optimizer)
+        pair = OptimizerPair(keras.optimizers.get(optimizer), gates, [self.gates.eta], "gate_optimizer")
+        super().compile(pair, *args, **kwargs)
+
+    def call(self, inputs, training=None):
+        """Returns the outputs of both networks; in training with new noise."""
+        if training:
+            self.gates.gumbel.resample()
+            self.gates.temperature.assign(self.temperature(self.step, self.total_steps))
+            begun = ops.cast(self.step, "float32") >= self.warm_up * self.total_steps
+            self.gates.learning.assign(ops.cast(begun, "float32"))
+        return self.network(inputs, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """CE(p) + lambda(t) (KL(p, q) + gamma n_f) (Eqn 6), plus the layers' own losses."""
+        weight = self.kl_weight(self.step, self.total_steps)
+        penalty = weight * self._penalty(training)
+        if training and self.target is not None:
+            excess = self._expected_share() - self.target
+            self.multiplier.assign(self.multiplier + INTEGRAL * weight * excess / ops.maximum(self.total_steps, 1.0))
+        return super().compute_loss(x, y, y_pred, sample_weight, training) + per_replica(penalty)
+
+    def _penalty(self, training):
+        cost = self.costs[self.budget]
+        if self.target is None:
+            return self.gamma * cost.full * cost.share(self.gates.weights_of_candidates(training))
+        share = self._expected_share()
+        weight = self.multiplier + PROPORTIONAL * (share - self.target)
+        return ops.stop_gradient(weight) * share
+
+    def _expected_share(self):
+        """The cost to expect of a random choice, as a part of the full network's."""
+        return self.costs[self.budget].share(self.gates.probabilities())
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Updates the metrics of both networks and the expected cost."""
+        self._losses_seen[f"small_{self.budget}"].update_state(self._expected_share())
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    # === What comes out of it ===
+
+    def probabilities(self) -> np.ndarray:
+        """The probability of each candidate for each of `groups`, `(groups, candidates)`."""
+        return ops.convert_to_numpy(self.gates.probabilities())
+
+    def choices(self) -> list[int]:
+        """For each of `groups`, the position of the chosen candidate in `alphas`.
+
+        The most probable one; with a budget, changed where that costs the least probability until the budget is kept
+        and no further widening fits.
+        """
+        choices = ops.convert_to_numpy(self.gates.weights_of_candidates(training=False)).argmax(axis=1).tolist()
+        logarithms = np.log(self.probabilities() + 1e-9)
+        if self.target is None:
+            return choices
+        cost = self.costs[self.budget]
+        limit = self.target * cost.full * (1 + 1e-6)
+        while cost.of_choices(choices) > limit:
+            choices = self._best_change(choices, logarithms, 1)
+        while True:
+            wider = self._best_change(choices, logarithms, -1, limit)
+            if wider is None:
+                return choices
+            choices = wider
+
+    def _best_change(self, choices, logarithms, step: int, limit: float = np.inf) -> list[int] | None:
+        """The change of one choice to its neighbour that costs the least probability for what it changes in cost."""
+        cost, best = self.costs[self.budget], None
+        before = cost.of_choices(choices)
+        for group, choice in enumerate(choices):
+            if not 0 <= choice + step < len(self.alphas):
+                continue
+            changed = [*choices[:group], choice + step, *choices[group + 1 :]]
+            after = cost.of_choices(changed)
+            if after == before or after > limit:
+                continue
+            loss = (logarithms[group, choice] - logarithms[group, choice + step]) / abs(after - before)
+            if step < 0:
+                loss = (logarithms[group, choice] - logarithms[group, choice + step]) * abs(after - before)
+            if best is None or loss < best[0]:
+                best = loss, changed
+        return None if best is None else best[1]
+
+    def architecture(self) -> dict[str, Any]:
+        """What was chosen, as a plain dict that JSON takes.
+
+        Returns:
+            `alphas`: by the first layer of each group, the chosen alpha; `widths`: by layer, the width, which
+            `tfjointrd.adjoin(model, widths=...)` takes; `macs` and `parameters` of the small network and of the full
+            one (`full_macs`, `full_parameters`); `expected_macs` and `expected_parameters`, what a random choice by the
+            gates' probabilities costs.
+        """
+        choices = self.choices()
+        found: dict[str, Any] = {
+            "alphas": {group.name: self.alphas[j] for group, j in zip(self.groups, choices, strict=True)},
+            "widths": self._surgery.widths(choices),
+        }
+        for name, cost in self.costs.items():
+            found[name] = round(cost.of_choices(choices))
+            found[f"full_{name}"] = round(cost.full)
+            found[f"expected_{name}"] = cost.of(self.probabilities())
+        return found
+
+    def small(self, name: str | None = None) -> keras.Model:
+        """The narrow network that was chosen, with the weights and statistics that it has from the search.
+
+        Its batch normalisations have the statistics of the mixture; see `tfjointrd.recalibrate_batchnorm`.
+        """
+        widest = super().small()
+        return slim(widest, self._surgery.positions_in_widest(self.choices()), name or widest.name)
+
+    def derive(self, inherit_weights: bool = False, name: str | None = None) -> Adjoined:
+        """The adjoined network of the chosen widths.
+
+        Args:
+            inherit_weights: Whether it starts from the weights of the search; by default from new ones, as in the
+                paper.
+            name: Its name.
+
+        Returns:
+            An `Adjoined` network, to be compiled and trained.
+        """
+        graph = self._surgery.graph
+        base = self.full() if inherit_weights else graph.build(graph.name)
+        options = {key: self._arguments[key] for key in ("batch_normalization", "stop_gradient", "epsilon")}
+        pair = Adjoined(
+            base,
+            {SMALL: self._surgery.positions(self.choices())},
+            self.kl_weight,
+            kept_full=self.kept_full,
+            name=name or f"adjoined_{graph.name}",
+            **options,
+        )
+        if inherit_weights:
+            small = self.small()
+            for layer in pair.network.layers:
+                if isinstance(layer, AdjoinedLayer) and SMALL in layer.own:
+                    assign_weights(layer.own[SMALL], weights_of(small.get_layer(layer.name)))
+        return pair
+
+    # === Saving ===
+
+    def get_compile_config(self):
+        """The arguments of `compile`, serialised."""
+        config = super().get_compile_config()
+        if config:
+            pair = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+            own = pair.get_config()
+            config = {**config, "optimizer": own["first"], "gate_optimizer": own["second"]}
+        return config
+
+    def get_config(self):
+        """The configuration from which the model can be made again."""
+        return {**super().get_config(), "temperature": keras.saving.serialize_keras_object(self.temperature)}
+
+
+def _check_positive(temperature: schedules.Schedule) -> None:
+    found = [float(ops.convert_to_numpy(temperature(step, 10))) for step in range(11)]
+    if not min(found) > 0:
+        raise ValueError(f"Expected a `temperature` above 0 throughout the training. Received: {min(found):g}.")
