@@ -201,10 +201,11 @@ class DAN(Adjoined):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """CE(p) + lambda(t) (KL(p, q) + gamma n_f) (Eqn 6), plus the layers' own losses."""
-        weight = self.kl_weight(self.step, self.total_steps)
+        weight, share = self.kl_weight(self.step, self.total_steps), self._expected_share()
+        self._losses_seen[f"small_{self.budget}"].update_state(share)  # on JAX, metrics do not see weights
         penalty = weight * self._penalty(training)
         if training and self.target is not None:
-            excess = self._expected_share() - self.target
+            excess = share - self.target
             self.multiplier.assign(self.multiplier + INTEGRAL * weight * excess / ops.maximum(self.total_steps, 1.0))
         return super().compute_loss(x, y, y_pred, sample_weight, training) + per_replica(penalty)
 
@@ -219,11 +220,6 @@ class DAN(Adjoined):
     def _expected_share(self):
         """The cost to expect of a random choice, as a part of the full network's."""
         return self.costs[self.budget].share(self.gates.probabilities())
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """Updates the metrics of both networks and the expected cost."""
-        self._losses_seen[f"small_{self.budget}"].update_state(self._expected_share())
-        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     # === What comes out of it ===
 
