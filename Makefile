@@ -9,7 +9,7 @@ SCALE ?= smoke
 
 help:
 	@echo "make demo       train, shrink and export small networks on real digits, in a few minutes"
-	@echo "make test       the test suite with coverage; SLOW=1 adds the slow tests"
+	@echo "make test       the test suite; SLOW=1 adds the slow tests, COVERAGE=1 measures coverage"
 	@echo "make lint       style of code and notebooks"
 	@echo "make format     rewrite code and notebooks in that style"
 	@echo "make notebooks  run every notebook from top to bottom; SCALE=smoke|laptop|paper"
@@ -19,7 +19,7 @@ demo: .venv/installed
 	$(BIN)/python -m tfjointrd demo
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term $(if $(SLOW),--slow)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(if $(SLOW),--slow) $(if $(COVERAGE),--cov --cov-report=term)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

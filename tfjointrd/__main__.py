@@ -188,7 +188,8 @@ def _add_train(commands) -> None:
             "  jointrd    the plain network, taught through the later stages of a trained --teacher\n"
             "  narrow     the network --alpha times narrower after its first stage\n"
             "  narrow_distilled  the same, with a trained --teacher's outputs as targets\n"
-            "  adjoined   the full and the narrow network on shared weights\n"
+            "  adjoined   the full and the narrow network on shared weights; --widths in place of --alpha\n"
+            "  search     the same, with widths that are learned: of --alphas, as many MACs as --alpha leaves\n"
             "  jointrd_adjoined  the same without shortcuts, taught through the --teacher\n"
             "  transfer   a trained --network (.keras file) with a new classifier, fine-tuned on other --data\n\n"
             "examples:\n"
@@ -231,6 +232,9 @@ def _add_train(commands) -> None:
     parser.add_argument("--weight-decay", type=float, default=5e-4, help="L2 penalty of the kernels (adam: decoupled)")
     parser.add_argument("--alpha", type=int, default=2, help="how many times narrower (narrow, adjoined)")
     parser.add_argument("--round-to", type=int, default=1, help="multiple that widths are rounded to; 1 rounds down")
+    parser.add_argument("--alphas", type=float, nargs="+", default=[1, 2, 4], help="candidates of a search, rising")
+    parser.add_argument("--gamma", type=float, default=0.0, help="weight of the MACs in place of that budget (search)")
+    parser.add_argument("--widths", help=".keras file of a narrow network, or `random` (adjoined)")
     _add_plain(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, data order and augmentation")
     _add_common(parser)
@@ -354,7 +358,7 @@ def _add_report(commands) -> None:
 def _report(options) -> None:
     from tfjointrd import data, report
     from tfjointrd.experiments.folder import finished_run
-    from tfjointrd.experiments.recipe import build_network
+    from tfjointrd.experiments.methods import build_network
     from tfjointrd.experiments.table import markdown, measure_run
 
     folders = [name for name in options.network if Path(name).is_dir()]

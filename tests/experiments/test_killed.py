@@ -101,7 +101,9 @@ def files(tmp_path_factory):
     "method, kills, backend, batch_size",
     [
         ("jointrd", 2, "tensorflow", 96),
-        ("adjoined", 1, "jax", 8),  # where a checkpoint can be taken every hundred steps, an epoch has 180
+        pytest.param(
+            "adjoined", 1, "jax", 8, marks=pytest.mark.slow
+        ),  # where a checkpoint can be taken every hundred steps, an epoch has 180
     ],
 )
 def test_killed_at_random_times(files, tmp_path, method, kills, backend, batch_size):
@@ -116,6 +118,6 @@ def test_killed_at_random_times(files, tmp_path, method, kills, backend, batch_s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["standard", "jointrd", "narrow", "adjoined"])
+@pytest.mark.parametrize("method", ["standard", "jointrd", "narrow", "adjoined", "search"])
 def test_killed_five_times_each(files, tmp_path, method):
     test_killed_at_random_times(files, tmp_path, method, 5, "tensorflow", 96)

@@ -11,7 +11,7 @@ import pytest
 from tfjointrd import data
 from tfjointrd.experiments import METHODS, SCALES, catalog, named, run_named
 from tfjointrd.experiments.folder import finished_run
-from tfjointrd.experiments.recipe import build_network, own_networks
+from tfjointrd.experiments.methods import build_network, own_networks
 
 
 def test_names_say_what_they_are():
@@ -26,6 +26,7 @@ def test_names_say_what_they_are():
             recipe = catalog.get(name, scale)
             assert recipe.name == name and recipe.scale == scale and name.endswith(recipe.data)
             assert recipe.teacher is None or recipe.teacher in catalog.names()
+            assert recipe.widths in (None, "random", f"search_{name.removeprefix('dan_')}")
 
 
 def test_every_method_and_network_has_a_digits_recipe():
@@ -39,7 +40,7 @@ def test_every_method_and_network_has_a_digits_recipe():
 @pytest.mark.parametrize("data", ["cifar10", "cifar100", "digits", "imagenette", "imagenet2012"])
 def test_one_table_has_one_setting(data):
     """At laptop scale, the methods of one network differ in nothing but the method."""
-    differing = {"teacher", "name", "alpha"}.union(*catalog.PLAIN.values())
+    differing = {"teacher", "name", "alpha", "alphas", "widths"}.union(*catalog.PLAIN.values())
     tables = {}
     for name in catalog.names(f"*_{data}"):
         fields = catalog.get(name, "laptop").as_dict()
@@ -57,6 +58,10 @@ def test_every_digits_recipe_builds(tmp_path):
         if recipe.teacher:
             build_network(recipe.network, info).save(tmp_path / "teacher.keras")
             recipe = replace(recipe, teacher=str(tmp_path / "teacher.keras"))
+        if recipe.widths and recipe.widths in catalog.names():
+            searched = catalog.get(recipe.widths, "smoke").trainer(info)
+            searched.small().save(tmp_path / "widths.keras")
+            recipe = replace(recipe, widths=str(tmp_path / "widths.keras"))
         assert METHODS[recipe.method].networks(recipe.trainer(info)), name
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from tfjointrd import data, models
 from tfjointrd.experiments import METHODS, Recipe
-from tfjointrd.experiments.recipe import TAUGHT, build_network
+from tfjointrd.experiments.methods import build_network
+from tfjointrd.experiments.recipe import TAUGHT
 from tfjointrd.layers import FusedBatchNormalization
 
 

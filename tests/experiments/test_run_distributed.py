@@ -75,6 +75,7 @@ def assert_close(ours, theirs):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_of_which_one_is_killed(network, tmp_path):
     finish(start("jax", tmp_path / "one", network))
     options = ("--distribute", "processes", "--minutes", "0")

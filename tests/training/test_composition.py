@@ -143,6 +143,7 @@ class Stop(keras.callbacks.Callback):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exports")
+@pytest.mark.slow
 def test_a_joint_dirac_training_is_resumed(residual_digits, tmp_path):
     """Interrupted after an epoch, it ends with the weights of one that was not, bit by bit, of both networks."""
     recipe = Recipe(method="jointrd", network=residual_digits, teacher_mode="joint", dirac=True, **SMOKE)

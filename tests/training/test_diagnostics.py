@@ -173,7 +173,7 @@ def test_a_file_goes_on_without_holes_or_doubles(tiny, images, tmp_path):
 def test_a_file_that_cannot_be_written_does_not_end_the_training(tiny, images, tmp_path):
     (tmp_path / "file").touch()
     recorder = GradientRecorder(*images, tmp_path / "file" / "gradients.csv")
-    with pytest.warns(UserWarning, match="Gradients were not written to"):
+    with pytest.warns(UserWarning, match="Records were not written to"):
         compiled(JointRD(*pair(tiny))).fit(*images, epochs=1, verbose=0, callbacks=[recorder])
     assert len(recorder.history) == 6
 

@@ -3,8 +3,9 @@
 from tfjointrd.experiments import catalog
 from tfjointrd.experiments.folder import Run
 from tfjointrd.experiments.keeper import Interrupted
+from tfjointrd.experiments.methods import METHODS
 from tfjointrd.experiments.named import run_named
-from tfjointrd.experiments.recipe import METHODS, SCALES, Recipe
+from tfjointrd.experiments.recipe import SCALES, Recipe
 from tfjointrd.experiments.runner import run
 from tfjointrd.experiments.transfer import transfer
 

@@ -22,7 +22,7 @@ from tfjointrd.experiments.recipe import Recipe
 CARD, SCHEMA = "card.json", 1
 QUANTIZATIONS = {"float32": None, "int8": "int8"}
 # Fields of `Recipe` that older cards lack; what was trained before is what their defaults say.
-_NEWER = ("image_size", "round_to")
+_NEWER = ("image_size", "round_to", "alphas", "gamma", "widths")
 _OTHER_BACKEND = "trained on the backend"
 
 
@@ -206,7 +206,7 @@ def read(folder: str | os.PathLike, recipe: Recipe | None = None) -> dict:
 
 def completed(fields: Mapping) -> dict:
     """The fields of a recipe with those that it lacks because they are newer, at their defaults."""
-    return {**{name: getattr(Recipe(), name) for name in _NEWER}, **fields}
+    return {**{name: Recipe().as_dict()[name] for name in _NEWER}, **fields}
 
 
 def _without_seed(recipe: Recipe) -> dict:

@@ -2,9 +2,11 @@
 
 A name says method, network, how many times narrower, and data: `resnet20_cifar10`, `plain_resnet20_cifar10`,
 `jointrd_resnet20_cifar10`, `narrow_resnet20_a2_cifar10` (`kd_narrow_...` with a teacher's outputs as targets),
-`an_resnet20_a2_cifar10`, and, by both papers at once, `jointrd_an_resnet20_a2_cifar10`. At paper scale
-`resnet20_cifar10` has the settings of Residual Distillation, `standard_resnet20_cifar10` those of Adjoined Networks; at
-the others they are the same. `PLAIN` lists what stands for the method where the network is plain. ImageNet and
+`an_resnet20_a2_cifar10`, and, by both papers at once, `jointrd_an_resnet20_a2_cifar10`. `search_resnet20_a2_cifar10`
+learns widths that cost what those of alpha 2 do, `dan_resnet20_a2_cifar10` is the adjoined network of these widths,
+`random_resnet20_a2_cifar10` one of random widths of that cost. At paper scale `resnet20_cifar10` has the settings of
+Residual Distillation, `standard_resnet20_cifar10` those of Adjoined Networks; at the others they are the same. `PLAIN`
+lists what stands for the method where the network is plain. ImageNet and
 Imagenette are read from their files image by image.
 
     python -m tfjointrd recipes
@@ -18,6 +20,7 @@ import fnmatch
 from collections.abc import Mapping
 from dataclasses import replace
 
+from tfjointrd.experiments.methods import RANDOM
 from tfjointrd.experiments.recipe import SCALES, TAUGHT, Recipe
 
 _RECIPES: dict[str, dict[str, Recipe]] = {}
@@ -196,8 +199,12 @@ def _register_all_methods(
         register(f"jointrd_an_{network}_a{alpha}_{data}", scales, **fields, **own)
 
 
+def _candidates(alpha: int) -> tuple[int, ...]:
+    return tuple(2**i for i in range(alpha.bit_length() + 1))
+
+
 def _register_widths(network: str, data: str, scales: Mapping[str, Mapping]) -> None:
-    """Narrow networks alone, by distillation, and adjoined; widths are rounded down, as in the paper."""
+    """Narrow networks alone, by distillation, and adjoined; widths are rounded down, as in the paper, or searched."""
     fields = {"network": network, "data": data}
     for alpha in _ALPHAS:
         name = f"{network}_a{alpha}_{data}"
@@ -205,6 +212,11 @@ def _register_widths(network: str, data: str, scales: Mapping[str, Mapping]) -> 
         own = {"method": "narrow_distilled", "kd_weight": 0.9, "alpha": alpha, "teacher": f"{network}_{data}"}
         register(f"kd_narrow_{name}", scales, **fields, **own)
         register(f"an_{name}", scales, method="adjoined", alpha=alpha, **fields)
+        # The candidates of a search go one step beyond the widths whose cost they are to have.
+        register(f"search_{name}", scales, method="search", alpha=alpha, alphas=_candidates(alpha), **fields)
+        register(f"dan_{name}", scales, method="adjoined", alpha=alpha, widths=f"search_{name}", **fields)
+        own = {"alpha": alpha, "alphas": _candidates(alpha), "widths": RANDOM}
+        register(f"random_{name}", scales, method="adjoined", **fields, **own)
 
 
 for _network in (*_CIFAR_NETWORKS, *_OTHER_NETWORKS):

@@ -13,8 +13,9 @@ from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
 from tfjointrd.experiments.checkpoint import Checkpoints, write_atomically
 from tfjointrd.experiments.folder import Run, complete, finished_run, is_locked, locked, seed_folder
+from tfjointrd.experiments.methods import RANDOM
 from tfjointrd.experiments.recipe import Recipe
-from tfjointrd.experiments.runner import GRADIENTS, make_repeatable, run
+from tfjointrd.experiments.runner import ARCHITECTURE, GATES, GRADIENTS, make_repeatable, run
 from tfjointrd.training import distribute
 
 # Larger networks stay in the folder of their seed.
@@ -35,8 +36,8 @@ def run_named(
     """Runs a registered recipe once for each seed, or goes on with it, or loads what is finished.
 
     The recipe's folder `out/name` gets a folder `seed0` ... for each training, a card of all of them, and the networks
-    of the first seed as far as they are smaller than 5 MB. The recipe of the teacher, if there is one, is run first in
-    the same way, at the same scale and with the same seed.
+    of the first seed as far as they are smaller than 5 MB. The recipes of the teacher and of the search for widths, if
+    there are, are run first in the same way, at the same scale and with the same seed.
 
     Args:
         name: Name of the recipe; see `tfjointrd.experiments.catalog`.
@@ -71,13 +72,16 @@ def run_named(
     options = {**options, "note": note, "group": group, "deterministic": deterministic}
     command = functools.partial(_command, recipes[0], note, group.name, deterministic)
     for recipe in recipes:
-        training, teacher = seed_folder(folder, recipe.seed), None
+        training = seed_folder(folder, recipe.seed)
         if str(recipe.seed) in known and not _finished(training):
             continue  # in the card, its folder is gone
-        if recipe.teacher and not _finished(training):
-            taught = run_named(recipe.teacher, scale, out, (recipe.seed,), **options)
-            teacher = _of_seed(taught, recipe.seed).path("model")
-        run(recipe, training, teacher=teacher, command=command([recipe.seed]), **options)
+        files = {}
+        for field, network in (("teacher", "model"), ("widths", "small")):
+            needed = getattr(recipe, field)
+            if needed not in (None, RANDOM) and not _finished(training):
+                needed = run_named(needed, scale, out, (recipe.seed,), **options)
+                files[field] = _of_seed(needed, recipe.seed).path(network)
+        run(recipe, training, **files, command=command([recipe.seed]), **options)
     if group.chief:
         with locked(folder, timeout=60):  # another seed may be finishing
             _collect(folder, recipes[0], command)
@@ -118,7 +122,7 @@ def _of_seed(finished: Run, seed: int) -> Run:
         return finished_run(folder)
     if finished.recipe.seed == seed:
         return finished
-    raise FileNotFoundError(f"Expected the teacher's networks of seed {seed}. Received: no folder '{folder}'.")
+    raise FileNotFoundError(f"Expected networks of seed {seed}. Received: no folder '{folder}'.")
 
 
 def _command(recipe: Recipe, note: str, group: str, deterministic: bool, seeds: Sequence[int | str]) -> str:
@@ -154,8 +158,8 @@ def _finished(folder: Path) -> bool:
 def _keep_small_files(training: Path, folder: Path, networks: Iterable[str]) -> None:
     """Copies what stands beside a training's card, as far as it is small."""
     paths = [path for network in networks for path in cards.network_files(training, network)]
-    for path in [*paths, *training.glob(GRADIENTS)]:
-        if path.stat().st_size < LARGEST_FILE:
+    for path in [*paths, *(training / name for name in (GRADIENTS, GATES, ARCHITECTURE))]:
+        if path.is_file() and path.stat().st_size < LARGEST_FILE:
             content = path.read_bytes()
             write_atomically(folder / path.name, lambda file, content=content: file.write(content))
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import keras
 
-from tfjointrd import models
 from tfjointrd.data import DatasetInfo
-from tfjointrd.surgery import dirac, fold, new_head, remove_shortcuts
-from tfjointrd.surgery.swap import with_fused_batch_normalization, with_keras_batch_normalization
-from tfjointrd.training import Adjoined, Constant, CosineFade, Distillation, JointRD, LinearFade, adjoin
+from tfjointrd.experiments.methods import METHODS, RANDOM, build_network
+from tfjointrd.layers.gates import check_alphas
+from tfjointrd.surgery import new_head
 
 SCALES = ("smoke", "laptop", "paper")
 SCHEDULES = ("one_cycle", "steps")
@@ -34,9 +31,9 @@ class Recipe:
         method: `standard` (the network as it is), `plain` (without its shortcuts), `distilled` (plain, with the outputs
             or features of `teacher` as targets), `jointrd` (plain, through the later stages of `teacher`), `narrow`
             (every layer after the first stage `alpha` times narrower), `narrow_distilled` (the same, with the outputs
-            of `teacher` as targets), `adjoined` (full and narrow on shared weights), `jointrd_adjoined` (the same,
-            without shortcuts and by JointRD), or `transfer` (a trained network with a
-            new classifier; see `tfjointrd.transfer`).
+            of `teacher` as targets), `adjoined` (full and narrow on shared weights), `search` (the same, with widths
+            that are learned), `jointrd_adjoined` (as `adjoined`, without shortcuts and by JointRD), or `transfer` (a
+            trained network with a new classifier; see `tfjointrd.transfer`).
         network: Name of a network of `tfjointrd.models` or `keras.applications`, or the path of a `.keras` file; for
             `transfer` the latter.
         data: Name of a data set; see `tfjointrd.data.load`.
@@ -53,7 +50,12 @@ class Recipe:
         milestones: Epochs at whose beginning the learning rate falls, for `steps`.
         weight_decay: Decay of all weights but biases, batch normalisations' and Dirac convolutions' factors. For `sgd`
             it is the L2 penalty's factor, as papers and PyTorch count it; for `adam` the decoupled decay.
-        alpha: How many times narrower `narrow` and `adjoined` networks are.
+        alpha: How many times narrower `narrow` and `adjoined` networks are. A `search` has the multiply-accumulates of
+            such a network as its budget.
+        alphas: The candidates of a `search`.
+        gamma: Weight of the expected multiply-accumulates of a `search`, in place of that budget where it is above 0.
+        widths: The widths of the small network of `adjoined`, in place of `alpha`: a `.keras` file of a network that
+            has them, the name of the recipe that searches for them, or `random`, with the budget that `alpha` names.
         round_to: Multiple that their widths are rounded to; 1 rounds down, as in the paper.
         dirac: Whether the convolutions of a plain network are trained as an identity plus a correction.
         keep_projections: Whether a plain network keeps the shortcuts that have weights, or only those that change the
@@ -90,6 +92,9 @@ class Recipe:
     weight_decay: float = 5e-4
     alpha: int = 2
     round_to: int = 1
+    alphas: tuple[float, ...] = (1, 2, 4)
+    gamma: float = 0.0
+    widths: str | None = None
     dirac: bool = False
     keep_projections: bool | str = False
     teacher: str | None = None
@@ -107,7 +112,9 @@ class Recipe:
 
     def __post_init__(self):
         """Checks what can be checked without loading anything."""
-        object.__setattr__(self, "milestones", tuple(self.milestones))  # JSON has lists only
+        for name in ("milestones", "alphas"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists only
+        check_alphas(self.alphas)
         for name, known in (
             ("method", METHODS),
             ("optimizer", OPTIMIZERS),
@@ -136,6 +143,13 @@ class Recipe:
                 f"Expected `kd_weight` or `feature_weight` above 0, for method '{self.method}'. Received: kd_weight=0, "
                 "feature_weight=0."
             )
+        if self.widths is not None and self.method != "adjoined":
+            raise ValueError(
+                f"Expected `widths` for method 'adjoined' only. Received: method='{self.method}', "
+                f"widths={self.widths!r}."
+            )
+        if not self.gamma >= 0:
+            raise ValueError(f"Expected `gamma` from 0. Received: gamma={self.gamma}.")
         if self.method == "jointrd_adjoined" and self.dirac:
             raise ValueError(
                 "Expected ordinary convolutions, for method 'jointrd_adjoined': Dirac's have no adjoined form. "
@@ -173,14 +187,16 @@ class Recipe:
         """Checks that the files it needs exist.
 
         Raises:
-            FileNotFoundError: If the teacher's does not.
+            FileNotFoundError: If the teacher's, or that of the network with the widths, does not.
         """
-        if self.teacher is not None and not Path(self.teacher).is_file():
-            raise FileNotFoundError(f"Expected `teacher` to be a .keras file. Received: teacher='{self.teacher}'.")
+        for name, other in (("teacher", None), ("widths", RANDOM)):
+            value = getattr(self, name)
+            if value not in (None, other) and not Path(value).is_file():
+                raise FileNotFoundError(f"Expected `{name}` to be a .keras file. Received: {name}='{value}'.")
 
     def as_dict(self) -> dict:
         """The recipe as plain data, as JSON would return it."""
-        return {**asdict(self), "milestones": list(self.milestones)}
+        return {**asdict(self), "milestones": list(self.milestones), "alphas": list(self.alphas)}
 
     def make_optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """The optimizer with its learning-rate schedule, as yet without variables."""
@@ -215,138 +231,3 @@ class Recipe:
         if self.method == "transfer":
             network = new_head(network, info.num_classes, info.input_shape)
         return METHODS[self.method].trainer(self, network)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to train: what is fitted, and which networks come out of it.
-
-    Attributes:
-        trainer: `(recipe, network) -> model` whose `fit` trains.
-        networks: `model -> {name: network}`, the networks to deploy; they hold Keras' own layers only.
-    """
-
-    trainer: Callable[[Recipe, keras.Model], keras.Model]
-    networks: Callable[[keras.Model], dict[str, keras.Model]]
-
-
-def _single(model: keras.Model) -> dict[str, keras.Model]:
-    return {"model": with_keras_batch_normalization(fold(model))}
-
-
-def _narrow(recipe: Recipe, network: keras.Model) -> keras.Model:
-    small = adjoin(network, recipe.alpha, round_to=recipe.round_to).small(name=f"{network.name}_narrow")
-    return with_fused_batch_normalization(keras.models.clone_model(small))  # the clone has new weights
-
-
-def _plain(recipe: Recipe, network: keras.Model) -> keras.Model:
-    plain = remove_shortcuts(network, recipe.keep_projections)
-    return with_fused_batch_normalization(dirac(plain) if recipe.dirac else plain)
-
-
-def _teacher(recipe: Recipe) -> keras.Model:
-    return keras.saving.load_model(recipe.teacher, compile=False)
-
-
-def _distilled(recipe: Recipe, network: keras.Model) -> keras.Model:
-    targets = {"alpha": recipe.kd_weight, "temperature": recipe.temperature, "feature_weight": recipe.feature_weight}
-    make = _narrow if recipe.method == "narrow_distilled" else _plain
-    return Distillation(make(recipe, network), _teacher(recipe), **targets)
-
-
-def _jointrd(recipe: Recipe, network: keras.Model) -> keras.Model:
-    student = _plain(recipe, network)
-    if recipe.method == "jointrd_adjoined":
-        student = adjoin(student, recipe.alpha, round_to=recipe.round_to)
-    joint = recipe.teacher_mode == "joint"
-    return JointRD(
-        student,
-        with_fused_batch_normalization(network) if joint else _teacher(recipe),
-        tail_weight={
-            "cosine": CosineFade(recipe.tail_floor, recipe.tail_fade),
-            "linear": LinearFade(recipe.tail_floor, recipe.tail_fade),
-            "constant": Constant(recipe.tail_floor),
-        }[recipe.tail_schedule],
-        feature_weight=recipe.feature_weight,
-        alpha=recipe.kd_weight,
-        temperature=recipe.temperature,
-        teacher_mode=recipe.teacher_mode,
-        path_scale=recipe.path_scale,
-        strict=not recipe.keep_projections,
-    )
-
-
-def _jointrd_networks(model: JointRD) -> dict[str, keras.Model]:
-    networks = _single(model.student)
-    return {**networks, "teacher": with_keras_batch_normalization(model.teacher)} if model.joint else networks
-
-
-def _adjoined(recipe: Recipe, network: keras.Model) -> Adjoined:
-    return adjoin(network, recipe.alpha, round_to=recipe.round_to)
-
-
-def _adjoined_networks(model: Adjoined) -> dict[str, keras.Model]:
-    networks = {"full": model.full(), "small": model.small()}
-    return {name: with_keras_batch_normalization(network) for name, network in networks.items()}
-
-
-def _standard(recipe: Recipe, network: keras.Model) -> keras.Model:
-    return with_fused_batch_normalization(network)
-
-
-METHODS: dict[str, Method] = {
-    "standard": Method(_standard, _single),
-    "plain": Method(_plain, _single),
-    "distilled": Method(_distilled, lambda model: _single(model.student)),
-    "jointrd": Method(_jointrd, _jointrd_networks),
-    "narrow": Method(_narrow, _single),
-    "narrow_distilled": Method(_distilled, lambda model: _single(model.student)),
-    "adjoined": Method(_adjoined, _adjoined_networks),
-    "jointrd_adjoined": Method(_jointrd, lambda model: _adjoined_networks(model.student)),
-    "transfer": Method(_standard, _single),
-}
-
-
-def build_network(name: str, info: DatasetInfo) -> keras.Model:
-    """Builds a network for a data set.
-
-    Args:
-        name: A network of `tfjointrd.models` or `keras.applications`, or the path of a `.keras` file.
-        info: The data set.
-
-    Returns:
-        A functional `keras.Model` that takes raw pixels.
-
-    Raises:
-        ValueError: If there is no such network; the message names the nearest ones.
-        FileNotFoundError: If a `.keras` file does not exist.
-    """
-    if name.endswith(".keras"):
-        if not Path(name).is_file():
-            raise FileNotFoundError(f"Expected `network` to be a .keras file that exists. Received: network='{name}'.")
-        return keras.saving.load_model(name, compile=False)
-    if name in own_networks():
-        build = getattr(models, name)
-        return build(num_classes=info.num_classes, input_shape=info.input_shape, mean=info.mean, std=info.std)
-    application = getattr(keras.applications, name, None)
-    if not callable(application):
-        known = [*own_networks(), *(n for n in dir(keras.applications) if n[0].isupper())]
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        raise ValueError(
-            f"Expected `network` to be one of tfjointrd.models ({', '.join(own_networks())}), of keras.applications, "
-            f"or a .keras file. Received: network='{name}'." + (f" Did you mean {' or '.join(near)}?" if near else "")
-        )
-    body = application(weights=None, classes=info.num_classes, input_shape=info.input_shape, classifier_activation=None)
-    if any(isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)) for layer in body.layers):
-        return body
-    inputs = keras.Input(info.input_shape, name="pixels")
-    std = [max(s, 1e-3) for s in info.std]
-    offsets = [-m / s for m, s in zip(info.mean, std, strict=True)]
-    outputs = body(keras.layers.Rescaling([1 / s for s in std], offsets, name="normalization")(inputs))
-    return keras.Model(inputs, outputs, name=name.lower())
-
-
-def own_networks() -> list[str]:
-    """Names of the networks of `tfjointrd.models`."""
-    families = ("cifar_resnet", "densenet", "imagenet_resnet", "wide_resnet", "xresnet")
-    return [name for name in models.__all__ if name not in families]

@@ -12,17 +12,19 @@ import keras
 
 from tfjointrd import data
 from tfjointrd.experiments import card as cards
-from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, Diverged
+from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, Diverged, write_json
 from tfjointrd.experiments.folder import Run, check_recipe, claim, complete, finished_run, load_data, locked
 from tfjointrd.experiments.keeper import Interrupted, Keeper, State, polite_signals
-from tfjointrd.experiments.recipe import METHODS, Recipe
+from tfjointrd.experiments.methods import METHODS
+from tfjointrd.experiments.recipe import Recipe
 from tfjointrd.training import distribute, resident
 from tfjointrd.training.base import ScheduledModel
+from tfjointrd.training.dan import DAN, GateRecorder
 from tfjointrd.training.diagnostics import BACKENDS, GradientRecorder
 from tfjointrd.training.jointrd import JointRD
 from tfjointrd.training.losses import default_loss
 
-GRADIENTS = "gradients.csv"
+GRADIENTS, GATES, ARCHITECTURE = "gradients.csv", "gates.csv", "architecture.json"
 PROBE = 128  # images on which gradients are compared
 
 XLA_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
@@ -36,6 +38,7 @@ def run(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     *,
     teacher: str | os.PathLike | None = None,
+    widths: str | os.PathLike | None = None,
     minutes: float = 5.0,
     deterministic: bool = True,
     group: distribute.Single | distribute.Processes | None = None,
@@ -47,7 +50,8 @@ def run(
     checkpoint to the very result, bit for bit, that it would have had (on the same machine and backend).
 
     Where a teacher's tails train a student on one device, `gradients.csv` holds the norms of its gradients from both
-    and their cosine, epoch by epoch; see `tfjointrd.training.GradientRecorder`.
+    and their cosine, epoch by epoch; see `tfjointrd.training.GradientRecorder`. A search leaves its gates'
+    probabilities in `gates.csv` (`GateRecorder`) and what it has chosen in `architecture.json` (`DAN.architecture`).
 
     Args:
         recipe: What to train.
@@ -57,6 +61,7 @@ def run(
         callbacks: Further callbacks for `fit`. What they remember is in no checkpoint, and they may not end the
             training before its last epoch.
         teacher: The `.keras` file of the teacher, where `recipe.teacher` is the name of a recipe.
+        widths: The `.keras` file of the network that has the widths, where `recipe.widths` is the name of a recipe.
         minutes: A checkpoint is taken after each epoch, and within an epoch after so many minutes.
         deterministic: Whether to allow only operations whose results repeat bit by bit; see `make_repeatable`.
         group: The devices or processes that train together, from `tfjointrd.training.distribute`. All processes call
@@ -83,7 +88,8 @@ def run(
         check_recipe(recipe, folder)
         with group.alone():
             return complete(folder)
-    resolved = replace(recipe, teacher=str(teacher)) if teacher else recipe
+    files = {"teacher": teacher, "widths": widths}
+    resolved = replace(recipe, **{name: str(path) for name, path in files.items() if path})
     resolved.check_files()
     with locked(folder) if group.chief else nullcontext():
         check_recipe(recipe, folder)
@@ -149,10 +155,12 @@ def _state(model: keras.Model, train: data.Pipeline, folder: Path) -> tuple[Stat
 
 
 def _recorders(model, validation: data.Pipeline, folder: Path, group) -> list[keras.callbacks.Callback]:
-    """The recorder of a JointRD student's gradients, on one device.
+    """The recorder of a JointRD student's gradients, on one device, or that of a search's gates.
 
     It comes before the keeper: records that the newest checkpoint lacks are made again, those that only it had are not.
     """
+    if isinstance(model, DAN):
+        return [GateRecorder(folder / GATES)] if group.chief else []
     if not isinstance(model, JointRD) or group.devices > 1 or keras.backend.backend() not in BACKENDS:
         return []
     images, labels = validation.batch(0)
@@ -234,5 +242,7 @@ def _finish(recipe: Recipe, model, validation, folder: Path, state: State, note:
     networks = METHODS[recipe.method].networks(model)
     calibration, _ = load_data(recipe, augment=False)
     card = cards.make(recipe, networks, calibration, validation, folder, state, note, command, group.devices)
+    if isinstance(model, DAN):
+        write_json(folder / ARCHITECTURE, model.architecture())
     cards.write(folder, card)
     Checkpoints(folder).clear()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 
+import keras
+
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph
 from tfjointrd.surgery.patterns import matching
@@ -99,6 +101,29 @@ def alphas_of(channels: Channels, widths: Mapping[str, int]) -> dict[str, float]
             expected = f"a whole number from 1 to {full}" if full else "a convolution or dense layer"
             raise ValueError(f"Expected `widths['{layer}']` to be {expected}. Received: {width!r}.")
         found[layer] = full / width
+    return found
+
+
+def widths_of(model: keras.Model, small: keras.Model) -> dict[str, int]:
+    """Layer name -> width, for the convolutions and dense layers of `model` that are narrower in `small`.
+
+    Args:
+        model: The full network.
+        small: A narrow network whose layers have the same names, such as `Adjoined.small()`.
+
+    Raises:
+        ValueError: If `small` lacks one of the layers.
+    """
+    channels, graph, found = Channels(Graph.of(model)), Graph.of(small), {}
+    widths = {call.layer: graph.shapes[call.output][-1] for call in graph.calls}
+    for layer in channels.producers():
+        if layer not in widths:
+            raise ValueError(
+                f"Expected a narrow form of '{model.name}', with its layers' names. Received: '{small.name}', which "
+                f"has no '{layer}'."
+            )
+        if widths[layer] < channels.width(layer):
+            found[layer] = widths[layer]
     return found
 
 

@@ -1,7 +1,7 @@
 """Training methods as `keras.Model`s, their losses and schedules."""
 
 from tfjointrd.training.adjoined import Adjoined, adjoin
-from tfjointrd.training.dan import DAN
+from tfjointrd.training.dan import DAN, GateRecorder
 from tfjointrd.training.diagnostics import GradientRecorder
 from tfjointrd.training.distillation import Distillation
 from tfjointrd.training.jointrd import JointRD
@@ -27,6 +27,7 @@ __all__ = [
     "Distillation",
     "ExponentialDecay",
     "ExponentialRamp",
+    "GateRecorder",
     "GradientRecorder",
     "JointRD",
     "LinearFade",

@@ -21,6 +21,7 @@ from tfjointrd.training.adjoined import Adjoined
 from tfjointrd.training.base import ScheduledModel
 from tfjointrd.training.losses import per_replica
 from tfjointrd.training.optimizers import OptimizerPair
+from tfjointrd.training.recorder import Recorder
 
 BUDGETS = {"macs": budget.macs, "parameters": budget.parameters}
 # How strongly a budget is kept to: the weight of the penalty is PROPORTIONAL times the excess, as a part of the full
@@ -336,6 +337,42 @@ class DAN(Adjoined):
     def get_config(self):
         """The configuration from which the model can be made again."""
         return {**super().get_config(), "temperature": keras.saving.serialize_keras_object(self.temperature)}
+
+
+class GateRecorder(Recorder):
+    """Records the probability of each candidate of each gate while a `DAN` is trained.
+
+    Args:
+        path: As for `GradientRecorder`.
+
+    Attributes:
+        history: A dict for each record, group and candidate: `epoch`, the number of finished epochs; `step`, that of
+            finished steps; `group`, the name of its first layer; `alpha` and `probability` of the candidate.
+
+    Raises:
+        ValueError: If the model that is trained is not a `DAN`, or `path` is another file.
+
+    Example:
+
+    >>> recorder = GateRecorder("gates.csv")
+    >>> dan.fit(train, epochs=10, callbacks=[recorder])
+    """
+
+    columns = {"epoch": int, "step": int, "group": str, "alpha": float, "probability": float}
+
+    def set_model(self, model):
+        """Called by Keras with the model that is trained."""
+        super().set_model(model)
+        if not isinstance(model, DAN):
+            raise ValueError(f"Expected a `DAN` to be trained. Received: {model!r} of type {type(model).__name__}.")
+
+    def records(self, epoch: int, step: int) -> list[dict]:
+        """The probabilities as they are now."""
+        return [
+            dict(zip(self.columns, (epoch, step, group.name, float(alpha), float(probability)), strict=True))
+            for group, row in zip(self.model.groups, self.model.probabilities(), strict=True)
+            for alpha, probability in zip(self.model.alphas, row, strict=True)
+        ]
 
 
 def _check_positive(temperature: schedules.Schedule) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-import warnings
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,21 +12,12 @@ from keras import ops
 from tfjointrd.surgery.graph import Ref
 from tfjointrd.training.distillation import STUDENT
 from tfjointrd.training.jointrd import JointRD
+from tfjointrd.training.recorder import Recorder, read
 
 BACKENDS = ("tensorflow", "jax")
-# The form of a file, and of a row of `history`.
-_COLUMNS = {
-    "epoch": int,
-    "step": int,
-    "stage": int,
-    "own_norm": float,
-    "teacher_norm": float,
-    "cosine": float,
-    "tail_weight": float,
-}
 
 
-class GradientRecorder(keras.callbacks.Callback):
+class GradientRecorder(Recorder):
     """Records how strongly a `JointRD` student is pulled by its own loss and by the teacher, and whether they agree.
 
     Before the first step and after each epoch, gradients of the losses of one batch, which is always the same, are
@@ -63,8 +51,18 @@ class GradientRecorder(keras.callbacks.Callback):
     >>> [row["cosine"] for row in recorder.history if row["stage"] == 1]
     """
 
+    columns = {
+        "epoch": int,
+        "step": int,
+        "stage": int,
+        "own_norm": float,
+        "teacher_norm": float,
+        "cosine": float,
+        "tail_weight": float,
+    }
+
     def __init__(self, images: np.ndarray, labels: np.ndarray, path: str | os.PathLike | None = None):
-        super().__init__()
+        super().__init__(path)
         backend = keras.backend.backend()
         if backend not in BACKENDS:
             raise ValueError(f"Expected Keras on one of the backends {BACKENDS}. Received: backend='{backend}'.")
@@ -73,10 +71,7 @@ class GradientRecorder(keras.callbacks.Callback):
             raise ValueError(
                 f"Expected images and as many labels. Received: {len(self.images)} images, {len(self.labels)} labels."
             )
-        self.path = None if path is None else Path(path)
-        self.history: list[dict] = []
         self._gradients = None
-        self._begins = False
 
     def set_model(self, model):
         """Called by Keras with the model that is trained."""
@@ -86,55 +81,16 @@ class GradientRecorder(keras.callbacks.Callback):
         if self._gradients is None or self._gradients.joint is not model:
             self._gradients = _Gradients(model)
 
-    def on_train_begin(self, logs=None):
-        """Reads what an interrupted training left."""
-        self._begins = True
-        if not self.history and self.path is not None and self.path.exists():
-            self.history = read_gradients(self.path)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Drops what comes again, and records the state before the training's first step."""
-        if not self._begins:
-            return
-        self._begins = False
-        step = self._synchronized_step()  # here and not earlier: other callbacks restore it in `on_train_begin`
-        self.history = [row for row in self.history if row["step"] < step]
-        if not any(row["epoch"] == epoch for row in self.history):
-            self._record(epoch)
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Records the state after an epoch."""
-        self._synchronized_step()
-        self._record(epoch + 1)
-
-    def _synchronized_step(self) -> int:
-        if hasattr(self.model, "jax_state_sync"):
-            self.model.jax_state_sync()
-        return int(ops.convert_to_numpy(self.model.step.value))
-
-    def _record(self, epoch: int) -> None:
-        joint = self.model
-        weight = float(ops.convert_to_numpy(joint.tail_weight(joint.step, joint.total_steps)))
-        step = int(ops.convert_to_numpy(joint.step.value))
+    def records(self, epoch: int, step: int) -> list[dict]:
+        """Both gradients of each stage, as they are now."""
+        weight = float(ops.convert_to_numpy(self.model.tail_weight(self.model.step, self.model.total_steps)))
+        found = []
         for stage, (own, teacher, product) in enumerate(self._gradients(self.images, self.labels), 1):
             norms = math.sqrt(own), math.sqrt(teacher)
             cosine = float(np.clip(product / (norms[0] * norms[1]), -1, 1)) if all(norms) else None
             values = (epoch, step, stage, norms[0], weight * norms[1], cosine, weight)
-            self.history.append(dict(zip(_COLUMNS, values, strict=True)))
-        if self.path is not None:
-            self._write()
-
-    def _write(self) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part = self.path.with_name(f".{self.path.name}.part")
-            with open(part, "w", newline="") as file:
-                writer = csv.DictWriter(file, list(_COLUMNS))
-                writer.writeheader()
-                writer.writerows(self.history)
-            os.replace(part, self.path)
-        except OSError as error:  # not worth the training: what is missing is written after the next epoch
-            warnings.warn(f"Gradients were not written to '{self.path}': {error}.", stacklevel=2)
+            found.append(dict(zip(self.columns, values, strict=True)))
+        return found
 
 
 def read_gradients(path: str | os.PathLike) -> list[dict]:
@@ -146,14 +102,7 @@ def read_gradients(path: str | os.PathLike) -> list[dict]:
     Raises:
         ValueError: If it is another file.
     """
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != list(_COLUMNS):
-            raise ValueError(
-                f"Expected a file with the columns {', '.join(_COLUMNS)}. Received: path='{path}' with "
-                f"{reader.fieldnames}."
-            )
-        return [{key: kind(row[key]) if row[key] else None for key, kind in _COLUMNS.items()} for row in reader]
+    return read(path, GradientRecorder.columns)
 
 
 def student_stages(joint: JointRD) -> list[list[keras.Variable]]:

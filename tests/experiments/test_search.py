@@ -1,0 +1,124 @@
+"""Searches by recipe: what they leave, that they go on after an interruption, and networks of the widths found."""
+
+import json
+import os
+import shutil
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+from tfjointrd import data, report
+from tfjointrd.experiments import Interrupted, Recipe, catalog, run, run_named
+from tfjointrd.experiments.methods import build_network
+from tfjointrd.surgery.widths import widths_of
+from tfjointrd.training.dan import GateRecorder
+from tfjointrd.training.recorder import read
+
+SEARCH = {"method": "search", "batch_size": 120, "epochs": 3, "learning_rate": 0.05, "images": 480}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """The whole search by name, at its smallest."""
+    out = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("search_resnet20_a2_digits", "dan_resnet20_a2_digits"):
+            fields = catalog.get(name, "smoke").as_dict()
+            short = Recipe(**{**fields, "epochs": 2, "images": 128})
+            patch.setitem(catalog._RECIPES, name, {**catalog._RECIPES[name], "smoke": short})
+        run_named("dan_resnet20_a2_digits", "smoke", out, verbose=0)
+    return out
+
+
+def test_what_a_search_leaves(out):
+    folder = out / "search_resnet20_a2_digits"
+    architecture = json.loads((folder / "architecture.json").read_text())
+    card = json.loads((folder / "card.json").read_text())
+    assert card["networks"]["small"]["macs"] == architecture["macs"]
+    assert card["networks"]["full"]["macs"] == architecture["full_macs"]
+    small = keras.saving.load_model(folder / "small.keras")
+    assert {layer: small.get_layer(layer).filters for layer in architecture["widths"]} == architecture["widths"]
+    gates = read(folder / "gates.csv", GateRecorder.columns)
+    assert {row["epoch"] for row in gates} == {0, 1, 2} and {row["alpha"] for row in gates} == {1, 2, 4}
+    assert {row["group"] for row in gates} == set(architecture["alphas"])
+    for group in architecture["alphas"]:
+        assert sum(row["probability"] for row in gates if (row["epoch"], row["group"]) == (2, group)) == pytest.approx(
+            1
+        )
+
+
+def test_the_network_of_the_widths_found(out):
+    search, dan = (out / f"{name}_resnet20_a2_digits" for name in ("search", "dan"))
+    found, trained = (json.loads((folder / "card.json").read_text())["networks"]["small"] for folder in (search, dan))
+    assert trained["macs"] == found["macs"] and trained["parameters"] == found["parameters"]
+    weights = [keras.saving.load_model(folder / "small.keras").get_weights()[0] for folder in (search, dan)]
+    assert np.abs(weights[0] - weights[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("alpha", [2, 4])
+def test_budgets_are_those_of_uniform_widths(alpha):
+    info = data.info("digits")
+    costs = {}
+    for kind in ("narrow", "random", "search"):
+        recipe = catalog.get(f"{kind}_resnet20_a{alpha}_digits")
+        model = recipe.trainer(info)
+        costs[kind] = report.profile(model if kind == "narrow" else model.small()).macs
+    assert costs["search"] <= costs["narrow"] and 0.85 * costs["narrow"] < costs["random"] <= costs["narrow"]
+
+
+def test_random_widths_differ_by_seed():
+    info, network = data.info("digits"), build_network("resnet20", data.info("digits"))
+    found = [widths_of(network, catalog.get("random_resnet20_a2_digits", seed=s).trainer(info).small()) for s in (0, 1)]
+    again = widths_of(network, catalog.get("random_resnet20_a2_digits", seed=1).trainer(info).small())
+    assert found[0] != found[1] == again
+    with pytest.raises(ValueError, match="Expected a narrow form of .*Received: '.*', which has no 'stem_conv'"):
+        widths_of(network, keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(3, 3)]))
+
+
+def test_an_interrupted_search_goes_on(tmp_path):
+    """Weights, noise, temperature and budget end as they do without the interruption, and so does the record."""
+
+    class Press(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+        def on_train_batch_end(self, batch, logs=None):
+            if (self.epoch, batch) == (1, 2):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    for filters in (8, 16, 16):
+        x = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+    network = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)))
+    network.save(tmp_path / "network.keras")
+    recipe = Recipe(**SEARCH, network=str(tmp_path / "network.keras"))
+    whole = run(recipe, tmp_path / "whole", verbose=0)
+    with pytest.raises(Interrupted):
+        run(recipe, tmp_path / "parts", verbose=0, callbacks=[Press()])
+    parts = run(recipe, tmp_path / "parts", verbose=0)
+    for name in ("full", "small"):
+        for ours, theirs in zip(whole.networks[name].get_weights(), parts.networks[name].get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    for file in ("architecture.json", "gates.csv"):
+        assert (tmp_path / "whole" / file).read_text() == (tmp_path / "parts" / file).read_text()
+    gates = read(tmp_path / "whole" / "gates.csv", GateRecorder.columns)
+    assert len({row["probability"] for row in gates if row["epoch"] == 3}) > 1
+
+
+def test_widths_that_are_not_there(out, tmp_path):
+    with pytest.raises(FileNotFoundError, match="Expected `widths` to be a .keras file. Received: widths='nowhere'"):
+        run(Recipe(method="adjoined", widths="nowhere"), tmp_path / "a", verbose=0)
+    with pytest.raises(ValueError, match="Expected `widths` for method 'adjoined' only. Received: method='narrow'"):
+        Recipe(method="narrow", widths="random")
+    with pytest.raises(ValueError, match="Expected `alphas` to be different numbers .*Received: alphas=\\[2, 1\\]"):
+        Recipe(method="search", alphas=(2, 1))
+    with pytest.raises(ValueError, match="Expected `gamma` from 0. Received: gamma=-1"):
+        Recipe(method="search", gamma=-1)
+    shutil.copy(out / "search_resnet20_a2_digits" / "small.keras", tmp_path / "widths.keras")
+    model = Recipe(method="adjoined", widths=str(tmp_path / "widths.keras")).trainer(data.info("digits"))
+    found = json.loads((out / "search_resnet20_a2_digits" / "architecture.json").read_text())
+    assert report.profile(model.small()).macs == found["macs"]

@@ -1,0 +1,182 @@
+"""The ways to train: what is fitted for a recipe, and which networks come out of it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+
+from tfjointrd import models
+from tfjointrd.data import DatasetInfo
+from tfjointrd.report import profile
+from tfjointrd.surgery import dirac, fold, remove_shortcuts
+from tfjointrd.surgery.swap import with_fused_batch_normalization, with_keras_batch_normalization
+from tfjointrd.surgery.widths import widths_of
+from tfjointrd.training import DAN, Adjoined, Constant, CosineFade, Distillation, JointRD, LinearFade, adjoin, search
+
+if TYPE_CHECKING:
+    from tfjointrd.experiments.recipe import Recipe
+
+RANDOM = "random"  # widths drawn at random
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train: what is fitted, and which networks come out of it.
+
+    Attributes:
+        trainer: `(recipe, network) -> model` whose `fit` trains.
+        networks: `model -> {name: network}`, the networks to deploy; they hold Keras' own layers only.
+    """
+
+    trainer: Callable[[Recipe, keras.Model], keras.Model]
+    networks: Callable[[keras.Model], dict[str, keras.Model]]
+
+
+def _single(model: keras.Model) -> dict[str, keras.Model]:
+    return {"model": with_keras_batch_normalization(fold(model))}
+
+
+def _narrow(recipe: Recipe, network: keras.Model) -> keras.Model:
+    small = adjoin(network, recipe.alpha, round_to=recipe.round_to).small(name=f"{network.name}_narrow")
+    return with_fused_batch_normalization(keras.models.clone_model(small))  # the clone has new weights
+
+
+def _plain(recipe: Recipe, network: keras.Model) -> keras.Model:
+    plain = remove_shortcuts(network, recipe.keep_projections)
+    return with_fused_batch_normalization(dirac(plain) if recipe.dirac else plain)
+
+
+def _teacher(recipe: Recipe) -> keras.Model:
+    return keras.saving.load_model(recipe.teacher, compile=False)
+
+
+def _distilled(recipe: Recipe, network: keras.Model) -> keras.Model:
+    targets = {"alpha": recipe.kd_weight, "temperature": recipe.temperature, "feature_weight": recipe.feature_weight}
+    make = _narrow if recipe.method == "narrow_distilled" else _plain
+    return Distillation(make(recipe, network), _teacher(recipe), **targets)
+
+
+def _jointrd(recipe: Recipe, network: keras.Model) -> keras.Model:
+    student = _plain(recipe, network)
+    if recipe.method == "jointrd_adjoined":
+        student = adjoin(student, recipe.alpha, round_to=recipe.round_to)
+    joint = recipe.teacher_mode == "joint"
+    return JointRD(
+        student,
+        with_fused_batch_normalization(network) if joint else _teacher(recipe),
+        tail_weight={
+            "cosine": CosineFade(recipe.tail_floor, recipe.tail_fade),
+            "linear": LinearFade(recipe.tail_floor, recipe.tail_fade),
+            "constant": Constant(recipe.tail_floor),
+        }[recipe.tail_schedule],
+        feature_weight=recipe.feature_weight,
+        alpha=recipe.kd_weight,
+        temperature=recipe.temperature,
+        teacher_mode=recipe.teacher_mode,
+        path_scale=recipe.path_scale,
+        strict=not recipe.keep_projections,
+    )
+
+
+def _jointrd_networks(model: JointRD) -> dict[str, keras.Model]:
+    networks = _single(model.student)
+    return {**networks, "teacher": with_keras_batch_normalization(model.teacher)} if model.joint else networks
+
+
+def _adjoined(recipe: Recipe, network: keras.Model) -> Adjoined:
+    if recipe.widths is None:
+        return adjoin(network, recipe.alpha, round_to=recipe.round_to)
+    if recipe.widths == RANDOM:
+        return adjoin(network, widths=_random_widths(recipe, network))
+    small = keras.saving.load_model(recipe.widths, compile=False)
+    return adjoin(network, widths=widths_of(network, small))
+
+
+def _search(recipe: Recipe, network: keras.Model) -> DAN:
+    if recipe.gamma:
+        budget = {"gamma": recipe.gamma}
+    else:
+        budget = {"target_macs": profile(adjoin(network, recipe.alpha, round_to=recipe.round_to).small()).macs}
+    return search(network, recipe.alphas, round_to=recipe.round_to, seed=recipe.seed, **budget)
+
+
+def _random_widths(recipe: Recipe, network: keras.Model) -> dict[str, int]:
+    """Widths drawn by the seed, each alpha as probable as another, and changed as little as the budget asks for."""
+    dan = _search(replace(recipe, gamma=0.0), network)
+    choices = np.random.default_rng(recipe.seed).integers(0, len(recipe.alphas), dan.gates.rows)
+    dan.gates.eta.assign(np.eye(len(recipe.alphas))[choices])
+    return dan.architecture()["widths"]
+
+
+def _adjoined_networks(model: Adjoined) -> dict[str, keras.Model]:
+    networks = {"full": model.full(), "small": model.small()}
+    return {name: with_keras_batch_normalization(network) for name, network in networks.items()}
+
+
+def _standard(recipe: Recipe, network: keras.Model) -> keras.Model:
+    return with_fused_batch_normalization(network)
+
+
+METHODS: dict[str, Method] = {
+    "standard": Method(_standard, _single),
+    "plain": Method(_plain, _single),
+    "distilled": Method(_distilled, lambda model: _single(model.student)),
+    "jointrd": Method(_jointrd, _jointrd_networks),
+    "narrow": Method(_narrow, _single),
+    "narrow_distilled": Method(_distilled, lambda model: _single(model.student)),
+    "adjoined": Method(_adjoined, _adjoined_networks),
+    "search": Method(_search, _adjoined_networks),
+    "jointrd_adjoined": Method(_jointrd, lambda model: _adjoined_networks(model.student)),
+    "transfer": Method(_standard, _single),
+}
+
+
+def build_network(name: str, info: DatasetInfo) -> keras.Model:
+    """Builds a network for a data set.
+
+    Args:
+        name: A network of `tfjointrd.models` or `keras.applications`, or the path of a `.keras` file.
+        info: The data set.
+
+    Returns:
+        A functional `keras.Model` that takes raw pixels.
+
+    Raises:
+        ValueError: If there is no such network; the message names the nearest ones.
+        FileNotFoundError: If a `.keras` file does not exist.
+    """
+    if name.endswith(".keras"):
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"Expected `network` to be a .keras file that exists. Received: network='{name}'.")
+        return keras.saving.load_model(name, compile=False)
+    if name in own_networks():
+        build = getattr(models, name)
+        return build(num_classes=info.num_classes, input_shape=info.input_shape, mean=info.mean, std=info.std)
+    application = getattr(keras.applications, name, None)
+    if not callable(application):
+        known = [*own_networks(), *(n for n in dir(keras.applications) if n[0].isupper())]
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        raise ValueError(
+            f"Expected `network` to be one of tfjointrd.models ({', '.join(own_networks())}), of keras.applications, "
+            f"or a .keras file. Received: network='{name}'." + (f" Did you mean {' or '.join(near)}?" if near else "")
+        )
+    body = application(weights=None, classes=info.num_classes, input_shape=info.input_shape, classifier_activation=None)
+    if any(isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)) for layer in body.layers):
+        return body
+    inputs = keras.Input(info.input_shape, name="pixels")
+    std = [max(s, 1e-3) for s in info.std]
+    offsets = [-m / s for m, s in zip(info.mean, std, strict=True)]
+    outputs = body(keras.layers.Rescaling([1 / s for s in std], offsets, name="normalization")(inputs))
+    return keras.Model(inputs, outputs, name=name.lower())
+
+
+def own_networks() -> list[str]:
+    """Names of the networks of `tfjointrd.models`."""
+    families = ("cifar_resnet", "densenet", "imagenet_resnet", "wide_resnet", "xresnet")
+    return [name for name in models.__all__ if name not in families]
