@@ -141,3 +141,41 @@ def test_bad_gradients_are_named():
 def test_seaborn_is_imported_only_for_figures():
     code = "import sys, tfjointrd.report; sys.exit('seaborn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+ARCHITECTURE = {"widths": {"a": 8, "b": 32}, "full_widths": {"a": 16, "b": 32}}
+# Two epochs of two gates, as `GateRecorder` gives them.
+GATES = [
+    {"epoch": e, "step": 4 * e, "group": g, "alpha": a, "probability": p}
+    for e, g, a, p in (
+        (0, "a", 1.0, 0.5),
+        (0, "a", 2.0, 0.5),
+        (0, "b", 1.0, 0.5),
+        (0, "b", 2.0, 0.5),
+        (1, "a", 1.0, 0.1),
+        (1, "a", 2.0, 0.9),
+        (1, "b", 1.0, 0.7),
+        (1, "b", 2.0, 0.3),
+    )
+]
+
+
+def test_widths_are_bars_over_those_of_the_full_network(tmp_path):
+    axes = report.width_figure(ARCHITECTURE, tmp_path / "figures" / "widths.png")
+    assert [bar.get_height() for bar in axes.patches] == [16, 32, 8, 32]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["a", "b"]
+    assert (tmp_path / "figures" / "widths.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"Expected `architecture` to have \['full_widths'\]"):
+        report.width_figure({"widths": {"a": 1}})
+
+
+def test_gates_are_a_heat_map_for_each_alpha(tmp_path):
+    axes = report.gate_figure(GATES, tmp_path / "gates.png")
+    assert [ax.get_title() for ax in axes] == ["alpha 1", "alpha 2"]
+    maps = [ax.collections[0].get_array().reshape(2, 2) for ax in axes]
+    np.testing.assert_allclose(maps[0], [[0.5, 0.1], [0.5, 0.7]])
+    np.testing.assert_allclose(maps[1], [[0.5, 0.9], [0.5, 0.3]])
+    with pytest.raises(ValueError, match="Expected `history` to hold at least one row"):
+        report.gate_figure([])
+    with pytest.raises(ValueError, match=r"Expected each row to have \['probability'\]"):
+        report.gate_figure([{"epoch": 0, "group": "a", "alpha": 1}])

@@ -3,6 +3,7 @@
 from tfjointrd.report.costs import LayerProfile, Profile, profile, summary
 from tfjointrd.report.figures import accuracy_against_cost, gradient_figure
 from tfjointrd.report.latency import Latency, latency
+from tfjointrd.report.searches import gate_figure, width_figure
 from tfjointrd.surgery.macs import register_macs
 
 __all__ = [
@@ -10,9 +11,11 @@ __all__ = [
     "LayerProfile",
     "Profile",
     "accuracy_against_cost",
+    "gate_figure",
     "gradient_figure",
     "latency",
     "profile",
     "register_macs",
     "summary",
+    "width_figure",
 ]

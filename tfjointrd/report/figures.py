@@ -56,7 +56,7 @@ def accuracy_against_cost(
         _explain_areas(axes, rows, areas, size)
         _label(axes, macs, accuracies, areas, [row["name"] for row in rows])
         seaborn.despine(ax=axes)
-    _save(figure, path)
+    save(figure, path)
     return axes
 
 
@@ -79,7 +79,7 @@ def gradient_figure(history: Sequence[Mapping[str, Any]] | str | PathLike, path:
 
     >>> axes = gradient_figure("runs/jointrd_resnet20_cifar10/seed0/gradients.csv")
     """
-    stages = _stages(_gradient_rows(history))
+    stages = _stages(rows_of(history, _GRADIENTS))
     import seaborn
     from matplotlib.figure import Figure
 
@@ -93,24 +93,30 @@ def gradient_figure(history: Sequence[Mapping[str, Any]] | str | PathLike, path:
             _draw_cosine(lower, columns, colors)
         _explain_gradients(axes, max(max(columns["tail_weight"]) for columns in stages.values()))
         seaborn.despine(fig=figure)
-    _save(figure, path)
+    save(figure, path)
     return axes
 
 
-def _save(figure, path: str | PathLike | None) -> None:
+def save(figure, path: str | PathLike | None) -> None:
+    """Writes a figure as PNG; its folder is made. Does nothing without a path."""
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png")
 
 
-def _gradient_rows(history) -> list[Mapping[str, Any]]:
+def rows_of(history, columns: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The rows of a recorder's history, or of the `.csv` file that it wrote.
+
+    Raises:
+        ValueError: If there are none, or one lacks a column.
+    """
     if isinstance(history, (str, PathLike)):
         with open(history, newline="") as file:
             history = list(csv.DictReader(file))
     if not history:
         raise ValueError("Expected `history` to hold at least one row. Received: none")
     for row in history:
-        missing = [key for key in _GRADIENTS if key not in row]
+        missing = [key for key in columns if key not in row]
         if missing:
             raise ValueError(f"Expected each row to have {missing}. Received: {dict(row)}")
     return history

@@ -184,6 +184,10 @@ class GatedGraph(AdjoinedGraph):
         """
         return {layer: len(positions) for layer, positions in self.positions_in_widest(choices).items()}
 
+    def full_widths(self) -> dict[str, int]:
+        """Layer name -> width in the full network, for the same layers."""
+        return {layer: self.channels.width(layer) for layer in self.widths([0] * len(self.groups))}
+
     def positions_in_widest(self, choices: Sequence[int]) -> dict[str, list[int]]:
         """As `positions`, but counted among the channels of the widest candidate, and where they depend on choices."""
         kept = self.channels.keep(self.positions(choices))

@@ -271,14 +271,15 @@ class DAN(Adjoined):
 
         Returns:
             `alphas`: by the first layer of each group, the chosen alpha; `widths`: by layer, the width, which
-            `tfjointrd.adjoin(model, widths=...)` takes; `macs` and `parameters` of the small network and of the full
-            one (`full_macs`, `full_parameters`); `expected_macs` and `expected_parameters`, what a random choice by the
-            gates' probabilities costs.
+            `tfjointrd.adjoin(model, widths=...)` takes, and `full_widths`, those of the full network; `macs` and
+            `parameters` of the small network and of the full one (`full_macs`, `full_parameters`); `expected_macs` and
+            `expected_parameters`, what a random choice by the gates' probabilities costs.
         """
         choices = self.choices()
         found: dict[str, Any] = {
             "alphas": {group.name: self.alphas[j] for group, j in zip(self.groups, choices, strict=True)},
             "widths": self._surgery.widths(choices),
+            "full_widths": self._surgery.full_widths(),
         }
         for name, cost in self.costs.items():
             found[name] = round(cost.of_choices(choices))
