@@ -13,7 +13,7 @@ from tfjointrd import data, report
 from tfjointrd.experiments import Interrupted, Recipe, catalog, run, run_named
 from tfjointrd.experiments.methods import build_network
 from tfjointrd.surgery.widths import widths_of
-from tfjointrd.training.dan import GateRecorder
+from tfjointrd.training import GateRecorder
 from tfjointrd.training.recorder import read
 
 SEARCH = {"method": "search", "batch_size": 120, "epochs": 3, "learning_rate": 0.05, "images": 480}

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tfjointrd import adjoin, models, report, search
-from tfjointrd.surgery import slim
+from tfjointrd.surgery import Graph, slim
+from tfjointrd.surgery.gated import GatedGraph, candidates_of
 
 L = keras.layers
 ALPHAS = (1, 2, 4)
@@ -107,6 +108,40 @@ def test_expected_costs_are_those_of_all_choices(name, ties):
     assert architecture["expected_parameters"] == pytest.approx(expected["parameters"], rel=1e-5)
     share = float(numpy(dan.costs["macs"].share(dan.gates.probabilities())))
     assert share * architecture["full_macs"] == pytest.approx(expected["macs"], rel=1e-5)
+
+
+@pytest.mark.parametrize("ties", ["shared", "free"])
+def test_latencies_are_those_of_the_table(ties):
+    """Of a made-up table, in which the parts of a whole can be told apart."""
+    network = NETWORKS["resnet20"]()
+    keep = ["stem_*", "stage1_*", "stage2_*"]
+    wanted, _ = candidates_of(Graph.of(network), ALPHAS, keep, 1, ties)
+    gated, rng, table = GatedGraph(Graph.of(network), wanted, ALPHAS, ties), np.random.default_rng(0), {}
+    for call in gated.kernel_calls():
+        ins, outs = ([len(kept[ref]) for kept in gated.candidates] for ref in (call.inputs[0], call.output))
+        pairs = dict.fromkeys((ins[i], outs[j]) for i, j in gated.forms(call))
+        table[call.layer] = [[*pair, float(rng.uniform())] for pair in pairs]
+    dan = search(network, ALPHAS, keep, ties=ties, round_to=1, latency_table=table, gamma=0.0)
+    logits = rng.normal(size=dan.gates.eta.shape)
+    dan.gates.eta.assign(logits)
+    small = dan.small()
+    found = 0.0
+    for layer, rows in table.items():
+        call = small.get_layer(layer)
+        found += {(ins, outs): ms for ins, outs, ms in rows}[call.input.shape[-1], call.output.shape[-1]]
+    architecture = dan.architecture()
+    assert architecture["latency_ms"] == pytest.approx(found)
+    g, expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True), 0.0
+    for choice in itertools.product(range(len(ALPHAS)), repeat=dan.gates.rows):
+        chosen = [min(choice[row] for row in rows) for rows in dan.gates.groups]
+        probability = np.prod([g[row, j] for row, j in enumerate(choice)])
+        expected += probability * dan.costs["latency_ms"].of_choices(chosen)
+    assert architecture["expected_latency_ms"] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="Expected a latency table with all layers. Received: one without 'stage3"):
+        search(network, ALPHAS, keep, latency_table={k: v for k, v in table.items() if not k.startswith("stage3")})
+    broken = {**table, "stage3_block1_conv1": [[32, 64, 1.0]]}
+    with pytest.raises(ValueError, match="with layer 'stage3_block1_conv1' at 32 input and 32 output channels"):
+        search(network, ALPHAS, keep, round_to=1, latency_table=broken)
 
 
 def test_extreme_choices_cost_what_adjoined_networks_do():

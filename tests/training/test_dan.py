@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from tfjointrd import adjoin, search
+from tfjointrd import adjoin, data, search
+from tfjointrd.data import ArrayPipeline
 from tfjointrd.training import Constant, ExponentialDecay
 
 
@@ -150,7 +151,7 @@ def test_bad_arguments(tiny):
             ValueError, match=rf"Expected `{argument}` within .*from 0\.\d+ \(.*\) to 1\.0000 .*={value}"
         ):
             searching(tiny, **options)
-    with pytest.raises(ValueError, match="Expected one of gamma, target_macs and target_parameters"):
+    with pytest.raises(ValueError, match="Expected one of gamma, target_macs, target_parameters, target_latency_ms"):
         searching(tiny, gamma=1e-9, target_macs=0.7)
     with pytest.raises(ValueError, match="Expected `gamma` from 0 on. Received: gamma=-1"):
         searching(tiny, gamma=-1)
@@ -171,3 +172,54 @@ def test_bad_arguments(tiny):
     optimizer = keras.optimizers.SGD()
     with pytest.raises(ValueError, match="Expected `gate_optimizer` to be another than `optimizer`"):
         searching(tiny).compile(optimizer, gate_optimizer=optimizer)
+
+
+# === Gates that learn from images of their own ===
+
+
+def moved(dan, before):
+    return {v.path for v in dan.trainable_variables if np.abs(numpy(v) - before[v.path]).max() > 0}
+
+
+@pytest.mark.parametrize("kind", ["arrays", "data sets"])
+def test_gates_learn_from_held_out_images(tiny, images, kind):
+    """Weights that may not move: the gates go where the held-out images pull them, whatever the others are."""
+    x, y = images
+    etas = []
+    for others in (x, np.zeros_like(x)):
+        keras.utils.set_random_seed(3)
+        dan = search(tiny(filters=8), (1, 2, 4), round_to=1, gamma=0.0, warm_up=0, kl_weight=1.0, noise="none")
+        dan.compile(keras.optimizers.SGD(0.0), gate_optimizer=keras.optimizers.SGD(1.0))
+        before = {v.path: numpy(v).copy() for v in dan.trainable_variables}
+        if kind == "arrays":
+            dan.fit(others, y, batch_size=64, epochs=1, held_out=(x, y), shuffle=False, verbose=0)
+        else:
+            sets = [ArrayPipeline(part, y, data.info("digits"), 64, training=False) for part in (others, x)]
+            dan.fit(sets[0], epochs=1, held_out=sets[1], verbose=0)
+        assert moved(dan, before) == {dan.gates.eta.path}
+        etas.append(numpy(dan.gates.eta))
+    np.testing.assert_allclose(*etas, atol=1e-5)
+    assert np.abs(etas[0]).max() > 1e-5
+
+
+def test_weights_do_not_learn_from_held_out_images(tiny, images):
+    x, y = images
+    weights = []
+    for held in (x, x[::-1] * 2):
+        keras.utils.set_random_seed(1)
+        dan = search(tiny(filters=8), (1, 2), round_to=1, gamma=0.0, warm_up=0, kl_weight=1.0, seed=0)
+        dan.compile(keras.optimizers.SGD(0.1), gate_optimizer=keras.optimizers.SGD(0.0), metrics=["accuracy"])
+        history = dan.fit(x, y, batch_size=32, epochs=2, held_out=(held, y), shuffle=False, verbose=0).history
+        assert len(history["full_accuracy"]) == 2
+        weights.append([numpy(v) for v in dan.network.weights])
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_held_out_images_of_another_kind(tiny, images):
+    x, y = images
+    dan = searching(tiny)
+    with pytest.raises(ValueError, match="Expected `held_out` to be .*Received: ndarray beside ndarray"):
+        dan.fit(x, y, held_out=x, verbose=0)
+    with pytest.raises(ValueError, match="Received: labels between 0 and 12"):
+        dan.fit(x, y, held_out=(x, y * 6), verbose=0)

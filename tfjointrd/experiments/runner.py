@@ -19,8 +19,8 @@ from tfjointrd.experiments.methods import METHODS
 from tfjointrd.experiments.recipe import Recipe
 from tfjointrd.training import distribute, resident
 from tfjointrd.training.base import ScheduledModel
-from tfjointrd.training.dan import DAN, GateRecorder
-from tfjointrd.training.diagnostics import BACKENDS, GradientRecorder
+from tfjointrd.training.dan import DAN
+from tfjointrd.training.diagnostics import BACKENDS, GateRecorder, GradientRecorder
 from tfjointrd.training.jointrd import JointRD
 from tfjointrd.training.losses import default_loss
 

@@ -9,7 +9,7 @@ the weights of all candidates, exact for any weights and, where each gate has ch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from keras import ops
@@ -55,6 +55,40 @@ class Cost:
         return self.of(np.eye(self.linear.shape[1])[list(choices)])
 
 
+def fitted(cost: Cost, choices: Sequence[int], logarithms: np.ndarray, limit: float) -> list[int]:
+    """Choices changed where that costs the least probability, until they fit a budget and no further widening does.
+
+    Args:
+        cost: The cost.
+        choices: The position of a candidate for each group; 0 is the widest.
+        logarithms: Of the probability of each candidate, `(groups, candidates)`.
+        limit: The most that may be spent, at least what the narrowest candidates cost.
+    """
+    choices = list(choices)
+    while cost.of_choices(choices) > limit:
+        choices = _changed(cost, choices, logarithms, 1, np.inf)
+    while (wider := _changed(cost, choices, logarithms, -1, limit)) is not None:
+        choices = wider
+    return choices
+
+
+def _changed(cost: Cost, choices: list[int], logarithms: np.ndarray, step: int, limit: float) -> list[int] | None:
+    """The change of one choice to its neighbour that loses the least probability, for what it saves or takes."""
+    before, best, least = cost.of_choices(choices), None, np.inf
+    for group, choice in enumerate(choices):
+        if not 0 <= choice + step < logarithms.shape[1]:
+            continue
+        changed = [*choices[:group], choice + step, *choices[group + 1 :]]
+        after = cost.of_choices(changed)
+        if after == before or after > limit:
+            continue
+        lost = logarithms[group, choice] - logarithms[group, choice + step]
+        lost = lost / (before - after) if step > 0 else lost
+        if lost < least:
+            best, least = changed, lost
+    return best
+
+
 class _Sum:
     """Adds up products of widths; the widths of a tensor are an affine function of the candidates' weights."""
 
@@ -83,6 +117,24 @@ class _Sum:
         self.form += factor * np.outer(self.width(ins), self.width(outs))
         shapes = self.graph.graph.shapes
         self.full += factor * math.prod(shapes[ref][-1] for ref in (ins, outs) if ref is not None)
+
+    def add_table(self, values: Mapping[tuple[int, int], float], ins: Ref, outs: Ref) -> None:
+        """Adds `values` by the candidates of two tensors; pairs `(j, j)` alone are of one choice for both."""
+        first, second = self._choices(ins), self._choices(outs)
+        for (i, j), value in values.items():
+            one = all(a == b for a, b in values)
+            self.form += value * np.outer(np.eye(self.size)[0] if one else first[i], second[j])
+        self.full += values[0, 0]
+
+    def _choices(self, ref: Ref) -> np.ndarray:
+        """For each candidate, its weight for a tensor, `(candidates, 1 + groups * candidates)`."""
+        result = np.zeros((self.entries, self.size))
+        varying = [group for group, last in self.graph.places(ref) if last < self.entries - 1]
+        if not varying:
+            result[0, 0] = 1  # as wide for one candidate as for another
+        for group in varying:
+            result[range(self.entries), 1 + group * self.entries + np.arange(self.entries)] += 1 / len(varying)
+        return result
 
     def cost(self) -> Cost:
         """The sum. Of the candidates of one group one is chosen: products of two vanish, squares are linear."""
@@ -114,6 +166,37 @@ def parameters(graph: GatedGraph) -> Cost:
     """Number of weights, as `tfjointrd.report.profile` counts them: all, those of batch normalisations included."""
     first = {call.layer: call for call in reversed(graph.graph.calls)}
     return _sum(graph, list(first.values()), lambda call: 1, lambda weight: True)
+
+
+def latency(graph: GatedGraph, table: Mapping[str, Sequence[Sequence[float]]]) -> Cost:
+    """Milliseconds of one image: the sum over the layers that hold a kernel.
+
+    Exact where one gate chooses a layer's input. Where several do, as behind a concatenation, each counts by its part
+    of the channels.
+
+    Args:
+        graph: The network.
+        table: Layer name -> `[input width, output width, milliseconds]` for each pair of widths that candidates have;
+            see `tfjointrd.report.layer_latencies`.
+
+    Raises:
+        ValueError: If the table lacks a layer or a pair of widths.
+    """
+    total = _Sum(graph)
+    for call in graph.kernel_calls():
+        if call.layer not in table:
+            raise ValueError(f"Expected a latency table with all layers. Received: one without '{call.layer}'.")
+        measured = {(int(ins), int(outs)): float(value) for ins, outs, value in table[call.layer]}
+        ins, outs = ([len(candidate[ref]) for candidate in graph.candidates] for ref in (call.inputs[0], call.output))
+        pairs = graph.forms(call)
+        for i, j in pairs:
+            if (ins[i], outs[j]) not in measured:
+                raise ValueError(
+                    f"Expected a latency table with layer '{call.layer}' at {ins[i]} input and {outs[j]} output "
+                    f"channels. Received: {sorted(measured)}."
+                )
+        total.add_table({pair: measured[ins[pair[0]], outs[pair[1]]] for pair in pairs}, call.inputs[0], call.output)
+    return total.cost()
 
 
 def _sum(graph: GatedGraph, calls: list[Call], factor: Callable[[Call], float], counts: Callable[[str], bool]) -> Cost:

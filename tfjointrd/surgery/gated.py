@@ -13,7 +13,10 @@ from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.layers.gates import ChannelGates
 from tfjointrd.surgery.adjoin import AdjoinedGraph
 from tfjointrd.surgery.channels import Channels
-from tfjointrd.surgery.graph import Call, Graph, Ref, substitute
+from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, substitute
+from tfjointrd.surgery.rules import rule_for
+from tfjointrd.surgery.slim import narrow_spec
+from tfjointrd.surgery.widths import first_filters, staying
 
 SMALL = "small"
 GATES = "gates"
@@ -174,6 +177,27 @@ class GatedGraph(AdjoinedGraph):
             found[SMALL] = self.gates(found[SMALL], site=_site(call.output))
         return found
 
+    # === Layers one by one ===
+
+    def kernel_calls(self) -> list[Call]:
+        """The first call of each layer that holds a kernel."""
+        kernels, first = self.graph.kernel_layers(), {}
+        for call in self.graph.calls:
+            if call.layer in kernels:
+                first.setdefault(call.layer, call)
+        return list(first.values())
+
+    def forms(self, call: Call) -> dict[tuple[int, int], LayerSpec]:
+        """The forms that a layer has in narrow networks, by the positions of the candidates of its input and output."""
+        source, entries = call.inputs[0], range(len(self.candidates))
+        groups = [{group for group, _ in self.places(ref) if self._varies(ref)} for ref in (source, call.output)]
+        one = groups[0] == groups[1] or not rule_for(call.layer, self.graph.layers[call.layer]).producer
+        found = {}
+        for i, j in ((i, j) for i in entries for j in entries if i == j or not one):
+            kept = {source: self.candidates[i][source], call.output: self.candidates[j][call.output]}
+            found[i, j] = narrow_spec(self.graph, kept, call.layer)
+        return found
+
     # === What is chosen ===
 
     def widths(self, choices: Sequence[int]) -> dict[str, int]:
@@ -203,3 +227,57 @@ class GatedGraph(AdjoinedGraph):
 
 def _site(ref: Ref) -> str:
     return f"{ref.layer}:{ref.call}"
+
+
+def candidates_of(
+    graph: Graph, alphas: Sequence[float], keep: Iterable[str] | None = None, round_to: int = 8, ties: str = "shared"
+) -> tuple[list[dict[str, list[int]]], dict[str, str]]:
+    """What each alpha keeps of each layer, and why layers stay full.
+
+    Args:
+        graph: The network.
+        alphas: The candidates, in rising order.
+        keep: Names or patterns of layers that stay full; by default the stem and the first stage.
+        round_to: As for `first_filters`.
+        ties: As for `GatedGraph`.
+
+    Raises:
+        ValueError: As `first_filters`; or if, with `ties="free"`, alpha 1 is missing and a layer with a gate is tied to
+            one that stays full.
+    """
+    channels = Channels(graph)
+    stays = {**_counted(graph, channels), **staying(graph, keep)}
+    found = [first_filters(channels, alpha, stays, round_to) for alpha in alphas]
+    reasons = found[-1][1]
+    tied = _tied(channels, set(reasons))
+    if ties == "free" and alphas[0] != 1 and tied:
+        layer, other = next(iter(tied.items()))
+        raise ValueError(
+            f"Expected `alphas` to hold 1, which layer '{layer}' needs to be added to '{other}', which stays full. "
+            f"Received: alphas={alphas}, ties='free'."
+        )
+    reasons = {**reasons, **{layer: f"tied to '{other}'" for layer, other in tied.items()}}
+    return [wanted for wanted, _ in found], reasons
+
+
+def _counted(graph: Graph, channels: Channels) -> dict[str, str]:
+    """Layers whose channels a layer normalisation counts: there, a channel that is zero differs from none."""
+    found: dict[str, str] = {}
+    for call in graph.calls:
+        if issubclass(graph.layers[call.layer].cls, keras.layers.LayerNormalization):
+            counted = set(channels.roots(channels.ids[call.output]).tolist())
+            for producer in graph.calls:
+                made = channels.roots(channels.ids[producer.output]).tolist()
+                if producer.layer in channels.producers() and counted & set(made):
+                    found[producer.layer] = f"counted by '{call.layer}'"
+    return found
+
+
+def _tied(channels: Channels, stays: set[str]) -> dict[str, str]:
+    """Layers that are not named to stay but are tied to one that does, and to which."""
+    found = {}
+    for group in channels.groups():
+        full = [layer for layer in group if layer in stays]
+        if full:
+            found.update({layer: full[0] for layer in group if layer not in stays})
+    return found

@@ -1,8 +1,8 @@
 """Training methods as `keras.Model`s, their losses and schedules."""
 
 from tfjointrd.training.adjoined import Adjoined, adjoin
-from tfjointrd.training.dan import DAN, GateRecorder
-from tfjointrd.training.diagnostics import GradientRecorder
+from tfjointrd.training.dan import DAN
+from tfjointrd.training.diagnostics import GateRecorder, GradientRecorder
 from tfjointrd.training.distillation import Distillation
 from tfjointrd.training.jointrd import JointRD
 from tfjointrd.training.losses import kullback_leibler

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -19,11 +22,11 @@ from tfjointrd.surgery.weights import assign_weights, weights_of
 from tfjointrd.training import schedules
 from tfjointrd.training.adjoined import Adjoined
 from tfjointrd.training.base import ScheduledModel
+from tfjointrd.training.held_out import side_by_side
 from tfjointrd.training.losses import per_replica
 from tfjointrd.training.optimizers import OptimizerPair
-from tfjointrd.training.recorder import Recorder
 
-BUDGETS = {"macs": budget.macs, "parameters": budget.parameters}
+HELD = "held_"  # outputs for images that only the gates learn from
 # How strongly a budget is kept to: the weight of the penalty is PROPORTIONAL times the excess, as a part of the full
 # network's cost, plus INTEGRAL times the sum of the excess over the training.
 PROPORTIONAL, INTEGRAL = 10.0, 20.0
@@ -55,6 +58,9 @@ class DAN(Adjoined):
             the full network's. The weight of the penalty is steered so that the expected ones come to it. By default
             the middle between the narrowest and the widest candidates.
         target_parameters: The same for the number of weights.
+        target_latency_ms: The same for milliseconds of one image by `latency_table`.
+        latency_table: Layer name -> `[input width, output width, milliseconds]`, or a JSON file of that; measured by
+            `tfjointrd.report.layer_latencies`, or on a phone.
         temperature: The temperature of Gumbel-softmax: a `Schedule` or a number; 15 e^(-4.5 t) by default.
         warm_up: The part of the training before widths begin to be learned.
         ties: `"shared"`: layers whose channels are tied have one gate. `"free"`: each has its own, and all become as
@@ -87,6 +93,8 @@ class DAN(Adjoined):
         gamma: float | None = None,
         target_macs: float | None = None,
         target_parameters: float | None = None,
+        target_latency_ms: float | None = None,
+        latency_table: Mapping[str, Sequence[Sequence[float]]] | str | os.PathLike | None = None,
         temperature: schedules.Schedule | float | None = None,
         warm_up: float = 0.2,
         ties: str = "shared",
@@ -108,12 +116,13 @@ class DAN(Adjoined):
         positions = [
             {layer: range(kept) if isinstance(kept, int) else kept for layer, kept in one.items()} for one in candidates
         ]
+        table = _read_table(latency_table)
         gumbel = {"noise": noise, "frozen": bool(frozen), "hard": bool(hard), "seed": seed}
         self._set_up(
             base,
             kl_weight,
             batch_normalization,
-            lambda graph, mode: self._gated(GatedGraph(graph, positions, self.alphas, ties, mode, **gumbel)),
+            lambda graph, mode: self._gated(GatedGraph(graph, positions, self.alphas, ties, mode, **gumbel), table),
             stop_gradient=stop_gradient,
             epsilon=epsilon,
             kept_full=kept_full,
@@ -123,8 +132,10 @@ class DAN(Adjoined):
         _check_positive(self.temperature)
         if not 0 <= warm_up < 1:
             raise ValueError(f"Expected `warm_up`, a part of the training, in [0, 1). Received: warm_up={warm_up}.")
-        self.warm_up = warm_up
-        self._set_budget(gamma, target_macs, target_parameters)
+        self.warm_up, self._both = warm_up, None
+        budgets = {"target_macs": target_macs, "target_parameters": target_parameters}
+        budgets = {"gamma": gamma, **budgets, "target_latency_ms": target_latency_ms}
+        self._set_budget(budgets)
         self.multiplier = self.add_weight(
             name="multiplier",
             shape=(),
@@ -137,24 +148,24 @@ class DAN(Adjoined):
         self._arguments |= {
             "candidates": [{layer: compact(kept) for layer, kept in one.items()} for one in positions],
             "alphas": self.alphas,
-            "gamma": gamma,
-            "target_macs": target_macs,
-            "target_parameters": target_parameters,
+            **budgets,
+            "latency_table": table,
             "warm_up": warm_up,
             "ties": ties,
             **gumbel,
         }
 
-    def _gated(self, graph: GatedGraph) -> GatedGraph:
+    def _gated(self, graph: GatedGraph, table) -> GatedGraph:
         """Counts the costs while the graph still knows its weights."""
-        self.costs = {name: count(graph) for name, count in BUDGETS.items()}
+        self.costs = {"macs": budget.macs(graph), "parameters": budget.parameters(graph)}
+        if table is not None:
+            self.costs["latency_ms"] = budget.latency(graph, table)
         return graph
 
-    def _set_budget(self, gamma, target_macs, target_parameters) -> None:
-        given = {"gamma": gamma, "target_macs": target_macs, "target_parameters": target_parameters}
-        given = {key: value for key, value in given.items() if value is not None} or {"target_macs": None}
+    def _set_budget(self, budgets: Mapping[str, float | None]) -> None:
+        given = {key: value for key, value in budgets.items() if value is not None} or {"target_macs": None}
         if len(given) > 1:
-            raise ValueError(f"Expected one of gamma, target_macs and target_parameters. Received: {given}.")
+            raise ValueError(f"Expected one of {', '.join(budgets)}. Received: {given}.")
         ((argument, value),) = given.items()
         self.gamma, self.target, self.budget = None, None, "macs"
         if argument == "gamma":
@@ -163,13 +174,14 @@ class DAN(Adjoined):
             self.gamma = float(value)
             return
         self.budget = argument.removeprefix("target_")
+        if self.budget not in self.costs:
+            raise ValueError(f"Expected `latency_table` for target_latency_ms={value}. Received: latency_table=None.")
         cost = self.costs[self.budget]
         shares = [cost.of_choices([last] * len(self.groups)) / cost.full for last in (-1, 0)]
-        if value is None:
-            value = sum(shares) / 2
-        part = value if value <= 1 else value / cost.full
+        value = sum(shares) / 2 if value is None else value
+        part = value if value <= 1 and self.budget != "latency_ms" else value / cost.full
         if not shares[0] - 1e-9 <= part <= shares[1] + 1e-9:
-            low, high = (f"{share:.4f} ({share * cost.full:,.0f})" for share in shares)
+            low, high = (f"{share:.4f} ({share * cost.full:,.6g})" for share in shares)
             raise ValueError(
                 f"Expected `{argument}` within what the candidates reach, from {low} to {high}. "
                 f"Received: {argument}={value}."
@@ -191,24 +203,76 @@ class DAN(Adjoined):
         pair = OptimizerPair(keras.optimizers.get(optimizer), gates, [self.gates.eta], "gate_optimizer")
         super().compile(pair, *args, **kwargs)
 
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, held_out=None, **kwargs):
+        """Trains as `Adjoined` does.
+
+        Args:
+            x: As for `keras.Model.fit`, and so are all others but one.
+            y: Labels.
+            batch_size: Images a step.
+            epochs: Number of epochs in all.
+            verbose: What is printed.
+            callbacks: Callbacks.
+            held_out: Images and labels that the gates learn from, while the weights learn from the others: `(x, y)`
+                beside arrays, or a data set of the kind of `x`. By default both learn from all images, as in the paper.
+            **kwargs: As for `keras.Model.fit`.
+
+        Reference:
+            DARTS (https://arxiv.org/abs/1806.09055), first order, for `held_out`.
+        """
+        if held_out is not None:
+            self._check_labels(x, y)
+            self._check_labels(*(held_out if isinstance(held_out, (tuple, list)) else (held_out, None)))
+            x = self._both = side_by_side(x, y, held_out, batch_size, kwargs.get("shuffle", True))
+            y = batch_size = None
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def _check_labels(self, x, y) -> None:
+        """Looks at labels; those of two sets side by side were looked at one by one."""
+        if x is not self._both:
+            super()._check_labels(x, y)
+
     def call(self, inputs, training=None):
-        """Returns the outputs of both networks; in training with new noise."""
-        if training:
-            self.gates.gumbel.resample()
-            self.gates.temperature.assign(self.temperature(self.step, self.total_steps))
-            begun = ops.cast(self.step, "float32") >= self.warm_up * self.total_steps
-            self.gates.learning.assign(ops.cast(begun, "float32"))
-        return self.network(inputs, training=training)
+        """Returns the outputs of both networks; in training with new noise, and for held-out images if there are."""
+        if not training:
+            return self.network(inputs, training=False)
+        self.gates.gumbel.resample()
+        self.gates.temperature.assign(self.temperature(self.step, self.total_steps))
+        begun = ops.cast(ops.cast(self.step, "float32") >= self.warm_up * self.total_steps, "float32")
+        if not isinstance(inputs, (tuple, list)):
+            self.gates.learning.assign(begun)
+            return self.network(inputs, training=True)
+        self.gates.learning.assign(ops.zeros_like(begun))
+        outputs = self.network(inputs[0], training=True)
+        self.gates.learning.assign(begun)
+        # Weights have no gradient here, and statistics stay as they are: what is assigned ends with the scope.
+        fixed = [(v, v.value if v is self.gates.eta else ops.stop_gradient(v.value)) for v in self.variables]
+        with keras.StatelessScope(state_mapping=fixed):
+            held = self.network(inputs[1], training=True)
+        return {**outputs, **{f"{HELD}{key}": value for key, value in held.items()}}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """CE(p) + lambda(t) (KL(p, q) + gamma n_f) (Eqn 6), plus the layers' own losses."""
+        """CE(p) + lambda(t) (KL(p, q) + gamma n_f) (Eqn 6), plus the layers' own losses.
+
+        With held-out images, the gates learn from lambda(t) (KL + gamma n_f) of these.
+        """
         weight, share = self.kl_weight(self.step, self.total_steps), self._expected_share()
         self._losses_seen[f"small_{self.budget}"].update_state(share)  # on JAX, metrics do not see weights
         penalty = weight * self._penalty(training)
         if training and self.target is not None:
             excess = share - self.target
             self.multiplier.assign(self.multiplier + INTEGRAL * weight * excess / ops.maximum(self.total_steps, 1.0))
+        if isinstance(y, (tuple, list)) and f"{HELD}{SMALL}" in y_pred:
+            held = {key.removeprefix(HELD): value for key, value in y_pred.items() if key.startswith(HELD)}
+            penalty, y = penalty + weight * self._divergence(SMALL, held), y[0]
         return super().compute_loss(x, y, y_pred, sample_weight, training) + per_replica(penalty)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Updates the metrics of both networks; of held-out images none."""
+        if f"{HELD}{SMALL}" in y_pred:
+            x, y = x[0], y[0]
+            y_pred = {key: value for key, value in y_pred.items() if not key.startswith(HELD)}
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _penalty(self, training):
         cost = self.costs[self.budget]
@@ -239,32 +303,7 @@ class DAN(Adjoined):
         if self.target is None:
             return choices
         cost = self.costs[self.budget]
-        limit = self.target * cost.full * (1 + 1e-6)
-        while cost.of_choices(choices) > limit:
-            choices = self._best_change(choices, logarithms, 1)
-        while True:
-            wider = self._best_change(choices, logarithms, -1, limit)
-            if wider is None:
-                return choices
-            choices = wider
-
-    def _best_change(self, choices, logarithms, step: int, limit: float = np.inf) -> list[int] | None:
-        """The change of one choice to its neighbour that costs the least probability for what it changes in cost."""
-        cost, best = self.costs[self.budget], None
-        before = cost.of_choices(choices)
-        for group, choice in enumerate(choices):
-            if not 0 <= choice + step < len(self.alphas):
-                continue
-            changed = [*choices[:group], choice + step, *choices[group + 1 :]]
-            after = cost.of_choices(changed)
-            if after == before or after > limit:
-                continue
-            loss = (logarithms[group, choice] - logarithms[group, choice + step]) / abs(after - before)
-            if step < 0:
-                loss = (logarithms[group, choice] - logarithms[group, choice + step]) * abs(after - before)
-            if best is None or loss < best[0]:
-                best = loss, changed
-        return None if best is None else best[1]
+        return budget.fitted(cost, choices, logarithms, self.target * cost.full * (1 + 1e-6))
 
     def architecture(self) -> dict[str, Any]:
         """What was chosen, as a plain dict that JSON takes.
@@ -273,7 +312,8 @@ class DAN(Adjoined):
             `alphas`: by the first layer of each group, the chosen alpha; `widths`: by layer, the width, which
             `tfjointrd.adjoin(model, widths=...)` takes, and `full_widths`, those of the full network; `macs` and
             `parameters` of the small network and of the full one (`full_macs`, `full_parameters`); `expected_macs` and
-            `expected_parameters`, what a random choice by the gates' probabilities costs.
+            `expected_parameters`, what a random choice by the gates' probabilities costs; with a latency table the
+            same of `latency_ms`.
         """
         choices = self.choices()
         found: dict[str, Any] = {
@@ -282,8 +322,8 @@ class DAN(Adjoined):
             "full_widths": self._surgery.full_widths(),
         }
         for name, cost in self.costs.items():
-            found[name] = round(cost.of_choices(choices))
-            found[f"full_{name}"] = round(cost.full)
+            exact = float if name == "latency_ms" else round
+            found[name], found[f"full_{name}"] = exact(cost.of_choices(choices)), exact(cost.full)
             found[f"expected_{name}"] = cost.of(self.probabilities())
         return found
 
@@ -340,40 +380,19 @@ class DAN(Adjoined):
         return {**super().get_config(), "temperature": keras.saving.serialize_keras_object(self.temperature)}
 
 
-class GateRecorder(Recorder):
-    """Records the probability of each candidate of each gate while a `DAN` is trained.
-
-    Args:
-        path: As for `GradientRecorder`.
-
-    Attributes:
-        history: A dict for each record, group and candidate: `epoch`, the number of finished epochs; `step`, that of
-            finished steps; `group`, the name of its first layer; `alpha` and `probability` of the candidate.
-
-    Raises:
-        ValueError: If the model that is trained is not a `DAN`, or `path` is another file.
-
-    Example:
-
-    >>> recorder = GateRecorder("gates.csv")
-    >>> dan.fit(train, epochs=10, callbacks=[recorder])
-    """
-
-    columns = {"epoch": int, "step": int, "group": str, "alpha": float, "probability": float}
-
-    def set_model(self, model):
-        """Called by Keras with the model that is trained."""
-        super().set_model(model)
-        if not isinstance(model, DAN):
-            raise ValueError(f"Expected a `DAN` to be trained. Received: {model!r} of type {type(model).__name__}.")
-
-    def records(self, epoch: int, step: int) -> list[dict]:
-        """The probabilities as they are now."""
-        return [
-            dict(zip(self.columns, (epoch, step, group.name, float(alpha), float(probability)), strict=True))
-            for group, row in zip(self.model.groups, self.model.probabilities(), strict=True)
-            for alpha, probability in zip(self.model.alphas, row, strict=True)
-        ]
+def _read_table(table) -> dict[str, list[list[float]]] | None:
+    """A latency table from a mapping or a JSON file."""
+    if isinstance(table, (str, os.PathLike)):
+        table = json.loads(Path(table).read_text())
+    if table is None:
+        return None
+    try:
+        return {str(layer): [[int(i), int(j), float(value)] for i, j, value in rows] for layer, rows in table.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            "Expected `latency_table` to hold [input width, output width, milliseconds] by layer name. Received: "
+            f"{table!r:.200}."
+        ) from error
 
 
 def _check_positive(temperature: schedules.Schedule) -> None:

@@ -8,10 +8,8 @@ import keras
 
 from tfjointrd.layers.gates import check_alphas
 from tfjointrd.surgery.adjoin import check_classifier
-from tfjointrd.surgery.channels import Channels
-from tfjointrd.surgery.gated import SMALL
+from tfjointrd.surgery.gated import SMALL, candidates_of
 from tfjointrd.surgery.graph import Graph
-from tfjointrd.surgery.widths import first_filters, staying
 from tfjointrd.training.adjoined import Adjoined
 from tfjointrd.training.dan import DAN
 
@@ -63,45 +61,9 @@ def search(
     """
     if isinstance(model, Adjoined):
         raise ValueError(f"Expected a network that is not adjoined yet; take its `full()`. Received: '{model.name}'.")
-    alphas = check_alphas(alphas)
-    graph = Graph.of(model)
+    alphas, graph = check_alphas(alphas), Graph.of(model)
     check_classifier(graph)
-    channels = Channels(graph)
-    stays = {**_counted(graph, channels), **staying(graph, keep)}
-    found = [first_filters(channels, alpha, stays, round_to) for alpha in alphas]
-    reasons = found[-1][1]
-    tied = _tied(channels, set(reasons))
-    if ties == "free" and alphas[0] != 1 and tied:
-        layer, other = next(iter(tied.items()))
-        raise ValueError(
-            f"Expected `alphas` to hold 1, which layer '{layer}' needs to be added to '{other}', which stays full. "
-            f"Received: alphas={alphas}, ties='free'."
-        )
-    reasons = {**reasons, **{layer: f"tied to '{other}'" for layer, other in tied.items()}}
-    candidates = [wanted for wanted, _ in found]
+    candidates, reasons = candidates_of(graph, alphas, keep, round_to, ties)
     return DAN(
         model, candidates, alphas, ties=ties, kept_full={SMALL: reasons}, name=name or f"dan_{model.name}", **options
     )
-
-
-def _counted(graph: Graph, channels: Channels) -> dict[str, str]:
-    """Layers whose channels a layer normalisation counts: there, a channel that is zero differs from none."""
-    found: dict[str, str] = {}
-    for call in graph.calls:
-        if issubclass(graph.layers[call.layer].cls, keras.layers.LayerNormalization):
-            counted = set(channels.roots(channels.ids[call.output]).tolist())
-            for producer in graph.calls:
-                made = channels.roots(channels.ids[producer.output]).tolist()
-                if producer.layer in channels.producers() and counted & set(made):
-                    found[producer.layer] = f"counted by '{call.layer}'"
-    return found
-
-
-def _tied(channels: Channels, stays: set[str]) -> dict[str, str]:
-    """Layers that are not named to stay but are tied to one that does, and to which."""
-    found = {}
-    for group in channels.groups():
-        full = [layer for layer in group if layer in stays]
-        if full:
-            found.update({layer: full[0] for layer in group if layer not in stays})
-    return found

@@ -1,0 +1,97 @@
+"""How long the layers of a network take on this machine at the widths that a search may choose."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfjointrd import export
+from tfjointrd.layers.gates import check_alphas
+from tfjointrd.report.latency import latency
+from tfjointrd.surgery.gated import GatedGraph, candidates_of
+from tfjointrd.surgery.graph import Call, Graph, LayerSpec
+
+IMAGES = 16  # to calibrate int8 on
+
+
+def layer_latencies(
+    model: keras.Model,
+    alphas: Sequence[float] = (1, 2, 4),
+    keep: Iterable[str] | None = None,
+    *,
+    round_to: int = 8,
+    quantization: str | None = None,
+    threads: int = 1,
+    runs: int = 50,
+    path: str | os.PathLike | None = None,
+) -> dict[str, list[list[float]]]:
+    """Times each layer that holds a kernel, in a `.tflite` file of its own, at each width of its input and output.
+
+    A few seconds a distinct layer. The sum is not a network's latency, which has activations, additions and what the
+    runtime fuses; it ranks choices of widths. A phone's own figures can take its place: the form is plain JSON.
+
+    Args:
+        model: The network to be searched.
+        alphas: As for `tfjointrd.search`, and so are `keep` and `round_to`.
+        keep: Layers that stay full.
+        round_to: Multiple that widths are rounded to.
+        quantization: `"int8"`, or `None` for float32.
+        threads: Number of processor threads.
+        runs: Number of timed runs; the median counts.
+        path: Where to write the table as JSON; its folder is made.
+
+    Returns:
+        Layer name -> `[input channels, output channels, milliseconds]` for each pair of widths, which
+        `search(latency_table=...)` takes.
+
+    Raises:
+        ValueError: As for `search`; or if an image size is not known.
+
+    Example:
+
+    ```python
+    table = report.layer_latencies(network, path="this_machine.json")
+    dan = tfjointrd.search(network, target_latency_ms=0.3, latency_table="this_machine.json")
+    ```
+    """
+    graph, alphas = Graph.of(model), check_alphas(alphas)
+    unknown = next((call.layer for call in graph.calls if None in graph.shapes[call.output][1:]), None)
+    if unknown is not None:
+        raise ValueError(f"Expected a network of a known image size. Received: layer '{unknown}' of unknown size.")
+    gated = GatedGraph(graph, candidates_of(graph, alphas, keep, round_to)[0], alphas)
+    table: dict[str, list[list[float]]] = {}
+    timed: dict[str, float] = {}
+    for call in gated.kernel_calls():
+        rows: dict[tuple[int, int], float] = {}
+        for (i, j), spec in gated.forms(call).items():
+            widths = len(gated.candidates[i][call.inputs[0]]), len(gated.candidates[j][call.output])
+            network = _alone(graph, call, spec, widths[0])
+            key = repr((spec.cls, {**spec.config, "name": ""}, network.input_shape))
+            if key not in timed:
+                timed[key] = _milliseconds(network, quantization, threads, runs)
+            rows[widths] = timed[key]
+        table[call.layer] = [[ins, outs, value] for (ins, outs), value in rows.items()]
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(table, indent=1) + "\n")
+    return table
+
+
+def _alone(graph: Graph, call: Call, spec: LayerSpec, channels: int) -> keras.Model:
+    """A network of this one layer."""
+    inputs = keras.Input((*graph.shapes[call.inputs[0]][1:-1], channels))
+    return keras.Model(inputs, spec.make()(inputs), name="layer")
+
+
+def _milliseconds(network: keras.Model, quantization: str | None, threads: int, runs: int) -> float:
+    images = np.random.default_rng(0).normal(size=(IMAGES, *network.input_shape[1:])).astype("float32")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "layer.tflite"
+        export.tflite(network, path, quantization, representative_data=images, min_agreement=0.0)
+        return latency(path, threads, runs).median_ms

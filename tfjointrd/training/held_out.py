@@ -1,0 +1,90 @@
+"""Two data sets side by side: a batch of one trains the weights, a batch of the other what chooses among them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+
+class SideBySide(keras.utils.PyDataset):
+    """Batches `((x, x_held), (y, y_held))` of two data sets.
+
+    Args:
+        data: The images that the weights learn from, a `keras.utils.PyDataset`; one epoch is all of it.
+        held_out: Those that the gates learn from. A shorter set is gone through again.
+    """
+
+    def __init__(self, data: keras.utils.PyDataset, held_out: keras.utils.PyDataset):
+        super().__init__()
+        self.data, self.held_out = data, held_out
+
+    def __len__(self) -> int:
+        """The number of steps an epoch."""
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple:
+        """The batch of a step."""
+        (x, y), (x_held, y_held) = self.data[index][:2], self.held_out[index % len(self.held_out)][:2]
+        return (x, x_held), (y, y_held)
+
+    def on_epoch_begin(self):
+        """Tells both."""
+        self.data.on_epoch_begin()
+        self.held_out.on_epoch_begin()
+
+    def on_epoch_end(self):
+        """Tells both."""
+        self.data.on_epoch_end()
+        self.held_out.on_epoch_end()
+
+
+class _Arrays(keras.utils.PyDataset):
+    """Batches of arrays, in a new order each epoch."""
+
+    def __init__(self, x, y, batch_size: int, shuffle: bool):
+        super().__init__()
+        self.x, self.y, self.batch_size, self.shuffle = np.asarray(x), np.asarray(y), batch_size, shuffle
+        self.order = np.arange(len(self.x))
+        self.on_epoch_begin()
+
+    def __len__(self) -> int:
+        return -(-len(self.x) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple:
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.x[rows], self.y[rows]
+
+    def on_epoch_begin(self):
+        if self.shuffle:
+            np.random.shuffle(self.order)
+
+
+def side_by_side(x: Any, y: Any, held_out: Any, batch_size: int | None, shuffle: bool = True) -> Any:
+    """Data for `fit` that yields `((x, x_held), (y, y_held))`.
+
+    Args:
+        x: Images, or a data set: a `keras.utils.PyDataset` or a `tf.data.Dataset` of batches.
+        y: Labels of the images; `None` for a data set.
+        held_out: `(images, labels)`, or a data set of the kind of `x`.
+        batch_size: Of arrays; 32 by default.
+        shuffle: Whether arrays come in a new order each epoch.
+
+    Raises:
+        ValueError: If `held_out` is of another kind.
+    """
+    if y is not None and isinstance(held_out, (tuple, list)) and len(held_out) == 2:
+        parts = [_Arrays(*arrays, batch_size or 32, shuffle) for arrays in ((x, y), held_out)]
+        return SideBySide(*parts)
+    if isinstance(x, keras.utils.PyDataset) and isinstance(held_out, keras.utils.PyDataset):
+        return SideBySide(x, held_out)
+    if hasattr(x, "element_spec") and hasattr(held_out, "element_spec"):
+        import tensorflow as tf
+
+        both = tf.data.Dataset.zip((x, held_out.repeat()))
+        return both.map(lambda one, other: ((one[0], other[0]), (one[1], other[1])))
+    raise ValueError(
+        "Expected `held_out` to be (images, labels) beside arrays, or a data set of the kind that is trained on, a "
+        f"PyDataset or a tf.data.Dataset. Received: {type(held_out).__name__} beside {type(x).__name__}."
+    )
