@@ -234,22 +234,23 @@ class DAN(Adjoined):
 
     def call(self, inputs, training=None):
         """Returns the outputs of both networks; in training with new noise, and for held-out images if there are."""
+        images, held_out = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
         if not training:
-            return self.network(inputs, training=False)
+            held = {} if held_out is None else self.network(held_out, training=False)
+            return {**self.network(images, training=False), **_held(held)}
         self.gates.gumbel.resample()
         self.gates.temperature.assign(self.temperature(self.step, self.total_steps))
         begun = ops.cast(ops.cast(self.step, "float32") >= self.warm_up * self.total_steps, "float32")
-        if not isinstance(inputs, (tuple, list)):
+        if held_out is None:
             self.gates.learning.assign(begun)
-            return self.network(inputs, training=True)
+            return self.network(images, training=True)
         self.gates.learning.assign(ops.zeros_like(begun))
-        outputs = self.network(inputs[0], training=True)
+        outputs = self.network(images, training=True)
         self.gates.learning.assign(begun)
         # Weights have no gradient here, and statistics stay as they are: what is assigned ends with the scope.
         fixed = [(v, v.value if v is self.gates.eta else ops.stop_gradient(v.value)) for v in self.variables]
         with keras.StatelessScope(state_mapping=fixed):
-            held = self.network(inputs[1], training=True)
-        return {**outputs, **{f"{HELD}{key}": value for key, value in held.items()}}
+            return {**outputs, **_held(self.network(held_out, training=True))}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """CE(p) + lambda(t) (KL(p, q) + gamma n_f) (Eqn 6), plus the layers' own losses.
@@ -378,6 +379,10 @@ class DAN(Adjoined):
     def get_config(self):
         """The configuration from which the model can be made again."""
         return {**super().get_config(), "temperature": keras.saving.serialize_keras_object(self.temperature)}
+
+
+def _held(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{HELD}{key}": value for key, value in outputs.items()}
 
 
 def _read_table(table) -> dict[str, list[list[float]]] | None:
