@@ -16,6 +16,7 @@ import numpy as np
 from tfjointrd.calibration import batches, random_images, sample, with_pixel_limits
 from tfjointrd.litert import TFLiteModel, quiet
 from tfjointrd.surgery.graph import functional
+from tfjointrd.surgery.weights import settle
 
 __all__ = ["ExportReport", "TFLiteModel", "accuracy", "tflite"]
 
@@ -243,6 +244,8 @@ def _in_float32(model: keras.Model) -> keras.Model:
         model, clone_function=lambda layer: type(layer).from_config(_float32_config(layer.get_config()))
     )
     clone.set_weights(model.get_weights())
+    for layer in _flat_layers(clone):
+        settle(layer)
     return clone
 
 

@@ -26,7 +26,9 @@ def test_names_say_what_they_are():
             recipe = catalog.get(name, scale)
             assert recipe.name == name and recipe.scale == scale and name.endswith(recipe.data)
             assert recipe.teacher is None or recipe.teacher in catalog.names()
-            assert recipe.widths in (None, "random", f"search_{name.removeprefix('dan_')}")
+            searched = f"search_{name.removeprefix('dan_')}"
+            assert recipe.widths in (None, "random", searched, searched.replace("imagenet2012", "imagenette"))
+            assert recipe.widths in (None, "random", *catalog.names())
 
 
 def test_every_method_and_network_has_a_digits_recipe():

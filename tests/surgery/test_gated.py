@@ -50,7 +50,6 @@ NETWORKS = {
     "resnet20": lambda: models.resnet20(input_shape=(16, 16, 3)),
     "resnet20A": lambda: models.resnet20(input_shape=(16, 16, 3), shortcut="A"),
     "mobilenet_v2": lambda: keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=4),
-    "densenet": lambda: models.densenet(4, (2, 2), growth_rate=8) if hasattr(models, "densenet") else every_part(),
 }
 
 
@@ -201,6 +200,49 @@ def test_widths_are_those_of_slim_and_of_adjoin():
         ValueError, match=r"`widths\['stage2_block1_conv1'\]` to be a whole number from 1 to 32. Received: 33"
     ):
         adjoin(network, widths={"stage2_block1_conv1": 33})
+
+
+@pytest.mark.parametrize(("alphas", "round_to"), [((2, 4), 1), ((1, 2, 4), 8), ((1.2, 2), 4)])
+def test_widths_make_the_same_network_whatever_the_rounding(alphas, round_to):
+    """Also of layers that are narrower in all candidates, or as wide in several."""
+    inputs = x = keras.Input((12, 12, 3))
+    for width in (10, 16, 20, 32):
+        x = L.ReLU()(L.BatchNormalization()(L.Conv2D(width, 3, padding="same", name=f"c{width}")(x)))
+    network = keras.Model(inputs, L.Dense(4, name="logits")(L.GlobalAveragePooling2D()(x)))
+    dan = search(network, alphas, (), round_to=round_to, gamma=0.0)
+    dan.gates.eta.assign(np.random.default_rng(0).normal(size=dan.gates.eta.shape))
+    architecture = dan.architecture()
+    other = adjoin(network, widths=architecture["widths"]).small()
+    assert report.profile(other).macs == architecture["macs"] == report.profile(dan.small()).macs
+    widest = report.profile(network).macs if alphas[0] == 1 else None
+    assert widest is None or dan.costs["macs"].of_choices([0] * len(dan.groups)) == widest
+
+
+def test_budgets_where_candidates_cost_the_same():
+    inputs = x = keras.Input((8, 8, 3))
+    for name in "abc":
+        x = L.ReLU()(L.Conv2D(16, 3, padding="same", name=name)(x))
+    network = keras.Model(inputs, L.Dense(4, name="logits")(L.GlobalAveragePooling2D()(x)))
+    for alphas, target in (((1, 1.2, 2), 0.5), ((1, 2, 4), 1.0), ((1, 2, 4), 0.5)):
+        dan = search(network, alphas, (), target_macs=target)
+        for eta in np.random.default_rng(0).normal(size=(5, 3, 3)):
+            dan.gates.eta.assign(eta)
+            spent = dan.architecture()["macs"] / dan.architecture()["full_macs"]
+            assert spent <= target and (target < 1 or spent == 1)
+            smallest = dan.costs["macs"].of_choices([2] * 3) / dan.costs["macs"].full
+            assert spent >= smallest
+
+
+def test_names_and_sizes_that_users_have():
+    inputs = keras.Input((8, 8, 3))
+    x = L.ReLU(name="gates")(L.Conv2D(8, 3, name="a")(inputs))
+    network = keras.Model(inputs, L.Dense(4)(L.GlobalAveragePooling2D()(x)))
+    dan = search(network, (1, 2), (), gamma=0.0, round_to=1)
+    assert dan.network.get_layer("gates_") is dan.gates
+    inputs = keras.Input((None, None, 3))
+    x = L.Conv2D(8, 3, name="a")(inputs)
+    with pytest.raises(ValueError, match="Expected a network of a known image size.*layer 'input"):
+        search(keras.Model(inputs, L.Dense(4)(L.GlobalAveragePooling2D()(x))), (1, 2), (), round_to=1)
 
 
 def test_what_search_refuses():

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+import tfjointrd
 from tfjointrd.surgery import Graph, Ref, functional, swap_layers
 from tfjointrd.surgery.weights import assign_weights
 
@@ -138,3 +139,19 @@ def test_layers_that_cannot_be_made_again():
     model = keras.Model(inputs, keras.layers.Lambda(lambda x: 2 * x, name="double")(inputs))
     with pytest.raises(ValueError, match=r"Layer 'double' \(Lambda\) cannot be made again .*keras.ops"):
         Graph.of(model).build()
+
+
+def test_adapted_normalizations_stay_adapted():
+    """Their weights are copied into constants, with which they compute."""
+    rng = np.random.default_rng(0)
+    x = (10 + 5 * rng.normal(size=(64, 8, 8, 3))).astype("float32")
+    normalization = keras.layers.Normalization()
+    normalization.adapt(x)
+    inputs = keras.Input((8, 8, 3))
+    y = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3, name="a")(normalization(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(3)(y))
+    expected = model.predict(x, verbose=0)
+    pair = tfjointrd.adjoin(model, 2, (), round_to=1)
+    found = (Graph.of(model).build(), tfjointrd.slim(model, {"a": range(8)}), pair.full())
+    for outputs in (*(network.predict(x, verbose=0) for network in found), pair.predict(x, verbose=0)["full"]):
+        np.testing.assert_allclose(outputs, expected, atol=1e-5)

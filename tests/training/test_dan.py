@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfjointrd import adjoin, data, search
+from tfjointrd import Distillation, JointRD, adjoin, data, search
 from tfjointrd.data import ArrayPipeline
 from tfjointrd.training import Constant, ExponentialDecay
 
@@ -81,8 +81,8 @@ def test_who_moves_and_by_which_optimizer(tiny, images):
     assert moved == {dan.gates.eta.path}
     again = type(dan).from_config(dan.get_config())
     again.compile_from_config(dan.get_compile_config())
-    assert [type(o).__name__ for o in again.optimizer.optimizers] == ["SGD", "SGD"]
-    assert float(numpy(again.optimizer.optimizers[1].learning_rate)) == pytest.approx(0.1)
+    assert [type(o).__name__ for o in again.optimizer.pair] == ["SGD", "SGD"]
+    assert float(numpy(again.optimizer.pair[1].learning_rate)) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("target", [0.6, 0.85])
@@ -223,3 +223,85 @@ def test_held_out_images_of_another_kind(tiny, images):
         dan.fit(x, y, held_out=x, verbose=0)
     with pytest.raises(ValueError, match="Received: labels between 0 and 12"):
         dan.fit(x, y, held_out=(x, y * 6), verbose=0)
+
+
+# === What users do with it ===
+
+
+def test_evaluation_is_of_the_network_that_comes_out(tiny, images):
+    """Under a budget too, which the gates' own choice may exceed."""
+    x, y = images
+    dan = searching(tiny, target_macs=0.6)
+    dan.gates.eta.assign(np.tile([0.1, 0.05, 0.0], (len(dan.groups), 1)))
+    small = dan.small()
+    assert any(dan.choices()) and not numpy(dan.gates.likeliest()).argmax(-1).any()
+    np.testing.assert_allclose(dan.predict(x, verbose=0)["small"], numpy(small(x)), atol=1e-5)
+    history = dan.fit(x, y, batch_size=16, epochs=3, validation_data=(x, y), verbose=0).history
+    accuracy = (numpy(dan.small()(x)).argmax(-1) == y).mean()
+    assert history["val_small_accuracy"][-1] == pytest.approx(accuracy, abs=1e-6)
+    assert dan.evaluate(x, y, verbose=0, return_dict=True)["small_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(tiny, images, policy):
+    x, y = images
+    keras.config.set_dtype_policy(policy)
+    dan = searching(tiny, warm_up=0)
+    dan.total_steps.assign(1e6)
+    assert float(numpy(dan.total_steps)) == 1e6
+    history = dan.fit(x, y, batch_size=16, epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all() and np.abs(numpy(dan.gates.eta)).max() > 0
+
+
+def test_callbacks_leave_the_gates_learning_rate(tiny, images):
+    x, y = images
+    dan = searching(tiny)
+    schedule = keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.02)
+    dan.fit(x, y, epochs=1, verbose=0, callbacks=[schedule])
+    rates = [float(numpy(optimizer.learning_rate)) for optimizer in dan.optimizer.pair]
+    assert rates == pytest.approx([0.02, 0.01])
+
+
+def test_several_outputs():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.ReLU()(keras.layers.Conv2D(8, 3, name="a")(inputs))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3, name="b")(x))
+    network = keras.Model(inputs, [keras.layers.Dense(3, name="one")(x), keras.layers.Dense(4, name="two")(x)])
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(32, 8, 8, 3)), [rng.integers(0, 3, 32), rng.integers(0, 4, 32)]
+    dan = compiled(search(network, (1, 2), (), round_to=1))
+    dan.fit(x, y, epochs=2, verbose=0)
+    outputs = dan.predict(x, verbose=0)
+    for key, value in zip(("small_one", "small_two"), dan.small().predict(x, verbose=0), strict=True):
+        np.testing.assert_allclose(outputs[key], value, atol=1e-5)
+    with pytest.raises(ValueError, match="Expected `held_out` for a network with one output.*Received: 2 output"):
+        dan.fit(x, y, held_out=(x, y), verbose=0)
+
+
+def test_derived_networks_keep_what_was_adapted(images):
+    x, y = images
+    inputs = keras.Input((8, 8, 1))
+    normalization = keras.layers.Normalization(axis=None)
+    normalization.adapt(10 + 5 * x)
+    z = keras.layers.Conv2D(8, 3, name="a")(normalization(inputs))
+    network = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(z)))
+    dan = search(network, (1, 2), (), gamma=0.0, round_to=1)
+    with pytest.raises(ValueError, match="Expected a search that makes a layer narrower. Received: alpha 1 for all"):
+        dan.derive()
+    dan.gates.eta.assign([[0.0, 1.0]])
+    kept = [layer for layer in dan.derive().full().layers if isinstance(layer, keras.layers.Normalization)]
+    assert float(numpy(kept[0].mean).ravel()[0]) == pytest.approx(10, abs=2)
+
+
+def test_other_methods_take_no_search(tiny):
+    dan = search(tiny(filters=8), (1, 2))
+    for method in (Distillation, JointRD):
+        with pytest.raises(ValueError, match="Expected `student` to be .*take its `derive"):
+            method(dan, tiny(filters=8))
+
+
+def test_weights_of_images_beside_held_out_ones(tiny, images):
+    x, y = images
+    dan, weights = searching(tiny), np.ones(len(x))
+    with pytest.raises(ValueError, match="without `sample_weight`"):
+        dan.fit(x, y, sample_weight=weights, held_out=(x, y), verbose=0)

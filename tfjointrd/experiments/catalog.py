@@ -237,9 +237,25 @@ for _network, _data, _laptop, _paper, _smoke in (
     ("xresnet50", "cifar100", LAPTOP, AN_PAPER_CIFAR100, SMOKE),
     ("densenet121", "cifar100", LAPTOP_DEEP, AN_PAPER_CIFAR100, SMOKE),
     ("xresnet50", "imagenette", LAPTOP_IMAGENETTE, AN_PAPER_IMAGENET, SMOKE_PHOTOGRAPHS),
+    ("xresnet100", "imagenette", LAPTOP_IMAGENETTE, AN_PAPER_IMAGENET, SMOKE_PHOTOGRAPHS),
     ("xresnet50", "imagenet2012", LAPTOP_IMAGENET, AN_PAPER_IMAGENET, SMOKE_PHOTOGRAPHS),
     ("xresnet100", "imagenet2012", LAPTOP_IMAGENET, AN_PAPER_IMAGENET, SMOKE_PHOTOGRAPHS),
 ):
     _scales = {"smoke": _smoke, "laptop": _laptop, "paper": _paper}
     register(f"{_network}_{_data}", _scales, method="standard", network=_network, data=_data)
     _register_widths(_network, _data, _scales)
+# DAN-50 and DAN-100: widths from a search on a smaller set (Imagewoof in the paper), at paper scale with its price of
+# multiply-accumulates, in the units of an honest count; see `tfjointrd.training.DAN`.
+for _network, _gamma in (("xresnet50", 1.4e-10), ("xresnet100", 1e-12)):
+    _search = {"smoke": SMOKE_PHOTOGRAPHS, "laptop": LAPTOP_IMAGENETTE, "paper": {**AN_PAPER_IMAGENET, "gamma": _gamma}}
+    _scales = {"smoke": SMOKE_PHOTOGRAPHS, "laptop": LAPTOP_IMAGENET, "paper": AN_PAPER_IMAGENET}
+    _name = f"search_{_network}_imagenette"
+    register(_name, _search, method="search", network=_network, data="imagenette")
+    register(
+        f"dan_{_network}_imagenet2012",
+        _scales,
+        method="adjoined",
+        network=_network,
+        data="imagenet2012",
+        widths=_name,
+    )

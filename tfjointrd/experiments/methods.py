@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tfjointrd.experiments.recipe import Recipe
 
 RANDOM = "random"  # widths drawn at random
+NEARLY = 0.02  # of a budget may be left over; after each hundred draws as much again
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,19 @@ def _search(recipe: Recipe, network: keras.Model) -> DAN:
 
 
 def _random_widths(recipe: Recipe, network: keras.Model) -> dict[str, int]:
-    """Widths drawn by the seed, each alpha as probable as another, and changed as little as the budget asks for."""
-    dan = _search(replace(recipe, gamma=0.0), network)
-    choices = np.random.default_rng(recipe.seed).integers(0, len(recipe.alphas), dan.gates.rows)
-    dan.gates.eta.assign(np.eye(len(recipe.alphas))[choices])
-    return dan.architecture()["widths"]
+    """Widths drawn by the seed, each alpha as probable as another, until they cost nearly what the budget allows."""
+    dan, rng = _search(replace(recipe, gamma=0.0), network), np.random.default_rng(recipe.seed)
+    limit, best = dan.target * dan.costs["macs"].full * (1 + 1e-6), None
+    for draw in range(10_000):
+        choices = rng.integers(0, len(recipe.alphas), len(dan.groups)).tolist()
+        spent = dan.costs["macs"].of_choices(choices)
+        if spent <= limit and (best is None or spent > best[0]):
+            best = spent, choices
+        if best is not None and best[0] > (1 - NEARLY * (1 + draw // 100)) * limit:
+            return dan.widths_of(best[1])
+    raise ValueError(
+        f"Expected a budget that random widths of '{network.name}' can keep to. Received: {recipe.alpha=}."
+    )
 
 
 def _adjoined_networks(model: Adjoined) -> dict[str, keras.Model]:

@@ -19,6 +19,7 @@ NOISES = ("gumbel", "normal", "uniform", "none")
 def check_alphas(alphas: Sequence[float]) -> list[float]:
     """The candidates as a list, or a `ValueError` unless they are different rising numbers from 1 on, at least one."""
     alphas = list(alphas) if isinstance(alphas, (list, tuple, np.ndarray)) else [alphas]
+    alphas = [a.item() if isinstance(a, np.generic) else a for a in alphas]
     valid = alphas and all(isinstance(a, (int, float)) and not isinstance(a, bool) and a >= 1 for a in alphas)
     if not valid or any(a >= b for a, b in zip(alphas[:-1], alphas[1:], strict=True)):
         raise ValueError(
@@ -83,6 +84,7 @@ class GumbelSoftmax(keras.layers.Layer):
             initializer="zeros",
             trainable=False,
             dtype="float32",
+            autocast=False,
             aggregation="only_first_replica",
         )
         if self.frozen:
@@ -206,9 +208,9 @@ class DANConv2D(keras.layers.Conv2D):
         """Creates kernel, bias and logits."""
         super().build(input_shape)
         shape = (len(self.alphas),)
-        self.eta = self.add_weight(name="eta", shape=shape, initializer="zeros", dtype="float32")
+        self.eta = self.add_weight(name="eta", shape=shape, initializer="zeros", dtype="float32", autocast=False)
         self.temperature = self.add_weight(
-            name="temperature", shape=(), initializer="ones", trainable=False, dtype="float32"
+            name="temperature", shape=(), initializer="ones", trainable=False, dtype="float32", autocast=False
         )
         self.gumbel.build(shape)
 
@@ -295,13 +297,18 @@ class ChannelGates(keras.layers.Layer):
         """Creates the logits."""
         if not self.built:
             shape = (self.rows, len(self.alphas))
-            self.eta = self.add_weight(name="eta", shape=shape, initializer="zeros", dtype="float32")
+            self.eta = self.add_weight(name="eta", shape=shape, initializer="zeros", dtype="float32", autocast=False)
             self.temperature = self.add_weight(
-                name="temperature", shape=(), initializer="ones", trainable=False, dtype="float32"
+                name="temperature", shape=(), initializer="ones", trainable=False, dtype="float32", autocast=False
             )
             self.learning = self.add_weight(
-                name="learning", shape=(), initializer="ones", trainable=False, dtype="float32"
+                name="learning", shape=(), initializer="ones", trainable=False, dtype="float32", autocast=False
             )
+            # The candidates that evaluation chooses; -1 leaves it to the logits.
+            self.chosen = self.add_weight(
+                name="chosen", shape=(len(self.groups),), initializer="zeros", trainable=False, dtype="int32"
+            )
+            self.chosen.assign(np.full(len(self.groups), -1, "int32"))
             self.gumbel.build(shape)
             self.built = True
 
@@ -322,7 +329,13 @@ class ChannelGates(keras.layers.Layer):
         """For each group and candidate j, the weight of all choices that are at least as wide as j: `(groups, j)`."""
         if training:
             return self._reaches(self.gumbel.mixture(self._logits(), self.temperature))
-        return self._reaches(self.gumbel.choice(self.eta.value))
+        likeliest = self._reaches(self.gumbel.choice(self.eta.value))
+        told = ops.cumsum(ops.one_hot(self.chosen.value, len(self.alphas), dtype="float32"), axis=-1)
+        return ops.where(ops.expand_dims(self.chosen.value >= 0, -1), told, likeliest)
+
+    def likeliest(self):
+        """One for the most probable candidate of each group, or the widest of several rows', zero for the rest."""
+        return _differences(self._reaches(self.gumbel.choice(self.eta.value)))
 
     def weights_of_candidates(self, training=None):
         """The weight of each candidate in each group, `(groups, candidates)`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -168,7 +169,10 @@ class GatedGraph(AdjoinedGraph):
         """The network in which all candidates are mixed."""
         gated = [call.output for call in self.graph.calls if self._gated(call)]
         sites = {_site(ref): self._runs(ref) for ref in gated}
-        self.gates = ChannelGates(self.rows, self.alphas, sites, name=GATES, **self.noise)
+        name_of_gates = next(
+            f"{GATES}{'_' * i}" for i in itertools.count() if f"{GATES}{'_' * i}" not in self.graph.layers
+        )
+        self.gates = ChannelGates(self.rows, self.alphas, sites, name=name_of_gates, **self.noise)
         return super().network(name)
 
     def _call(self, call: Call, tensors: Mapping[Ref, Mapping], layers: dict[str, Any]) -> dict[str, Any]:
@@ -201,23 +205,27 @@ class GatedGraph(AdjoinedGraph):
     # === What is chosen ===
 
     def widths(self, choices: Sequence[int]) -> dict[str, int]:
-        """Layer name -> width, for every layer whose width depends on what is chosen.
+        """Layer name -> width, for every layer whose width depends on what is chosen or that is narrower in any case.
 
         Args:
             choices: For each group the position of its candidate.
         """
-        return {layer: len(positions) for layer, positions in self.positions_in_widest(choices).items()}
+        kept = self.channels.keep(self.positions(choices))
+        return {layer: len(kept[ref]) for layer, ref in self._changed().items()}
 
     def full_widths(self) -> dict[str, int]:
         """Layer name -> width in the full network, for the same layers."""
-        return {layer: self.channels.width(layer) for layer in self.widths([0] * len(self.groups))}
+        return {layer: self.channels.width(layer) for layer in self._changed()}
+
+    def _changed(self) -> dict[str, Ref]:
+        """Layers that may be narrower than in the full network, and their outputs."""
+        outputs = {call.layer: call.output for call in self.graph.calls}
+        return {layer: outputs[layer] for layer in self.channels.producers() if not self._whole(SMALL, outputs[layer])}
 
     def positions_in_widest(self, choices: Sequence[int]) -> dict[str, list[int]]:
-        """As `positions`, but counted among the channels of the widest candidate, and where they depend on choices."""
-        kept = self.channels.keep(self.positions(choices))
-        outputs = {call.layer: call.output for call in self.graph.calls}
-        refs = {layer: outputs[layer] for layer in self.channels.producers() if self._varies(outputs[layer])}
-        return {layer: np.searchsorted(self.candidates[0][ref], kept[ref]).tolist() for layer, ref in refs.items()}
+        """As `positions`, but counted among the channels of the widest candidate, of layers that may be narrower."""
+        kept, widest = self.channels.keep(self.positions(choices)), self.candidates[0]
+        return {layer: np.searchsorted(widest[ref], kept[ref]).tolist() for layer, ref in self._changed().items()}
 
     def positions(self, choices: Sequence[int]) -> dict[str, list[int]]:
         """Layer name -> positions of the output channels that it keeps, for every layer."""

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfjointrd.surgery.weights import assign_weights, weights_of
+from tfjointrd.surgery.weights import assign_weights, settle, weights_of
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class Graph:
             if key in (weights or {}):
                 assign_weights(layer, weights[key])
             elif getattr(self.sources.get(key), "weights", ()):
-                layer.set_weights(self.sources[key].get_weights())  # by position: names need not differ in a layer
+                settle(layer, self.sources[key].get_weights())  # by position: names need not differ in a layer
         return model
 
     def assemble(self, apply: Callable, layers: Mapping[str, Any], name: str | None = None) -> keras.Model:

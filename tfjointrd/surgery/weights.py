@@ -38,3 +38,12 @@ def assign_weights(layer: Any, values: Mapping[str, np.ndarray]) -> None:
                 f"Received: shape {tuple(np.shape(values[variable.name]))}."
             )
         variable.assign(values[variable.name])
+    settle(layer)
+
+
+def settle(layer: Any, weights: list[np.ndarray] | None = None) -> None:
+    """Lets a layer take note of weights it was given, or is given here: `Normalization` computes with copies."""
+    if weights is not None:
+        layer.set_weights(weights)
+    if hasattr(layer, "finalize_state"):
+        layer.finalize_state()

@@ -77,6 +77,8 @@ def _by_layer(channels: Channels, alpha: Alpha) -> dict[str, float]:
 
 
 def _rounded(width: int, alpha: float, round_to: int, layer: str) -> int:
+    if alpha == 1:
+        return width
     if round_to > 1:
         return min(width, max(round_to, round_to * int(width / alpha / round_to + 0.5)))
     narrow = int(width / alpha + 1e-9)  # 64 / 1.6 is 40
@@ -122,7 +124,7 @@ def widths_of(model: keras.Model, small: keras.Model) -> dict[str, int]:
                 f"Expected a narrow form of '{model.name}', with its layers' names. Received: '{small.name}', which "
                 f"has no '{layer}'."
             )
-        if widths[layer] < channels.width(layer):
+        if widths[layer] < channels.width(layer) and channels.fixed(layer) is None:
             found[layer] = widths[layer]
     return found
 

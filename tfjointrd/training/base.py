@@ -16,6 +16,10 @@ class _Progress(keras.callbacks.Callback):
         super().__init__()
         self.initial_epoch = initial_epoch
 
+    def on_test_begin(self, logs=None):
+        """Called before each evaluation."""
+        self.model.before_evaluation()
+
     def on_train_begin(self, logs=None):
         """Called by Keras once it knows the number of steps an epoch."""
         steps = self.params.get("steps")
@@ -62,8 +66,9 @@ class ScheduledModel(keras.Model):
         self.step = self.add_weight(
             name="step", shape=(), dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica"
         )
+        # Half precision, which mixed policies would read it in, ends at 65,504.
         self.total_steps = self.add_weight(
-            name="total_steps", shape=(), dtype="float32", initializer="zeros", trainable=False
+            name="total_steps", shape=(), dtype="float32", initializer="zeros", trainable=False, autocast=False
         )
         self._compile_arguments: dict[str, Any] = {}
 
@@ -180,6 +185,9 @@ class ScheduledModel(keras.Model):
             )
         if not sparse and y.shape[-1] != classes:
             raise ValueError(f"Expected one-hot labels of {classes} classes. Received: labels of shape {y.shape}.")
+
+    def before_evaluation(self) -> None:
+        """Called before each evaluation within `fit`; does nothing by default."""
 
     def count_step(self) -> None:
         """Counts one training step."""

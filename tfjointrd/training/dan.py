@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,8 +11,9 @@ import numpy as np
 from keras import ops
 
 from tfjointrd.layers.adjoined import AdjoinedLayer
+from tfjointrd.layers.batch_normalization import replicas
 from tfjointrd.layers.gates import check_alphas
-from tfjointrd.surgery import budget
+from tfjointrd.surgery import costs
 from tfjointrd.surgery.adjoin import compact
 from tfjointrd.surgery.gated import SMALL, GatedGraph
 from tfjointrd.surgery.slim import slim
@@ -22,14 +21,12 @@ from tfjointrd.surgery.weights import assign_weights, weights_of
 from tfjointrd.training import schedules
 from tfjointrd.training.adjoined import Adjoined
 from tfjointrd.training.base import ScheduledModel
+from tfjointrd.training.budget import Budget, read_table
 from tfjointrd.training.held_out import side_by_side
 from tfjointrd.training.losses import per_replica
 from tfjointrd.training.optimizers import OptimizerPair
 
 HELD = "held_"  # outputs for images that only the gates learn from
-# How strongly a budget is kept to: the weight of the penalty is PROPORTIONAL times the excess, as a part of the full
-# network's cost, plus INTEGRAL times the sum of the excess over the training.
-PROPORTIONAL, INTEGRAL = 10.0, 20.0
 
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
@@ -41,8 +38,9 @@ class DAN(Adjoined):
     work as usual. Then `architecture()` says what was chosen, `small()` is the narrow network with the weights that it
     has from the search, and `derive()` the adjoined network of these widths, to be trained.
 
-    While training, the small network's channels are scaled by Gumbel-softmax weights of the candidates that have them;
-    in evaluation, each gate chooses its most probable candidate.
+    While training, the small network's channels are scaled by Gumbel-softmax weights of the candidates that have them.
+    `evaluate` and `predict` compute the network that `small()` returns: each gate chooses its most probable candidate,
+    and with a budget what `choices()` makes of these.
 
     Batch normalisations of the small path have one set of statistics for the mixture. Candidates differ in which
     channels they have, not in what a channel is before the gate, so sets of their own would hold the same numbers; what
@@ -53,7 +51,9 @@ class DAN(Adjoined):
         candidates: For each of `alphas`, layer name -> positions (or the number of first positions) of the output
             channels that it keeps.
         alphas: The candidates' numbers in rising order, by which choices are named.
-        gamma: The weight of n_f in multiply-accumulates, as in Eqn 6; in place of a budget.
+        gamma: The weight of n_f in multiply-accumulates, as in Eqn 6; in place of a budget. The paper's 1e-13 (DAN-50)
+            and 1e-19 (DAN-100) belong to a count that doubles at every block of the authors' code; for this one they
+            come to about 1.2e-10 to 1.7e-10, and to 6e-13 to 2e-12.
         target_macs: The multiply-accumulates that the small network may have: a whole number, or up to 1.0 a part of
             the full network's. The weight of the penalty is steered so that the expected ones come to it. By default
             the middle between the narrowest and the widest candidates.
@@ -72,7 +72,7 @@ class DAN(Adjoined):
     Attributes:
         gates: The layer with the logits `eta`, the temperature and the noise.
         groups: The groups of layers whose widths are chosen together, one for each row of probabilities.
-        costs: `"macs"` and `"parameters"` as functions of the candidates' weights; see `tfjointrd.surgery.budget`.
+        costs: `"macs"` and `"parameters"` as functions of the candidates' weights; see `tfjointrd.surgery.costs`.
 
     Metrics:
         As for `Adjoined`; `small_macs` (or `small_parameters`), the expected cost as a part of the full network's.
@@ -116,7 +116,7 @@ class DAN(Adjoined):
         positions = [
             {layer: range(kept) if isinstance(kept, int) else kept for layer, kept in one.items()} for one in candidates
         ]
-        table = _read_table(latency_table)
+        table = read_table(latency_table)
         gumbel = {"noise": noise, "frozen": bool(frozen), "hard": bool(hard), "seed": seed}
         self._set_up(
             base,
@@ -135,7 +135,7 @@ class DAN(Adjoined):
         self.warm_up, self._both = warm_up, None
         budgets = {"target_macs": target_macs, "target_parameters": target_parameters}
         budgets = {"gamma": gamma, **budgets, "target_latency_ms": target_latency_ms}
-        self._set_budget(budgets)
+        self.budget = Budget(self.costs, budgets)
         self.multiplier = self.add_weight(
             name="multiplier",
             shape=(),
@@ -144,7 +144,8 @@ class DAN(Adjoined):
             dtype="float32",
             aggregation="only_first_replica",
         )
-        self._losses_seen[f"small_{self.budget}"] = keras.metrics.Mean(name=f"small_{self.budget}")
+        name_of_cost = f"small_{self.budget.name}"
+        self._losses_seen[name_of_cost] = keras.metrics.Mean(name=name_of_cost)
         self._arguments |= {
             "candidates": [{layer: compact(kept) for layer, kept in one.items()} for one in positions],
             "alphas": self.alphas,
@@ -157,36 +158,15 @@ class DAN(Adjoined):
 
     def _gated(self, graph: GatedGraph, table) -> GatedGraph:
         """Counts the costs while the graph still knows its weights."""
-        self.costs = {"macs": budget.macs(graph), "parameters": budget.parameters(graph)}
+        self.costs = {"macs": costs.macs(graph), "parameters": costs.parameters(graph)}
         if table is not None:
-            self.costs["latency_ms"] = budget.latency(graph, table)
+            self.costs["latency_ms"] = costs.latency(graph, table)
         return graph
 
-    def _set_budget(self, budgets: Mapping[str, float | None]) -> None:
-        given = {key: value for key, value in budgets.items() if value is not None} or {"target_macs": None}
-        if len(given) > 1:
-            raise ValueError(f"Expected one of {', '.join(budgets)}. Received: {given}.")
-        ((argument, value),) = given.items()
-        self.gamma, self.target, self.budget = None, None, "macs"
-        if argument == "gamma":
-            if not value >= 0:
-                raise ValueError(f"Expected `gamma` from 0 on. Received: gamma={value}.")
-            self.gamma = float(value)
-            return
-        self.budget = argument.removeprefix("target_")
-        if self.budget not in self.costs:
-            raise ValueError(f"Expected `latency_table` for target_latency_ms={value}. Received: latency_table=None.")
-        cost = self.costs[self.budget]
-        shares = [cost.of_choices([last] * len(self.groups)) / cost.full for last in (-1, 0)]
-        value = sum(shares) / 2 if value is None else value
-        part = value if value <= 1 and self.budget != "latency_ms" else value / cost.full
-        if not shares[0] - 1e-9 <= part <= shares[1] + 1e-9:
-            low, high = (f"{share:.4f} ({share * cost.full:,.6g})" for share in shares)
-            raise ValueError(
-                f"Expected `{argument}` within what the candidates reach, from {low} to {high}. "
-                f"Received: {argument}={value}."
-            )
-        self.target = float(part)
+    @property
+    def target(self) -> float | None:
+        """The budget as a part of the full network's cost; `None` with `gamma`."""
+        return self.budget.target
 
     # === Training ===
 
@@ -194,13 +174,14 @@ class DAN(Adjoined):
         """As for `ScheduledModel`.
 
         Args:
-            optimizer: That of the weights.
+            optimizer: That of the weights, which Keras' callbacks set the learning rate of.
             *args: As for `ScheduledModel`.
             gate_optimizer: That of the gates' logits; Adam with learning rate 0.01 and no weight decay by default.
             **kwargs: As for `ScheduledModel`.
         """
         gates = keras.optimizers.Adam(0.01) if gate_optimizer is None else keras.optimizers.get(gate_optimizer)
-        pair = OptimizerPair(keras.optimizers.get(optimizer), gates, [self.gates.eta], "gate_optimizer")
+        weights = keras.optimizers.get(optimizer)
+        pair = OptimizerPair(weights, gates, [self.gates.eta], "gate_optimizer", together=False)
         super().compile(pair, *args, **kwargs)
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, held_out=None, **kwargs):
@@ -217,24 +198,54 @@ class DAN(Adjoined):
                 beside arrays, or a data set of the kind of `x`. By default both learn from all images, as in the paper.
             **kwargs: As for `keras.Model.fit`.
 
+        Raises:
+            ValueError: If `held_out` is of another kind than `x`, comes with sample weights, or is for a network with
+                several outputs or trained on several devices.
+
         Reference:
             DARTS (https://arxiv.org/abs/1806.09055), first order, for `held_out`.
         """
         if held_out is not None:
+            if len(self.softmax) > 1 or replicas() > 1 or kwargs.get("sample_weight") is not None:
+                raise ValueError(
+                    "Expected `held_out` for a network with one output, trained on one device and without "
+                    f"`sample_weight`. Received: {len(self.softmax)} output(s), {replicas()} device(s)."
+                )
             self._check_labels(x, y)
             self._check_labels(*(held_out if isinstance(held_out, (tuple, list)) else (held_out, None)))
-            x = self._both = side_by_side(x, y, held_out, batch_size, kwargs.get("shuffle", True))
+            order = {"shuffle": kwargs.get("shuffle", True), "epoch": kwargs.get("initial_epoch", 0)}
+            x = self._both = side_by_side(x, y, held_out, batch_size, **order)
             y = batch_size = None
-        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        try:
+            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        finally:
+            self._both = None
+            self.before_evaluation()
+
+    def before_evaluation(self) -> None:
+        """Lets evaluation compute the network that `small()` returns."""
+        if self.target is not None:
+            self.gates.chosen.assign(np.array(self.choices(), "int32"))
+
+    def evaluate(self, *args, **kwargs):
+        """As for `keras.Model`, of the network that `small()` returns."""
+        self.before_evaluation()
+        return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """As for `keras.Model`, of the network that `small()` returns."""
+        self.before_evaluation()
+        return super().predict(*args, **kwargs)
 
     def _check_labels(self, x, y) -> None:
         """Looks at labels; those of two sets side by side were looked at one by one."""
-        if x is not self._both:
+        if self._both is None or x is not self._both:
             super()._check_labels(x, y)
 
     def call(self, inputs, training=None):
         """Returns the outputs of both networks; in training with new noise, and for held-out images if there are."""
-        images, held_out = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
+        two = isinstance(inputs, (tuple, list)) and len(inputs) == 2
+        images, held_out = inputs if two else (inputs, None)
         if not training:
             held = {} if held_out is None else self.network(held_out, training=False)
             return {**self.network(images, training=False), **_held(held)}
@@ -257,12 +268,12 @@ class DAN(Adjoined):
 
         With held-out images, the gates learn from lambda(t) (KL + gamma n_f) of these.
         """
-        weight, share = self.kl_weight(self.step, self.total_steps), self._expected_share()
-        self._losses_seen[f"small_{self.budget}"].update_state(share)  # on JAX, metrics do not see weights
-        penalty = weight * self._penalty(training)
+        weight, share = self.kl_weight(self.step, self.total_steps), self.budget.expected(self.gates)
+        self._losses_seen[f"small_{self.budget.name}"].update_state(share)  # on JAX, metrics do not see weights
+        penalty = weight * self.budget.penalty(self.gates, self.multiplier, training)
         if training and self.target is not None:
-            excess = share - self.target
-            self.multiplier.assign(self.multiplier + INTEGRAL * weight * excess / ops.maximum(self.total_steps, 1.0))
+            excess = self.budget.excess(share) * weight / ops.maximum(self.total_steps, 1.0)
+            self.multiplier.assign(self.multiplier + excess)
         if isinstance(y, (tuple, list)) and f"{HELD}{SMALL}" in y_pred:
             held = {key.removeprefix(HELD): value for key, value in y_pred.items() if key.startswith(HELD)}
             penalty, y = penalty + weight * self._divergence(SMALL, held), y[0]
@@ -274,18 +285,6 @@ class DAN(Adjoined):
             x, y = x[0], y[0]
             y_pred = {key: value for key, value in y_pred.items() if not key.startswith(HELD)}
         return super().compute_metrics(x, y, y_pred, sample_weight)
-
-    def _penalty(self, training):
-        cost = self.costs[self.budget]
-        if self.target is None:
-            return self.gamma * cost.full * cost.share(self.gates.weights_of_candidates(training))
-        share = self._expected_share()
-        weight = self.multiplier + PROPORTIONAL * (share - self.target)
-        return ops.stop_gradient(weight) * share
-
-    def _expected_share(self):
-        """The cost to expect of a random choice, as a part of the full network's."""
-        return self.costs[self.budget].share(self.gates.probabilities())
 
     # === What comes out of it ===
 
@@ -299,12 +298,12 @@ class DAN(Adjoined):
         The most probable one; with a budget, changed where that costs the least probability until the budget is kept
         and no further widening fits.
         """
-        choices = ops.convert_to_numpy(self.gates.weights_of_candidates(training=False)).argmax(axis=1).tolist()
-        logarithms = np.log(self.probabilities() + 1e-9)
-        if self.target is None:
-            return choices
-        cost = self.costs[self.budget]
-        return budget.fitted(cost, choices, logarithms, self.target * cost.full * (1 + 1e-6))
+        choices = ops.convert_to_numpy(self.gates.likeliest()).argmax(axis=1).tolist()
+        return self.budget.fitted(choices, np.log(self.probabilities() + 1e-9))
+
+    def widths_of(self, choices: Sequence[int]) -> dict[str, int]:
+        """Layer name -> width, for the position of a candidate for each of `groups`; for `adjoin(widths=...)`."""
+        return self._surgery.widths(choices)
 
     def architecture(self) -> dict[str, Any]:
         """What was chosen, as a plain dict that JSON takes.
@@ -319,7 +318,7 @@ class DAN(Adjoined):
         choices = self.choices()
         found: dict[str, Any] = {
             "alphas": {group.name: self.alphas[j] for group, j in zip(self.groups, choices, strict=True)},
-            "widths": self._surgery.widths(choices),
+            "widths": self.widths_of(choices),
             "full_widths": self._surgery.full_widths(),
         }
         for name, cost in self.costs.items():
@@ -341,18 +340,28 @@ class DAN(Adjoined):
 
         Args:
             inherit_weights: Whether it starts from the weights of the search; by default from new ones, as in the
-                paper.
+                paper. Up to the first layer that is narrower, the small network has the full one's normalisation then.
             name: Its name.
 
         Returns:
             An `Adjoined` network, to be compiled and trained.
         """
         graph = self._surgery.graph
-        base = self.full() if inherit_weights else graph.build(graph.name)
+        choices = self.choices()
+        if not any(choices) and self.alphas[0] == 1:
+            raise ValueError(
+                "Expected a search that makes a layer narrower. Received: alpha 1 for all; train it, with a lower "
+                "budget or a higher `gamma`."
+            )
+        full = self.full()
+        base = full if inherit_weights else graph.build(graph.name)
+        for name, spec in graph.layers.items():
+            if spec.cls is keras.layers.Normalization:  # adapted to data, not trained
+                assign_weights(base.get_layer(name), weights_of(full.get_layer(name)))
         options = {key: self._arguments[key] for key in ("batch_normalization", "stop_gradient", "epsilon")}
         pair = Adjoined(
             base,
-            {SMALL: self._surgery.positions(self.choices())},
+            {SMALL: self._surgery.positions(choices)},
             self.kl_weight,
             kept_full=self.kept_full,
             name=name or f"adjoined_{graph.name}",
@@ -383,21 +392,6 @@ class DAN(Adjoined):
 
 def _held(outputs: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{HELD}{key}": value for key, value in outputs.items()}
-
-
-def _read_table(table) -> dict[str, list[list[float]]] | None:
-    """A latency table from a mapping or a JSON file."""
-    if isinstance(table, (str, os.PathLike)):
-        table = json.loads(Path(table).read_text())
-    if table is None:
-        return None
-    try:
-        return {str(layer): [[int(i), int(j), float(value)] for i, j, value in rows] for layer, rows in table.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(
-            "Expected `latency_table` to hold [input width, output width, milliseconds] by layer name. Received: "
-            f"{table!r:.200}."
-        ) from error
 
 
 def _check_positive(temperature: schedules.Schedule) -> None:

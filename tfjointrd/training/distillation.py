@@ -11,6 +11,7 @@ from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.surgery.graph import Graph, functional, refs_in
 from tfjointrd.training.adjoined import Adjoined
 from tfjointrd.training.base import ScheduledModel
+from tfjointrd.training.dan import DAN
 from tfjointrd.training.features import connector, last_map, margin_distance, margin_layer, margins
 from tfjointrd.training.losses import categorical, distillation, ends_in_softmax, per_replica
 from tfjointrd.training.taps import Taps
@@ -78,6 +79,11 @@ class Distillation(ScheduledModel):
         if not feature_weight >= 0:
             raise ValueError(f"Expected `feature_weight` from 0. Received: feature_weight={feature_weight}.")
         self.alpha, self.temperature, self.feature_weight = alpha, temperature, feature_weight
+        if isinstance(student, DAN):
+            raise ValueError(
+                "Expected `student` to be a network or an adjoined one. Received: the search "
+                f"'{student.name}'; take its `derive()`."
+            )
         self.adjoined = isinstance(student, Adjoined)
         self.student = student if self.adjoined else functional(student, "student")
         teacher = functional(teacher, "teacher")

@@ -26,7 +26,7 @@ class SideBySide(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple:
         """The batch of a step."""
-        (x, y), (x_held, y_held) = self.data[index][:2], self.held_out[index % len(self.held_out)][:2]
+        (x, y), (x_held, y_held) = map(_pair, (self.data[index], self.held_out[index % len(self.held_out)]))
         return (x, x_held), (y, y_held)
 
     def on_epoch_begin(self):
@@ -41,13 +41,17 @@ class SideBySide(keras.utils.PyDataset):
 
 
 class _Arrays(keras.utils.PyDataset):
-    """Batches of arrays, in a new order each epoch."""
+    """Batches of arrays, in an order that depends on the epoch alone."""
 
-    def __init__(self, x, y, batch_size: int, shuffle: bool):
+    def __init__(self, x, y, batch_size: int, shuffle: bool, epoch: int):
         super().__init__()
         self.x, self.y, self.batch_size, self.shuffle = np.asarray(x), np.asarray(y), batch_size, shuffle
-        self.order = np.arange(len(self.x))
-        self.on_epoch_begin()
+        self.epoch = epoch
+        self._set_order()
+
+    def _set_order(self):
+        images = len(self.x)
+        self.order = np.random.default_rng(self.epoch).permutation(images) if self.shuffle else np.arange(images)
 
     def __len__(self) -> int:
         return -(-len(self.x) // self.batch_size)
@@ -56,12 +60,18 @@ class _Arrays(keras.utils.PyDataset):
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         return self.x[rows], self.y[rows]
 
-    def on_epoch_begin(self):
-        if self.shuffle:
-            np.random.shuffle(self.order)
+    def on_epoch_end(self):
+        self.epoch += 1
+        self._set_order()
 
 
-def side_by_side(x: Any, y: Any, held_out: Any, batch_size: int | None, shuffle: bool = True) -> Any:
+def _pair(batch: tuple) -> tuple:
+    if len(batch) != 2:
+        raise ValueError(f"Expected batches of images and labels beside `held_out`. Received: {len(batch)} parts.")
+    return batch
+
+
+def side_by_side(x: Any, y: Any, held_out: Any, batch_size: int | None, shuffle: bool = True, epoch: int = 0) -> Any:
     """Data for `fit` that yields `((x, x_held), (y, y_held))`.
 
     Args:
@@ -70,18 +80,21 @@ def side_by_side(x: Any, y: Any, held_out: Any, batch_size: int | None, shuffle:
         held_out: `(images, labels)`, or a data set of the kind of `x`.
         batch_size: Of arrays; 32 by default.
         shuffle: Whether arrays come in a new order each epoch.
+        epoch: The epoch that comes first.
 
     Raises:
-        ValueError: If `held_out` is of another kind.
+        ValueError: If `held_out` is of another kind, or a batch has more than images and labels.
     """
     if y is not None and isinstance(held_out, (tuple, list)) and len(held_out) == 2:
-        parts = [_Arrays(*arrays, batch_size or 32, shuffle) for arrays in ((x, y), held_out)]
+        parts = [_Arrays(*arrays, batch_size or 32, shuffle, epoch) for arrays in ((x, y), held_out)]
         return SideBySide(*parts)
     if isinstance(x, keras.utils.PyDataset) and isinstance(held_out, keras.utils.PyDataset):
         return SideBySide(x, held_out)
     if hasattr(x, "element_spec") and hasattr(held_out, "element_spec"):
         import tensorflow as tf
 
+        for part in (x, held_out):
+            _pair(part.element_spec)
         both = tf.data.Dataset.zip((x, held_out.repeat()))
         return both.map(lambda one, other: ((one[0], other[0]), (one[1], other[1])))
     raise ValueError(

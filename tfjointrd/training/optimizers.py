@@ -21,14 +21,17 @@ def like(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
 class OptimizerPair(keras.optimizers.Optimizer):
     """Applies one optimizer to most variables and another to some: a student's and a teacher's, weights' and gates'.
 
-    `learning_rate` is the first one's, and can be set. Keras' callbacks find both optimizers in `optimizers`, and set
-    the learning rate of each.
+    `learning_rate` is the first one's, and can be set.
 
     Args:
         first: The optimizer of all variables that are not the second one's.
         second: The optimizer of the others.
         variables: The variables of the second.
         argument: The argument of `compile` by which the second was given, for the error message.
+        together: Whether Keras' callbacks find both and set the learning rate of each, or of the first one only.
+
+    Attributes:
+        pair: Both optimizers.
 
     Raises:
         ValueError: If both are the same object, or one of them scales the loss.
@@ -40,6 +43,7 @@ class OptimizerPair(keras.optimizers.Optimizer):
         second: keras.optimizers.Optimizer,
         variables: Iterable[keras.Variable],
         argument: str = "teacher_optimizer",
+        together: bool = True,
     ):
         super().__init__(learning_rate=0.0, name="optimizer_pair")
         if first is second:
@@ -51,7 +55,9 @@ class OptimizerPair(keras.optimizers.Optimizer):
                     f"`compile` scales it by itself. Received: {type(optimizer).__name__} with "
                     f"loss_scale_factor={optimizer.loss_scale_factor}."
                 )
-        self.optimizers = (first, second)
+        self.pair = (first, second)
+        if together:
+            self.optimizers = self.pair  # where callbacks look for several
         self._of_second = {id(variable) for variable in variables}
 
     def _split(self, variables: Iterable, values: Iterable) -> tuple[list, list]:
@@ -64,13 +70,13 @@ class OptimizerPair(keras.optimizers.Optimizer):
     def build(self, variables):
         """Makes the variables of both."""
         super().build(variables)
-        for optimizer, own in zip(self.optimizers, self._split(variables, variables), strict=True):
+        for optimizer, own in zip(self.pair, self._split(variables, variables), strict=True):
             optimizer.build(own)
 
     @property
     def variables(self):
         """Those of both, after the pair's own counter."""
-        return [*super().variables, *(variable for optimizer in self.optimizers for variable in optimizer.variables)]
+        return [*super().variables, *(variable for optimizer in self.pair for variable in optimizer.variables)]
 
     def apply(self, grads, trainable_variables=None):
         """Takes one step with each."""
@@ -78,22 +84,22 @@ class OptimizerPair(keras.optimizers.Optimizer):
         if not self.built:
             self.build(variables)
         owned = self._split(variables, variables)
-        for optimizer, own, gradients in zip(self.optimizers, owned, self._split(variables, grads), strict=True):
+        for optimizer, own, gradients in zip(self.pair, owned, self._split(variables, grads), strict=True):
             optimizer.apply(gradients, own)
         self._iterations.assign_add(1)
 
     @property
     def learning_rate(self):
         """The first one's."""
-        return self.optimizers[0].learning_rate
+        return self.pair[0].learning_rate
 
     @learning_rate.setter
     def learning_rate(self, value):
-        self.optimizers[0].learning_rate = value
+        self.pair[0].learning_rate = value
 
     def finalize_variable_values(self, var_list):
         """Ends the training for each: puts averages in place, if it keeps any."""
-        for optimizer, own in zip(self.optimizers, self._split(var_list, var_list), strict=True):
+        for optimizer, own in zip(self.pair, self._split(var_list, var_list), strict=True):
             optimizer.finalize_variable_values(own)
 
     def save_own_variables(self, store):
@@ -106,5 +112,5 @@ class OptimizerPair(keras.optimizers.Optimizer):
 
     def get_config(self):
         """The configurations of both. The model that compiles the pair knows which variables are the second one's."""
-        first, second = map(keras.saving.serialize_keras_object, self.optimizers)
+        first, second = map(keras.saving.serialize_keras_object, self.pair)
         return {"first": first, "second": second}

@@ -56,34 +56,39 @@ class Cost:
 
 
 def fitted(cost: Cost, choices: Sequence[int], logarithms: np.ndarray, limit: float) -> list[int]:
-    """Choices changed where that costs the least probability, until they fit a budget and no further widening does.
+    """Choices changed where that costs the least probability, until they fit a budget and no dearer one does.
 
     Args:
         cost: The cost.
-        choices: The position of a candidate for each group; 0 is the widest.
+        choices: The position of a candidate for each group.
         logarithms: Of the probability of each candidate, `(groups, candidates)`.
-        limit: The most that may be spent, at least what the narrowest candidates cost.
+        limit: The most that may be spent.
+
+    Raises:
+        ValueError: If no change leads below the limit.
     """
     choices = list(choices)
     while cost.of_choices(choices) > limit:
-        choices = _changed(cost, choices, logarithms, 1, np.inf)
-    while (wider := _changed(cost, choices, logarithms, -1, limit)) is not None:
-        choices = wider
-    return choices
+        cheaper = _changed(cost, choices, logarithms, lambda before, after: (before - after) if after < before else 0)
+        if cheaper is None:
+            raise ValueError(f"Expected a budget that can be kept to. Received: {limit:,.6g}, and {choices} cost more.")
+        choices = cheaper
+    while True:
+        dearer = _changed(cost, choices, logarithms, lambda before, after: float(before < after <= limit))
+        if dearer is None:
+            return choices
+        choices = dearer
 
 
-def _changed(cost: Cost, choices: list[int], logarithms: np.ndarray, step: int, limit: float) -> list[int] | None:
-    """The change of one choice to its neighbour that loses the least probability, for what it saves or takes."""
+def _changed(
+    cost: Cost, choices: list[int], logarithms: np.ndarray, worth: Callable[[float, float], float]
+) -> list[int] | None:
+    """The change of one choice that loses the least probability for what it is worth, by costs before and after."""
     before, best, least = cost.of_choices(choices), None, np.inf
-    for group, choice in enumerate(choices):
-        if not 0 <= choice + step < logarithms.shape[1]:
-            continue
-        changed = [*choices[:group], choice + step, *choices[group + 1 :]]
-        after = cost.of_choices(changed)
-        if after == before or after > limit:
-            continue
-        lost = logarithms[group, choice] - logarithms[group, choice + step]
-        lost = lost / (before - after) if step > 0 else lost
+    for group, candidate in np.ndindex(logarithms.shape):
+        changed = [*choices[:group], candidate, *choices[group + 1 :]]
+        value = worth(before, cost.of_choices(changed))
+        lost = (logarithms[group, choices[group]] - logarithms[group, candidate]) / value if value > 0 else np.inf
         if lost < least:
             best, least = changed, lost
     return best
@@ -152,6 +157,12 @@ def macs(graph: GatedGraph) -> Cost:
         Adjoined Networks (https://arxiv.org/abs/2006.05624), n_f of Definition 3.
     """
     shapes, sources = graph.graph.shapes, graph.graph.sources
+    unknown = next((call.layer for call in graph.graph.calls if None in shapes[call.output][1:]), None)
+    if unknown is not None:
+        raise ValueError(
+            f"Expected a network of a known image size, for its costs to be counted. Received: '{graph.graph.name}', "
+            f"where layer '{unknown}' has an output of unknown size."
+        )
 
     def positions(call: Call) -> float:
         layer = sources.get(call.layer)

@@ -1,0 +1,113 @@
+"""What a search may spend: the paper's price for multiply-accumulates, or a limit that is kept to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from keras import ops
+
+from tfjointrd.layers.gates import ChannelGates
+from tfjointrd.surgery.costs import Cost, fitted
+
+# How strongly a budget is kept to: the weight of the penalty is PROPORTIONAL times the excess, as a part of the full
+# network's cost, plus INTEGRAL times the sum of the excess over the training.
+PROPORTIONAL, INTEGRAL = 10.0, 20.0
+
+
+class Budget:
+    """One of the budgets of `DAN`.
+
+    Args:
+        costs: Costs by name.
+        given: `gamma` and `target_...` as they were given, `None` where they were not. If none was, the middle between
+            the multiply-accumulates of the narrowest and of the widest candidates is the target.
+
+    Attributes:
+        name: What it is counted in: `"macs"`, `"parameters"` or `"latency_ms"`.
+        cost: That cost.
+        gamma: The price, or `None`.
+        target: The limit as a part of the full network's cost, or `None`.
+
+    Raises:
+        ValueError: If several are given, `gamma` is negative, or a target cannot be reached.
+    """
+
+    def __init__(self, costs: Mapping[str, Cost], given: Mapping[str, float | None]):
+        chosen = {key: value for key, value in given.items() if value is not None} or {"target_macs": None}
+        if len(chosen) > 1:
+            raise ValueError(f"Expected one of {', '.join(given)}. Received: {chosen}.")
+        ((argument, value),) = chosen.items()
+        self.name = "macs" if argument == "gamma" else argument.removeprefix("target_")
+        if self.name not in costs:
+            raise ValueError(f"Expected `latency_table` for {argument}={value}. Received: latency_table=None.")
+        self.cost, self.gamma, self.target = costs[self.name], None, None
+        if argument == "gamma":
+            if not value >= 0:
+                raise ValueError(f"Expected `gamma` from 0 on. Received: gamma={value}.")
+            self.gamma = float(value)
+        else:
+            self.target = self._share(argument, value)
+
+    def _share(self, argument: str, value: float | None) -> float:
+        """A target as a part of the full network's cost."""
+        groups, full = len(self.cost.linear), self.cost.full
+        low, high = (self.cost.of_choices([position] * groups) / full for position in (-1, 0))
+        value = (low + high) / 2 if value is None else value
+        share = value if value <= 1 and self.name != "latency_ms" else value / full
+        if not low - 1e-9 <= share <= high + 1e-9:
+            low, high = (f"{part:.4f} ({part * full:,.6g})" for part in (low, high))
+            raise ValueError(
+                f"Expected `{argument}` within what the candidates reach, from {low} to {high}. "
+                f"Received: {argument}={value}."
+            )
+        return float(share)
+
+    def expected(self, gates: ChannelGates):
+        """The cost to expect of a random choice, as a part of the full network's, a scalar tensor."""
+        return self.cost.share(gates.probabilities())
+
+    def penalty(self, gates: ChannelGates, multiplier, training: bool):
+        """gamma n_f (Eqn 6), or the expected cost times a weight that rises with the excess over the target.
+
+        Args:
+            gates: The gates.
+            multiplier: The sum of the excess over the training so far, weighted.
+            training: Whether the gates mix, or have chosen.
+        """
+        if self.target is None:
+            return self.gamma * self.cost.full * self.cost.share(gates.weights_of_candidates(training))
+        share = self.expected(gates)
+        return ops.stop_gradient(multiplier + PROPORTIONAL * (share - self.target)) * share
+
+    def excess(self, share):
+        """What a step adds to the multiplier, times lambda(t) and the step's part of the training."""
+        return INTEGRAL * (share - self.target)
+
+    def fitted(self, choices: list[int], logarithms: np.ndarray) -> list[int]:
+        """Choices that keep to the target, as probable as may be; without a target, as they are."""
+        if self.target is None:
+            return choices
+        return fitted(self.cost, choices, logarithms, self.target * self.cost.full * (1 + 1e-6))
+
+
+def read_table(table) -> dict[str, list[list[float]]] | None:
+    """A latency table from a mapping or a JSON file.
+
+    Raises:
+        ValueError: If it has another form.
+    """
+    if isinstance(table, (str, os.PathLike)):
+        table = json.loads(Path(table).read_text())
+    if table is None:
+        return None
+    try:
+        return {str(layer): [[int(i), int(j), float(value)] for i, j, value in rows] for layer, rows in table.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            "Expected `latency_table` to hold [input width, output width, milliseconds] by layer name. Received: "
+            f"{table!r:.200}."
+        ) from error
