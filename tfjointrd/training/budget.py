@@ -14,8 +14,9 @@ from tfjointrd.layers.gates import ChannelGates
 from tfjointrd.surgery.costs import Cost, fitted
 
 # How strongly a budget is kept to: the weight of the penalty is PROPORTIONAL times the excess, as a part of the full
-# network's cost, plus INTEGRAL times the sum of the excess over the training.
-PROPORTIONAL, INTEGRAL = 10.0, 20.0
+# network's cost, plus INTEGRAL times the sum of the excess over the training. Measured on digits (12 epochs, target 0.5):
+# 10 and 20 end at 0.522, these at 0.497.
+PROPORTIONAL, INTEGRAL = 50.0, 100.0
 
 
 class Budget:
