@@ -133,6 +133,7 @@ def test_what_comes_out(tiny, images):
     assert json.loads(json.dumps(architecture)) == architecture
     assert set(architecture["alphas"]) == {group.name for group in dan.groups}
     derived = dan.derive()
+    assert derived.name == "adjoined_tiny" and dan.derive(name="mine").name == "mine"
     assert derived.small().count_params() == dan.small().count_params() == architecture["parameters"]
     fresh, kept = derived.full().get_weights()[0], dan.full().get_weights()[0]
     assert np.abs(fresh - kept).max() > 1e-3

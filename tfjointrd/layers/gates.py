@@ -276,10 +276,8 @@ class ChannelGates(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.groups = [list(rows) for rows in groups]
-        self.alphas, self.sites = (
-            check_alphas(alphas),
-            {name: [list(run) for run in runs] for name, runs in sites.items()},
-        )
+        self.alphas = check_alphas(alphas)
+        self.sites = {name: [list(run) for run in runs] for name, runs in sites.items()}
         self.gumbel = GumbelSoftmax(noise, frozen, hard, seed, name="gumbel")
         entries = len(self.alphas)
         self._index = {

@@ -17,9 +17,9 @@ from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, refs_in, substi
 from tfjointrd.surgery.slim import Kept, kept_entries, narrow_spec, slim_graph, slim_weights
 from tfjointrd.surgery.weights import assign_weights, weights_of
 
-FULL = "full"
+FULL, SMALL = "full", "small"
 BATCH_NORMALIZATION_MODES = ("separate", "shared")
-_BATCH_NORMALIZATIONS = (keras.layers.BatchNormalization, FusedBatchNormalization)
+BATCH_NORMALIZATIONS = (keras.layers.BatchNormalization, FusedBatchNormalization)
 
 
 def compact(positions: Iterable[int]) -> Keep:
@@ -264,7 +264,7 @@ class AdjoinedGraph:
 
 def _with_fused_kernel(spec: LayerSpec) -> LayerSpec:
     """The same layer, on TensorFlow's fused kernel where there is one. `full()` and `small()` have Keras' own."""
-    return LayerSpec(FusedBatchNormalization, spec.config) if spec.cls in _BATCH_NORMALIZATIONS else spec
+    return LayerSpec(FusedBatchNormalization, spec.config) if spec.cls in BATCH_NORMALIZATIONS else spec
 
 
 def _layer(layers: dict[str, Any], name: str, make: Any) -> Any:

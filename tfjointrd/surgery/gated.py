@@ -10,19 +10,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.layers.gates import ChannelGates
-from tfjointrd.surgery.adjoin import AdjoinedGraph
+from tfjointrd.surgery.adjoin import BATCH_NORMALIZATIONS, SMALL, AdjoinedGraph
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, substitute
 from tfjointrd.surgery.rules import rule_for
 from tfjointrd.surgery.slim import narrow_spec
 from tfjointrd.surgery.widths import first_filters, staying
 
-SMALL = "small"
 GATES = "gates"
 TIES = ("shared", "free")
-_NORMALIZATIONS = (keras.layers.BatchNormalization, FusedBatchNormalization)
 
 
 @dataclass(frozen=True)
@@ -88,9 +85,9 @@ class GatedGraph(AdjoinedGraph):
 
     def _find_groups(self, graph: Graph) -> list[Group]:
         outputs = {call.layer: call.output for call in reversed(graph.calls)}
-        families: list[set[str]] = []
+        families, followers = [], self.channels.followers()
         for tied in self.channels.groups():
-            tied = set(tied) - self.channels.followers()
+            tied = set(tied) - followers
             touching = [family for family in families if family & tied]
             families = [family for family in families if family not in touching] + [tied.union(*touching)]
         order = {layer: i for i, layer in enumerate(self.channels.producers())}
@@ -143,7 +140,7 @@ class GatedGraph(AdjoinedGraph):
         if not self._varies(call.output) or len(self.graph.shapes[call.output]) < 2:
             return False
         consumers = self._consumers().get(call.output, [])
-        if consumers and all(issubclass(self.graph.layers[c.layer].cls, _NORMALIZATIONS) for c in consumers):
+        if consumers and all(issubclass(self.graph.layers[c.layer].cls, BATCH_NORMALIZATIONS) for c in consumers):
             return False  # scaled behind these
         return not self._keeps_zero(call)
 

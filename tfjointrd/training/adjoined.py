@@ -8,15 +8,13 @@ import keras
 from keras import ops
 
 from tfjointrd.layers.batch_normalization import check_synchronized, replicas
-from tfjointrd.surgery.adjoin import FULL, AdjoinedGraph, check_classifier, compact
+from tfjointrd.surgery.adjoin import FULL, SMALL, AdjoinedGraph, check_classifier, compact
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Graph, functional
 from tfjointrd.surgery.widths import Alpha, alphas_of, first_filters, staying
 from tfjointrd.training import schedules
 from tfjointrd.training.base import ScheduledModel
 from tfjointrd.training.losses import categorical, divergence, ends_in_softmax, per_replica
-
-SMALL = "small"
 
 
 def adjoin(

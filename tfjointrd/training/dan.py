@@ -355,9 +355,9 @@ class DAN(Adjoined):
             )
         full = self.full()
         base = full if inherit_weights else graph.build(graph.name)
-        for name, spec in graph.layers.items():
+        for key, spec in graph.layers.items():
             if spec.cls is keras.layers.Normalization:  # adapted to data, not trained
-                assign_weights(base.get_layer(name), weights_of(full.get_layer(name)))
+                assign_weights(base.get_layer(key), weights_of(full.get_layer(key)))
         options = {key: self._arguments[key] for key in ("batch_normalization", "stop_gradient", "epsilon")}
         pair = Adjoined(
             base,

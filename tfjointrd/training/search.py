@@ -53,8 +53,8 @@ def search(
 
     >>> dan = search(tfjointrd.models.resnet20(), alphas=(1, 2, 4), target_macs=0.5)
     >>> dan.compile("sgd", metrics=["accuracy"])
-    >>> dan.architecture()["widths"]["stage3_block1_conv1"]
-    64
+    >>> len(dan.groups)
+    8
 
     Reference:
         Adjoined Networks (https://arxiv.org/abs/2006.05624), section 5.
