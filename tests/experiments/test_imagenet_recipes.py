@@ -19,22 +19,22 @@ SYNSETS = ("n01440764", "n02102040", "n03888257")  # tench, English springer, pa
 
 
 def test_paper_settings():
-    recipe = catalog.get("jointrd_features_resnet50_imagenet2012", "paper")
+    recipe = catalog.get("jointrd_resnet50_imagenet2012", "paper")
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == (120, 512, 0.2, 1e-4)
     assert (recipe.optimizer, recipe.schedule, recipe.milestones) == ("sgd", "steps", (30, 60, 90))
     assert (recipe.tail_floor, recipe.tail_fade * recipe.epochs, recipe.tail_schedule) == (5e-3, 60, "cosine")
     assert (recipe.feature_weight, recipe.image_size, recipe.dirac) == (1e-4, 224, True)
     assert recipe.teacher == "resnet50_imagenet2012" and recipe.images is None
-    assert catalog.get("jointrd_resnet50_imagenet2012", "paper").feature_weight == 0
+    assert catalog.get("jointrd_routing_resnet50_imagenet2012", "paper").feature_weight == 0
     narrow = catalog.get("an_resnet18_a4_imagenette", "paper")
     assert (narrow.epochs, narrow.batch_size, narrow.optimizer, narrow.learning_rate) == (100, 200, "adam", 4e-3)
 
 
 def test_a_method_comes_before_the_settings_of_its_scale():
-    recipe = catalog.get("jointrd_to_zero_resnet18_imagenette", "paper")
+    recipe = catalog.get("jointrd_routing_to_zero_resnet18_imagenette", "paper")
     assert (recipe.tail_floor, recipe.tail_fade) == (0.0, 0.5)
-    assert catalog.get("jointrd_features_resnet20_cifar10", "paper").feature_weight == 1e-3
-    assert catalog.get("jointrd_features_resnet18_imagenette", "laptop").feature_weight == 1e-3
+    assert catalog.get("jointrd_resnet20_cifar10", "paper").feature_weight == 1e-3
+    assert catalog.get("jointrd_resnet18_imagenette", "laptop").feature_weight == 1e-3
 
 
 def methods(network, data):

@@ -159,21 +159,22 @@ _OTHER_NETWORKS = (
 _IMAGENET_NETWORKS = ("resnet18", "resnet34", "resnet50")  # those of Residual Distillation at 224 pixels
 _ALPHAS = (2, 4, 8)
 
-# How a network without shortcuts is trained. `jointrd` is the combination that holds; the others leave out or add one
-# part, or are the baselines that it is compared with.
+# How a network without shortcuts is trained. `jointrd` is the combination that holds: Dirac convolutions, routing through
+# the teacher's later stages, and the distance to its features. `jointrd_routing` leaves the features out, its variants
+# change one thing in it, `jointrd_ordinary` has ordinary convolutions; the others are what they are compared with.
 PLAIN: dict[str, dict] = {
     "plain": {"method": "plain"},
     "dirac": {"method": "plain", "dirac": True},
     "kd": {"method": "distilled", "kd_weight": 0.9},
     "kd_dirac": {"method": "distilled", "kd_weight": 0.9, "dirac": True},
     "feature_kd": {"method": "distilled", "feature_weight": 1e-3},
-    "jointrd": {"method": "jointrd", "dirac": True},
+    "jointrd": {"method": "jointrd", "dirac": True, "feature_weight": 1e-3},
     "jointrd_ordinary": {"method": "jointrd"},
-    "jointrd_projections": {"method": "jointrd", "dirac": True, "keep_projections": "downsampling"},
-    "jointrd_features": {"method": "jointrd", "dirac": True, "feature_weight": 1e-3},
-    "jointrd_kd": {"method": "jointrd", "dirac": True, "kd_weight": 0.9},
-    "jointrd_to_zero": {"method": "jointrd", "dirac": True, "tail_floor": 0.0, "tail_fade": 0.5},
-    "jointrd_joint": {"method": "jointrd", "dirac": True, "teacher_mode": "joint"},
+    "jointrd_routing": {"method": "jointrd", "dirac": True},
+    "jointrd_routing_projections": {"method": "jointrd", "dirac": True, "keep_projections": "downsampling"},
+    "jointrd_routing_kd": {"method": "jointrd", "dirac": True, "kd_weight": 0.9},
+    "jointrd_routing_to_zero": {"method": "jointrd", "dirac": True, "tail_floor": 0.0, "tail_fade": 0.5},
+    "jointrd_routing_joint": {"method": "jointrd", "dirac": True, "teacher_mode": "joint"},
 }
 
 
