@@ -100,9 +100,33 @@ def test_take(keep, axis):
     x = np.random.default_rng(0).normal(size=shape).astype("float32")
     expected = np.take(x, np.arange(keep) if isinstance(keep, int) else keep, axis=axis)
     np.testing.assert_array_equal(ops.convert_to_numpy(take(ops.convert_to_tensor(x), keep, axis)), expected)
-    many = np.flatnonzero(np.random.default_rng(1).integers(0, 2, 400)).tolist()  # more runs than slices
+    many = np.flatnonzero(np.random.default_rng(1).integers(0, 2, 400)).tolist()  # more runs than pieces
     row = np.arange(400, dtype="float32")
     np.testing.assert_array_equal(ops.convert_to_numpy(take(ops.convert_to_tensor(row), many)), row[many])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="looks at TensorFlow's graph")
+@pytest.mark.parametrize("keep", [2, [1, 2], [0, 2], [0, 1, 3]])
+def test_slices_have_quick_gradients(keep):
+    """That of `x[:n]` takes several times as long as that of the same block by its beginning and size."""
+    import tensorflow as tf
+
+    layer = convolution(keep_in=keep, keep_out=keep)
+    layer.build([(None, 5, 5, 4), (None, 5, 5, 2 if isinstance(keep, int) else len(keep))])
+
+    @tf.function
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            kept = take(x, keep)
+            loss = sum(tf.reduce_sum(z) for z in layer([tf.stop_gradient(x), tf.stop_gradient(kept)]))
+            loss += tf.reduce_sum(kept)
+        return tape.gradient(loss, [x, layer.full.kernel.value])
+
+    graph = gradients.get_concrete_function(tf.TensorSpec((None, 5, 5, 4))).graph
+    assert not {operation.type for operation in graph.get_operations()} & {"StridedSliceGrad", "GatherV2"}
+    is_kept = np.isin(np.arange(4), np.arange(keep) if isinstance(keep, int) else keep)
+    np.testing.assert_array_equal(gradients(tf.ones((2, 5, 5, 4)))[0][0, 0, 0], is_kept)
 
 
 def test_take_channels():

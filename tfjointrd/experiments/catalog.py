@@ -159,9 +159,10 @@ _OTHER_NETWORKS = (
 _IMAGENET_NETWORKS = ("resnet18", "resnet34", "resnet50")  # those of Residual Distillation at 224 pixels
 _ALPHAS = (2, 4, 8)
 
-# How a network without shortcuts is trained. `jointrd` is the combination that holds: Dirac convolutions, routing through
-# the teacher's later stages, and the distance to its features. `jointrd_routing` leaves the features out, its variants
-# change one thing in it, `jointrd_ordinary` has ordinary convolutions; the others are what they are compared with.
+# How a network without shortcuts is trained. `jointrd` is the combination that holds: Dirac convolutions, routing
+# through the teacher's later stages, and the distance to its features. `jointrd_routing` leaves the features out, its
+# variants change one thing in it, `jointrd_ordinary` has ordinary convolutions; the others are what they are compared
+# with.
 PLAIN: dict[str, dict] = {
     "plain": {"method": "plain"},
     "dirac": {"method": "plain", "dirac": True},

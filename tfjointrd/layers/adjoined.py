@@ -40,23 +40,43 @@ def take(x, keep: Keep | None, axis: int = -1):
     size = x.shape[axis]
     if keep is None or keep_count(keep) == size:
         return x
-    before = (slice(None),) * axis
-    if isinstance(keep, int):
-        return x[(*before, slice(0, keep))]
-    # Slices cost less than gathering, above all in the gradient.
-    runs = _runs(keep)
-    (first, length), period = runs[0], runs[1][0] - runs[0][0] if len(runs) > 1 else size
+    # Pieces cost less than gathering, above all in the gradient.
+    runs = [(0, keep)] if isinstance(keep, int) else _runs(keep)
+    first, length = runs[0]
+    if len(runs) == 1:
+        return window(x, {axis: (first, length)})
+    period = runs[1][0] - first
     if size % period == 0 and runs == [(start, length) for start in range(first, size, period)]:
-        shape = tuple(x.shape)  # the same channels at every position, as behind Flatten
+        shape = ops.shape(x)  # the same channels at every position, as behind Flatten
         blocks = ops.reshape(x, (*shape[:axis], size // period, period, *shape[axis + 1 :]))
-        blocks = blocks[(*before, slice(None), slice(first, first + length))]
-        return ops.reshape(blocks, (*shape[:axis], len(keep), *shape[axis + 1 :]))
-    if len(runs) <= _MOST_SLICES:
-        return ops.concatenate([x[(*before, slice(start, start + n))] for start, n in runs], axis=axis)
+        return ops.reshape(window(blocks, {axis + 1: (first, length)}), (*shape[:axis], len(keep), *shape[axis + 1 :]))
+    if len(runs) <= _MOST_PIECES:
+        ends = [end for start, n in runs for end in (start, start + n)]
+        return ops.concatenate(ops.split(x, ends, axis)[1::2], axis=axis)
     return ops.take(x, ops.convert_to_tensor(list(keep), dtype="int32"), axis=axis)
 
 
-_MOST_SLICES = 64
+_MOST_PIECES = 64
+
+
+def window(x, ranges: Mapping[int, tuple[int, int]]):
+    """A block of `x`: along each axis of `ranges`, `(first, length)`, that many entries from the first one on.
+
+    Not `x[..., :n]`, whose gradient takes 4 to 10 times as long on TensorFlow.
+
+    Args:
+        x: Tensor of any rank.
+        ranges: What is kept along an axis; the others are kept whole.
+
+    Returns:
+        The block, of the rank of `x`.
+    """
+    if None not in x.shape:
+        starts = [ranges.get(axis, (0, size))[0] for axis, size in enumerate(x.shape)]
+        return ops.slice(x, starts, [ranges.get(axis, (0, size))[1] for axis, size in enumerate(x.shape)])
+    for axis, (first, length) in ranges.items():
+        x = ops.split(x, [first, first + length], axis)[1]
+    return x
 
 
 def _runs(positions: Sequence[int]) -> list[tuple[int, int]]:
@@ -229,8 +249,11 @@ class AdjoinedLayer(keras.layers.Layer):
         weights = []
         for variable in layer.variables:
             value = ops.convert_to_tensor(full[variable.name])
-            for axis, keep in enumerate(share.get(variable.name, ())):
-                value = take(value, keep, axis)
+            keeps = dict(enumerate(share.get(variable.name, ())))
+            leading = {axis: (0, keep) for axis, keep in keeps.items() if isinstance(keep, int)}
+            value = window(value, leading) if leading else value  # all axes at once
+            for axis in keeps.keys() - leading.keys():
+                value = take(value, keeps[axis], axis)
             weights.append((variable, value))
         # What a batch normalisation would write into its statistics is lost here: they are the full path's.
         with keras.StatelessScope(state_mapping=weights):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from tfjointrd.layers.adjoined import take
+
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
 class FitChannels(keras.layers.Layer):
@@ -47,7 +49,7 @@ class FitChannels(keras.layers.Layer):
         """The input's first `filters` channels, with zero channels behind them where it has fewer."""
         missing = self.filters - inputs.shape[-1]
         if missing <= 0:
-            return inputs[..., : self.filters]
+            return take(inputs, self.filters)
         return ops.pad(inputs, [*[(0, 0)] * (len(inputs.shape) - 1), (0, missing)])
 
     def compute_output_shape(self, input_shape):
