@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfjointrd import JointRD, adjoin, remove_shortcuts
+from tfjointrd import JointRD, adjoin, remove_shortcuts, search
 from tfjointrd.data import ArrayPipeline, DatasetInfo
 from tfjointrd.surgery.swap import with_fused_batch_normalization
 from tfjointrd.training import distribute
@@ -51,7 +51,12 @@ def joint():
     return JointRD(remove_shortcuts(teacher), teacher, boundaries=["stage1_relu"])
 
 
-MODELS = {"plain": network, "adjoined": lambda: adjoin(network(), 2, round_to=1), "jointrd": joint}
+def searched():
+    """Widths learned under a budget: every device draws the same noise."""
+    return search(network(), alphas=(1, 2), keep=["stem_*"], target_macs=0.85, round_to=1, seed=5)
+
+
+MODELS = {"plain": network, "adjoined": lambda: adjoin(network(), 2, round_to=1), "jointrd": joint, "dan": searched}
 
 
 def compiled(model):

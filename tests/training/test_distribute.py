@@ -20,7 +20,7 @@ from tfjointrd.training import distribute
 # Keras imports TensorFlow where it can, which takes longer than the training.
 RUN = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 WORKER = Path(__file__).with_name("distributed_worker.py")
-TRAINED = ("plain", "uneven", "adjoined", "small", "jointrd")
+TRAINED = ("plain", "uneven", "adjoined", "small", "jointrd", "dan")
 
 
 def free_port():
