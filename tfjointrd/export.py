@@ -267,6 +267,8 @@ def _convert(model: keras.Model, calibration: np.ndarray | None, input_type: str
     """The content of the `.tflite` file; int8 if there are images to calibrate on."""
     import tensorflow as tf
 
+    from tfjointrd.scales import with_usable_scales
+
     # By way of a SavedModel: conversion from a concrete function loses the weights of Keras 3 networks.
     with tempfile.TemporaryDirectory() as folder, quiet():
         _save(model, folder)
@@ -280,12 +282,13 @@ def _convert(model: keras.Model, calibration: np.ndarray | None, input_type: str
             converter.inference_input_type = tf.as_dtype(input_type)
             converter.inference_output_type = tf.as_dtype(output_type)
         try:
-            return converter.convert()
+            content = converter.convert()
         except Exception as error:
             reasons = re.findall(r"^(?:Custom|Flex) ops: .*$", str(error), re.MULTILINE) or [str(error)]
             raise ValueError(
                 f"'{model.name}' cannot be converted with TFLite's builtin operators alone. {' '.join(reasons)}"
             ) from error
+    return content if calibration is None else with_usable_scales(content)
 
 
 def _save(model: keras.Model, folder: str) -> None:
