@@ -11,9 +11,10 @@ import pytest
 
 from tfjointrd import data, report
 from tfjointrd.experiments import Interrupted, Recipe, catalog, run, run_named
+from tfjointrd.experiments.folder import load_data
 from tfjointrd.experiments.methods import build_network
 from tfjointrd.surgery.widths import widths_of
-from tfjointrd.training import GateRecorder
+from tfjointrd.training import GateRecorder, recalibrate_batchnorm
 from tfjointrd.training.recorder import read
 
 SEARCH = {"method": "search", "batch_size": 120, "epochs": 3, "learning_rate": 0.05, "images": 480}
@@ -40,6 +41,10 @@ def test_what_a_search_leaves(out):
     assert card["networks"]["full"]["macs"] == architecture["full_macs"]
     small = keras.saving.load_model(folder / "small.keras")
     assert {layer: small.get_layer(layer).filters for layer in architecture["widths"]} == architecture["widths"]
+    normalization = small.get_layer("stage3_block3_bn2")
+    variance = keras.ops.convert_to_numpy(normalization.moving_variance)
+    recalibrate_batchnorm(small, load_data(Recipe(**card["recipe"]), augment=False)[0])
+    np.testing.assert_allclose(normalization.moving_variance, variance, rtol=1e-4)  # as it was already
     gates = read(folder / "gates.csv", GateRecorder.columns)
     assert {row["epoch"] for row in gates} == {0, 1, 2} and {row["alpha"] for row in gates} == {1, 2, 4}
     assert {row["group"] for row in gates} == set(architecture["alphas"])

@@ -23,9 +23,11 @@ from tfjointrd.training.dan import DAN
 from tfjointrd.training.diagnostics import BACKENDS, GateRecorder, GradientRecorder
 from tfjointrd.training.jointrd import JointRD
 from tfjointrd.training.losses import default_loss
+from tfjointrd.training.recalibration import recalibrate_batchnorm
 
 GRADIENTS, GATES, ARCHITECTURE = "gradients.csv", "gates.csv", "architecture.json"
 PROBE = 128  # images on which gradients are compared
+RECALIBRATION = 100  # batches on which the statistics after a search are measured
 
 XLA_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
@@ -51,7 +53,8 @@ def run(
 
     Where a teacher's tails train a student on one device, `gradients.csv` holds the norms of its gradients from both
     and their cosine, epoch by epoch; see `tfjointrd.training.GradientRecorder`. A search leaves its gates'
-    probabilities in `gates.csv` (`GateRecorder`) and what it has chosen in `architecture.json` (`DAN.architecture`).
+    probabilities in `gates.csv` (`GateRecorder`), what it has chosen in `architecture.json` (`DAN.architecture`), and
+    the network of that with batch normalisations measured anew (`recalibrate_batchnorm`), whose accuracy the card says.
 
     Args:
         recipe: What to train.
@@ -241,6 +244,8 @@ def _finish(recipe: Recipe, model, validation, folder: Path, state: State, note:
     """Takes the networks out, measures them, and writes files and card."""
     networks = METHODS[recipe.method].networks(model)
     calibration, _ = load_data(recipe, augment=False)
+    if isinstance(model, DAN):  # batch normalisations of a search have seen all candidates
+        recalibrate_batchnorm(networks["small"], calibration, min(len(calibration), RECALIBRATION))
     card = cards.make(recipe, networks, calibration, validation, folder, state, note, command, group.devices)
     if isinstance(model, DAN):
         write_json(folder / ARCHITECTURE, model.architecture())
