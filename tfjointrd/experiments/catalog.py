@@ -160,16 +160,18 @@ _IMAGENET_NETWORKS = ("resnet18", "resnet34", "resnet50")  # those of Residual D
 _ALPHAS = (2, 4, 8)
 
 # How a network without shortcuts is trained. `jointrd` is the combination that holds: Dirac convolutions, routing
-# through the teacher's later stages, and the distance to its features. `jointrd_routing` leaves the features out, its
-# variants change one thing in it, `jointrd_ordinary` has ordinary convolutions; the others are what they are compared
-# with.
+# through the teacher's later stages, and the distance to its features. `jointrd_routing` leaves the features out,
+# `feature_kd_dirac` the routing; variants of `jointrd_routing` change one thing in it, `jointrd_ordinary` has ordinary
+# convolutions; the others are what they are compared with.
 PLAIN: dict[str, dict] = {
     "plain": {"method": "plain"},
     "dirac": {"method": "plain", "dirac": True},
     "kd": {"method": "distilled", "kd_weight": 0.9},
     "kd_dirac": {"method": "distilled", "kd_weight": 0.9, "dirac": True},
     "feature_kd": {"method": "distilled", "feature_weight": 1e-3},
+    "feature_kd_dirac": {"method": "distilled", "feature_weight": 1e-3, "dirac": True},
     "jointrd": {"method": "jointrd", "dirac": True, "feature_weight": 1e-3},
+    "jointrd_kd": {"method": "jointrd", "dirac": True, "feature_weight": 1e-3, "kd_weight": 0.9},
     "jointrd_ordinary": {"method": "jointrd"},
     "jointrd_routing": {"method": "jointrd", "dirac": True},
     "jointrd_routing_projections": {"method": "jointrd", "dirac": True, "keep_projections": "downsampling"},
