@@ -190,7 +190,7 @@ def _add_train(commands) -> None:
             "  narrow_distilled  the same, with a trained --teacher's outputs as targets\n"
             "  adjoined   the full and the narrow network on shared weights; --widths in place of --alpha\n"
             "  search     the same, with widths that are learned: of --alphas, as many MACs as --alpha leaves\n"
-            "  jointrd_adjoined  the same without shortcuts, taught through the --teacher\n"
+            "  jointrd_adjoined  as adjoined, without shortcuts, taught through the --teacher\n"
             "  transfer   a trained --network (.keras file) with a new classifier, fine-tuned on other --data\n\n"
             "examples:\n"
             "  python -m tfjointrd train --method standard --network resnet20 --data cifar10 --out runs/resnet20\n"

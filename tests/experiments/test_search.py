@@ -114,6 +114,18 @@ def test_an_interrupted_search_goes_on(tmp_path):
     assert len({row["probability"] for row in gates if row["epoch"] == 3}) > 1
 
 
+def test_a_search_without_batch_normalisations(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    for filters in (4, 8):
+        x = keras.layers.Conv2D(filters, 3, activation="relu")(x)
+    network = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)))
+    network.save(tmp_path / "network.keras")
+    recipe = Recipe(**{**SEARCH, "epochs": 1}, network=str(tmp_path / "network.keras"))
+    finished = run(recipe, tmp_path / "run", verbose=0)
+    assert set(finished.card["networks"]) == {"full", "small"}
+
+
 def test_widths_that_are_not_there(out, tmp_path):
     with pytest.raises(FileNotFoundError, match="Expected `widths` to be a .keras file. Received: widths='nowhere'"):
         run(Recipe(method="adjoined", widths="nowhere"), tmp_path / "a", verbose=0)

@@ -240,3 +240,17 @@ def test_config_round_trip(layer):
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
     again = keras.saving.deserialize_keras_object(config)
     assert type(again) is type(layer) and again.get_config() == layer.get_config()
+
+
+def test_a_convolution_is_saved_whole(tmp_path):
+    keras.utils.set_random_seed(0)
+    layer = DANConv2D(8, 3, alphas=ALPHAS, seed=1, name="gated")
+    network = keras.Sequential([keras.Input((6, 6, 2)), layer])
+    layer.eta.assign([0.1, 0.7, -0.2])
+    layer.temperature.assign(0.5)
+    x = keras.random.normal((2, 6, 6, 2))
+    network(x, training=True)  # draws
+    network.save(tmp_path / "network.keras")
+    again = keras.saving.load_model(tmp_path / "network.keras")
+    for training in (False, True):
+        np.testing.assert_allclose(numpy(again(x, training=training)), numpy(network(x, training=training)), atol=1e-6)

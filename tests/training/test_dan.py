@@ -9,6 +9,7 @@ import pytest
 from tfjointrd import Distillation, JointRD, adjoin, data, search
 from tfjointrd.data import ArrayPipeline
 from tfjointrd.training import Constant, ExponentialDecay
+from tfjointrd.training.held_out import side_by_side
 
 
 def numpy(x):
@@ -215,6 +216,54 @@ def test_weights_do_not_learn_from_held_out_images(tiny, images):
         weights.append([numpy(v) for v in dan.network.weights])
     for ours, theirs in zip(*weights, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def ordered(images, batch_size, seed=0, training=True):
+    return ArrayPipeline(*images, data.info("digits"), batch_size, training=training, seed=seed)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "data sets"])
+def test_held_out_images_come_in_an_order_of_their_own(images, kind):
+    """That of the epoch, whatever Keras draws; a shorter set is gone through again."""
+    (x, y), few = images, tuple(part[:20] for part in images)
+    epochs = []
+    for epoch in (0, 1):
+        if kind == "arrays":
+            both = side_by_side(x, y, few, 16, epoch=epoch)
+        else:
+            both = side_by_side(ordered(images, 16), None, ordered(few, 16), None)
+            both.data.set_epoch(epoch), both.held_out.set_epoch(epoch)
+        both.on_epoch_begin()
+        epochs.append([both[index] for index in np.random.permutation(len(both))])
+        both.on_epoch_end()
+        both.on_epoch_begin()
+        epochs.append([both[index] for index in np.random.permutation(len(both))])
+    for ours, theirs in zip(epochs[1], epochs[2], strict=True):  # epoch 1, gone on to and begun with
+        for one, other in zip(keras.tree.flatten(ours), keras.tree.flatten(theirs), strict=True):
+            np.testing.assert_array_equal(one, other)
+    labels = [np.concatenate([batch[1][0] for batch in epoch]) for epoch in epochs]
+    assert sorted(labels[0]) == sorted(labels[1]) == sorted(y) and (labels[0] != labels[1]).any()
+    np.testing.assert_array_equal(epochs[0][0][1][1], epochs[0][2][1][1])  # two batches, again and again
+    if kind == "arrays":
+        assert sorted(np.concatenate([batch[1][1] for batch in epochs[0][:2]])) == sorted(few[1])
+
+
+def test_a_search_with_held_out_images_goes_on(tiny, images):
+    """Two epochs in one go or in two end with the same weights."""
+    x, y = images
+    weights = []
+    for stops in ([2], [1, 2]):
+        keras.utils.set_random_seed(7)
+        options = {"gamma": 0.0, "warm_up": 0, "kl_weight": 1.0, "noise": "none", "temperature": 1.0}
+        dan, begun = search(tiny(filters=8), (1, 2), round_to=1, **options), 0
+        dan.compile(keras.optimizers.SGD(0.1), gate_optimizer=keras.optimizers.SGD(0.1))
+        for stop in stops:
+            dan.fit(x, y, batch_size=32, initial_epoch=begun, epochs=stop, held_out=(x[:40], y[:40]), verbose=0)
+            begun = stop
+            keras.utils.set_random_seed(stop)  # what Keras shuffles by
+        weights.append([numpy(v) for v in dan.trainable_variables])
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def test_held_out_images_of_another_kind(tiny, images):

@@ -68,9 +68,9 @@ def test_ends(schedule, start, end):
 
 def test_constant_and_numbers():
     assert at(Constant(0.3), 7) == pytest.approx(0.3)
-    assert at(schedules.get(2), 7) == 2
+    assert at(schedules.get(2, "weight"), 7) == 2
     schedule = QuadraticRamp()
-    assert schedules.get(schedule) is schedule
+    assert schedules.get(schedule, "weight") is schedule
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_constant_and_numbers():
 )
 def test_serialisation(schedule):
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(schedule)))
-    again = schedules.get(config)
+    again = schedules.get(config, "weight")
     assert type(again) is type(schedule) and again.get_config() == schedule.get_config()
 
 
@@ -103,4 +103,4 @@ def test_bad_values():
         Schedule()(0, 1)
     for wrong in ("cosine", True, None):
         with pytest.raises(ValueError, match=f"Received: {wrong!r}"):
-            schedules.get(wrong)
+            schedules.get(wrong, "weight")

@@ -23,7 +23,7 @@ from tfjointrd.training.dan import DAN
 from tfjointrd.training.diagnostics import BACKENDS, GateRecorder, GradientRecorder
 from tfjointrd.training.jointrd import JointRD
 from tfjointrd.training.losses import default_loss
-from tfjointrd.training.recalibration import recalibrate_batchnorm
+from tfjointrd.training.recalibration import has_batchnorm, recalibrate_batchnorm
 
 GRADIENTS, GATES, ARCHITECTURE = "gradients.csv", "gates.csv", "architecture.json"
 PROBE = 128  # images on which gradients are compared
@@ -244,7 +244,7 @@ def _finish(recipe: Recipe, model, validation, folder: Path, state: State, note:
     """Takes the networks out, measures them, and writes files and card."""
     networks = METHODS[recipe.method].networks(model)
     calibration, _ = load_data(recipe, augment=False)
-    if isinstance(model, DAN):  # batch normalisations of a search have seen all candidates
+    if isinstance(model, DAN) and has_batchnorm(networks["small"]):  # a search's have seen all candidates
         recalibrate_batchnorm(networks["small"], calibration, min(len(calibration), RECALIBRATION))
     card = cards.make(recipe, networks, calibration, validation, folder, state, note, command, group.devices)
     if isinstance(model, DAN):

@@ -165,7 +165,8 @@ class DANConv2D(keras.layers.Conv2D):
 
     Attributes:
         eta: The logits of the candidates, `(len(alphas),)`, zero at first.
-        temperature: The temperature of the Gumbel-softmax, a scalar variable, 1 at first.
+        temperature: The temperature of the Gumbel-softmax, a scalar variable above 0, 1 at first. Whoever trains the
+            layer outside of a `DAN` sets it, for instance each epoch: `layer.temperature.assign(15 * 0.956**epoch)`.
 
     Call arguments:
         inputs: Tensor `(batch, height, width, channels)`.
@@ -176,6 +177,11 @@ class DANConv2D(keras.layers.Conv2D):
 
     Raises:
         ValueError: If `alphas` are not as described, or one of them leaves no filter.
+
+    Example:
+
+    >>> DANConv2D(32, 3, alphas=(1, 2, 4), padding="same")(keras.ops.ones((1, 8, 8, 16)), training=True).shape
+    (1, 8, 8, 32)
 
     Reference:
         Adjoined Networks (https://arxiv.org/abs/2006.05624), Eqn 5.
@@ -221,6 +227,19 @@ class DANConv2D(keras.layers.Conv2D):
         scale = ops.take(ops.cumsum(weights), last_candidates(self.widths))
         scale = ops.pad(scale, [(0, self.filters - self.widths[0])])  # filters that no candidate has
         return outputs * ops.cast(scale, outputs.dtype)
+
+    def save_own_variables(self, store):
+        """Kernel and bias as Keras saves them, and logits and temperature, of which its convolutions know nothing."""
+        super().save_own_variables(store)
+        if self.built:
+            store["eta"], store["temperature"] = self.eta, self.temperature
+
+    def load_own_variables(self, store):
+        """What `save_own_variables` saved."""
+        super().load_own_variables(store)
+        if self.built:
+            self.eta.assign(store["eta"])
+            self.temperature.assign(store["temperature"])
 
     def get_config(self):
         """The configuration from which the layer can be made again."""

@@ -183,7 +183,7 @@ def latency(graph: GatedGraph, table: Mapping[str, Sequence[Sequence[float]]]) -
     """Milliseconds of one image: the sum over the layers that hold a kernel.
 
     Exact where one gate chooses a layer's input. Where several do, as behind a concatenation, each counts by its part
-    of the channels.
+    of the channels. Widths of which a narrower one was measured to take longer count as long as that one.
 
     Args:
         graph: The network.
@@ -198,6 +198,7 @@ def latency(graph: GatedGraph, table: Mapping[str, Sequence[Sequence[float]]]) -
         if call.layer not in table:
             raise ValueError(f"Expected a latency table with all layers. Received: one without '{call.layer}'.")
         measured = {(int(ins), int(outs)): float(value) for ins, outs, value in table[call.layer]}
+        measured = {(i, j): max(v for (a, b), v in measured.items() if a <= i and b <= j) for i, j in measured}
         ins, outs = ([len(candidate[ref]) for candidate in graph.candidates] for ref in (call.inputs[0], call.output))
         pairs = graph.forms(call)
         for i, j in pairs:

@@ -101,12 +101,16 @@ def read_table(table) -> dict[str, list[list[float]]] | None:
     Raises:
         ValueError: If it has another form.
     """
-    if isinstance(table, (str, os.PathLike)):
-        table = json.loads(Path(table).read_text())
     if table is None:
         return None
+    read = table
     try:
-        return {str(layer): [[int(i), int(j), float(value)] for i, j, value in rows] for layer, rows in table.items()}
+        if isinstance(table, (str, os.PathLike)):
+            read = json.loads(Path(table).read_text())
+        found = {str(layer): [[int(i), int(j), float(value)] for i, j, value in rows] for layer, rows in read.items()}
+        if not all(0 <= value < float("inf") for rows in found.values() for *_, value in rows):
+            raise ValueError("milliseconds below 0, or none")
+        return found
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             "Expected `latency_table` to hold [input width, output width, milliseconds] by layer name. Received: "

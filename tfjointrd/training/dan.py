@@ -128,7 +128,9 @@ class DAN(Adjoined):
             kept_full=kept_full,
         )
         self.gates, self.groups = self._surgery.gates, tuple(self._surgery.groups)
-        self.temperature = schedules.ExponentialDecay() if temperature is None else schedules.get(temperature)
+        self.temperature = (
+            schedules.ExponentialDecay() if temperature is None else schedules.get(temperature, "temperature")
+        )
         _check_positive(self.temperature)
         if not 0 <= warm_up < 1:
             raise ValueError(f"Expected `warm_up`, a part of the training, in [0, 1). Received: warm_up={warm_up}.")
@@ -203,13 +205,15 @@ class DAN(Adjoined):
                 several outputs or trained on several devices.
 
         Reference:
-            DARTS (https://arxiv.org/abs/1806.09055), first order, for `held_out`.
+            DARTS (https://arxiv.org/abs/1806.09055), section 2.3, first order, for `held_out`. It alternates steps of
+            gates and weights; here both are taken at once, from the same weights.
         """
         if held_out is not None:
             if len(self.softmax) > 1 or replicas() > 1 or kwargs.get("sample_weight") is not None:
                 raise ValueError(
                     "Expected `held_out` for a network with one output, trained on one device and without "
-                    f"`sample_weight`. Received: {len(self.softmax)} output(s), {replicas()} device(s)."
+                    f"`sample_weight`. Received: {len(self.softmax)} output(s), {replicas()} device(s), "
+                    f"sample_weight={kwargs.get('sample_weight')!r:.40}."
                 )
             self._check_labels(x, y)
             self._check_labels(*(held_out if isinstance(held_out, (tuple, list)) else (held_out, None)))

@@ -23,8 +23,9 @@ class GradientRecorder(Recorder):
 
     Before the first step and after each epoch, gradients of the losses of one batch, which is always the same, are
     taken with respect to the weights of each stage of the student: of the student's own path, and of all of the
-    teacher's tails together, times m(t). Stage k ends at boundary k; the last one, behind the last boundary, gets no
-    gradient from the teacher. Connectors belong to no stage.
+    teacher's tails together, times m(t). A path's loss is all of it: with `feature_weight`, the distance of its
+    features to the teacher's too, and for the own path with `alpha`, that of the outputs. Stage k ends at boundary k;
+    the last one, behind the last boundary, gets no gradient from the teacher. Connectors belong to no stage.
 
     The student computes as in training, its batch normalisation with the batch's statistics, but no weight, statistic,
     counter or random state changes: a training with the callback ends with the weights of one without it. Losses of

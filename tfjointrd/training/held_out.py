@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import keras
 import numpy as np
 
+from tfjointrd.data.pipeline import Pipeline
+
 
 class SideBySide(keras.utils.PyDataset):
     """Batches `((x, x_held), (y, y_held))` of two data sets.
+
+    Arrays and pipelines of `tfjointrd.data` come in their own order, whatever order `fit` asks for.
 
     Args:
         data: The images that the weights learn from, a `keras.utils.PyDataset`; one epoch is all of it.
@@ -17,8 +22,9 @@ class SideBySide(keras.utils.PyDataset):
     """
 
     def __init__(self, data: keras.utils.PyDataset, held_out: keras.utils.PyDataset):
-        super().__init__()
+        super().__init__(workers=1)  # several would hand batches over in an order that depends on their speed
         self.data, self.held_out = data, held_out
+        self._served, self._lock = None, threading.Lock()
 
     def __len__(self) -> int:
         """The number of steps an epoch."""
@@ -26,11 +32,20 @@ class SideBySide(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple:
         """The batch of a step."""
-        (x, y), (x_held, y_held) = map(_pair, (self.data[index], self.held_out[index % len(self.held_out)]))
+        with self._lock:
+            position = index if self._served is None else self._served
+            self._served = None if self._served is None else position + 1
+        again = position % len(self.held_out)
+        if isinstance(self.held_out, Pipeline):  # which would count on beyond its end
+            held = self.held_out.batch(again, getattr(self.data, "epoch", None))
+        else:
+            held = self.held_out[again]
+        (x, y), (x_held, y_held) = map(_pair, (self.data[position if isinstance(self.data, _Arrays) else index], held))
         return (x, x_held), (y, y_held)
 
     def on_epoch_begin(self):
         """Tells both."""
+        self._served = 0
         self.data.on_epoch_begin()
         self.held_out.on_epoch_begin()
 

@@ -119,7 +119,7 @@ class JointRD(Distillation):
                 f"Expected `boundaries` whose layers have other names than the model's own outputs. Received: {taken}."
             )
         self.boundary_connectors = routing.connectors(self.boundaries, *graphs)
-        self.tail_weight = schedules.CosineFade() if tail_weight is None else schedules.get(tail_weight)
+        self.tail_weight = schedules.CosineFade() if tail_weight is None else schedules.get(tail_weight, "tail_weight")
         self.teacher_mode, self.path_scale, self.strict = teacher_mode, path_scale, strict
 
     @property

@@ -41,7 +41,7 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
         Universally Slimmable Networks (https://arxiv.org/abs/1903.05134), section 3.3.
     """
     graph = Graph.of(model)
-    found = [layer for layer in graph.sources.values() if isinstance(layer, keras.layers.BatchNormalization)]
+    found = _normalizations(graph)
     if not found:
         raise ValueError(f"Expected `model` to have batch normalisations. Received: '{model.name}' without any.")
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
@@ -67,6 +67,15 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
     if not number:
         raise ValueError("Expected `data` to hold at least one batch. Received: none.")
     return model
+
+
+def has_batchnorm(model: keras.Model) -> bool:
+    """Whether there are statistics to recalibrate."""
+    return bool(_normalizations(Graph.of(model)))
+
+
+def _normalizations(graph: Graph) -> list[keras.layers.BatchNormalization]:
+    return [layer for layer in graph.sources.values() if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def _batches(data: Any) -> Iterator:

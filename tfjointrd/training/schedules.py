@@ -188,8 +188,8 @@ class Constant(Schedule):
         return {"weight": self.weight}
 
 
-def get(schedule: Schedule | float | dict) -> Schedule:
-    """A schedule from a schedule, a number (constant), or a serialised schedule.
+def get(schedule: Schedule | float | dict, argument: str) -> Schedule:
+    """A schedule from a schedule, a number (constant), or a serialised schedule, given as `argument`.
 
     Raises:
         ValueError: If it is none of these.
@@ -199,5 +199,7 @@ def get(schedule: Schedule | float | dict) -> Schedule:
     if isinstance(schedule, (int, float)) and not isinstance(schedule, bool):
         schedule = Constant(float(schedule))
     if not isinstance(schedule, Schedule):
-        raise ValueError(f"Expected a `tfjointrd.training.Schedule` or a number. Received: {schedule!r}.")
+        raise ValueError(
+            f"Expected `{argument}` to be a `tfjointrd.training.Schedule` or a number. Received: {schedule!r}."
+        )
     return schedule

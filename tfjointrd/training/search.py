@@ -36,8 +36,9 @@ def search(
         ties: `"shared"`: layers that an addition ties have one width. `"free"`: each has a gate of its own, and all
             become as wide as the widest choice.
         name: The name of the searching network.
-        **options: As for `DAN`: the budget (`target_macs`, `target_parameters` or `gamma`), `temperature`, `warm_up`,
-            the noise, and what `Adjoined` takes.
+        **options: As for `DAN`: the budget (`target_macs`, `target_parameters`, `target_latency_ms` with
+            `latency_table`, or `gamma`), `temperature`, `warm_up`, `noise`, `frozen`, `hard`, `seed`, and what
+            `Adjoined` takes.
 
     Returns:
         A `DAN`: compile it, fit it, then take `architecture()`, `derive()` and `small()`. Layers that stay full are
