@@ -18,7 +18,8 @@ from tfjointrd.experiments import Interrupted, Recipe, run
 from tfjointrd.experiments.checkpoint import Checkpoints
 from tfjointrd.experiments.folder import finished_run
 from tfjointrd.experiments.table import markdown, measure, measure_run
-from tfjointrd.training.diagnostics import read_gradients
+from tfjointrd.training import GradientRecorder
+from tfjointrd.training.recorder import read
 
 SMALL = {"batch_size": 240, "epochs": 3, "learning_rate": 0.05}
 
@@ -126,14 +127,14 @@ def jointrd(tmp_path_factory):
 
 def test_gradients_are_recorded_over_an_interruption(jointrd, tmp_path):
     run(jointrd, tmp_path / "whole", verbose=0)
-    whole = read_gradients(tmp_path / "whole" / "gradients.csv")
+    whole = read(tmp_path / "whole" / "gradients.csv", GradientRecorder.columns)
     assert [(row["epoch"], row["step"]) for row in whole[::2]] == [(0, 0), (1, 6), (2, 12), (3, 18)]
     assert all(row["teacher_norm"] > 0 for row in whole[::2])
     with pytest.raises(Interrupted):
         run(jointrd, tmp_path / "parts", verbose=0, callbacks=[Press(1)])
-    assert [row["epoch"] for row in read_gradients(tmp_path / "parts" / "gradients.csv")[::2]] == [0, 1]
+    assert [row["epoch"] for row in read(tmp_path / "parts" / "gradients.csv", GradientRecorder.columns)[::2]] == [0, 1]
     run(jointrd, tmp_path / "parts", verbose=0)
-    assert read_gradients(tmp_path / "parts" / "gradients.csv") == whole
+    assert read(tmp_path / "parts" / "gradients.csv", GradientRecorder.columns) == whole
 
 
 def test_stopped_without_mercy(small, tmp_path):

@@ -242,7 +242,7 @@ def test_several_small_networks_from_one(randomised):
         ValueError, match=r"one of `alpha`, `alphas` and `widths`. Received: alpha=2, alphas=\(2, 4\), widths=None"
     ):
         adjoin(model, 2, alphas=(2, 4))
-    for alphas in ((), (2, 2)):
+    for alphas in ((), (2, 2), ({"stage2_*": 2}, {"stage3_*": 2})):
         with pytest.raises(ValueError, match=r"Expected `alphas` to be different numbers.*Received: alphas=\["):
             adjoin(model, alphas=alphas)
 

@@ -11,7 +11,8 @@ from without_tensorflow import NO_TENSORFLOW
 
 from tfjointrd import JointRD, adjoin, models, remove_shortcuts
 from tfjointrd.training import Constant, GradientRecorder
-from tfjointrd.training.diagnostics import read_gradients, student_stages
+from tfjointrd.training.diagnostics import student_stages
+from tfjointrd.training.recorder import read
 
 BOUNDARIES = ("stage1_relu", "stage2_relu")
 
@@ -157,16 +158,16 @@ def test_a_file_goes_on_without_holes_or_doubles(tiny, images, tmp_path):
     arguments = {"batch_size": 16, "epochs": 4, "verbose": 0}
     with pytest.raises(KeyboardInterrupt):
         joint.fit(*images, **arguments, callbacks=[GradientRecorder(*images, path), Stop()])
-    before = read_gradients(path)
+    before = read(path, GradientRecorder.columns)
     assert [row["epoch"] for row in before[::3]] == [0, 1, 2]
     recorder = GradientRecorder(*images, path)
     joint.fit(*images, **arguments, initial_epoch=1, callbacks=[recorder])
     assert [(row["epoch"], row["step"]) for row in recorder.history[::3]] == [(e, 4 * e) for e in range(5)]
     assert [row["stage"] for row in recorder.history] == [1, 2, 3] * 5
     assert recorder.history[:3] == before[:3] and recorder.history[3:6] != before[3:6]
-    assert read_gradients(path) == recorder.history
+    assert read(path, GradientRecorder.columns) == recorder.history
     joint.fit(*images, **arguments, callbacks=[recorder])  # another training, from its beginning
-    assert [row["step"] for row in read_gradients(path)[::3]] == [0, 4, 8, 12, 16]
+    assert [row["step"] for row in read(path, GradientRecorder.columns)[::3]] == [0, 4, 8, 12, 16]
     assert [file.name for file in path.parent.iterdir()] == ["gradients.csv"]
 
 
@@ -186,7 +187,7 @@ def test_errors(tiny, images, tmp_path, monkeypatch):
         GradientRecorder(x, y).set_model(tiny())
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="Expected a file with the columns epoch, .* Received: path='.*other.csv'"):
-        read_gradients(tmp_path / "other.csv")
+        read(tmp_path / "other.csv", GradientRecorder.columns)
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     with pytest.raises(ValueError, match=r"backends \('tensorflow', 'jax'\). Received: backend='torch'"):
         GradientRecorder(x, y)

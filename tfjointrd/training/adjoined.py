@@ -106,7 +106,8 @@ def adjoin(
 def _by_path(alphas: Iterable[float]) -> dict[str, float]:
     """alpha by the name of each small network."""
     alphas = list(alphas) if isinstance(alphas, Iterable) else [alphas]
-    if not alphas or len(set(alphas)) < len(alphas):
+    numbers = all(isinstance(alpha, (int, float)) for alpha in alphas)
+    if not alphas or not numbers or len(set(alphas)) < len(alphas):
         raise ValueError(f"Expected `alphas` to be different numbers, at least one. Received: alphas={alphas}.")
     return {_path(value): value for value in alphas}
 
@@ -219,11 +220,6 @@ class Adjoined(ScheduledModel):
     def graph(self) -> Graph:
         """The full network's layers and calls, without weights."""
         return self._surgery.graph
-
-    @property
-    def probabilities(self) -> bool:
-        """Whether the (first) output is a probability for each class rather than logits."""
-        return self.softmax[0]
 
     def num_classes(self) -> int:
         """Number of classes of the (first) output."""

@@ -13,7 +13,7 @@ from tfjointrd.surgery.graph import Ref
 from tfjointrd.training.dan import DAN
 from tfjointrd.training.distillation import STUDENT
 from tfjointrd.training.jointrd import JointRD
-from tfjointrd.training.recorder import Recorder, read
+from tfjointrd.training.recorder import Recorder
 
 BACKENDS = ("tensorflow", "jax")
 
@@ -93,18 +93,6 @@ class GradientRecorder(Recorder):
             values = (epoch, step, stage, norms[0], weight * norms[1], cosine, weight)
             found.append(dict(zip(self.columns, values, strict=True)))
         return found
-
-
-def read_gradients(path: str | os.PathLike) -> list[dict]:
-    """What `GradientRecorder` wrote to a file, as its `history`.
-
-    Args:
-        path: The `.csv` file.
-
-    Raises:
-        ValueError: If it is another file.
-    """
-    return read(path, GradientRecorder.columns)
 
 
 class GateRecorder(Recorder):

@@ -96,7 +96,7 @@ class Distillation(ScheduledModel):
         whole = not (feature_weight or len(self.paths()) > 1)  # no tensor within a network is asked for
         self._taps = {key: Taps(network, self.graphs[key], whole) for key, network in networks.items()}
         self.softmax = {
-            STUDENT: self.student.probabilities if self.adjoined else ends_in_softmax(self.student),
+            STUDENT: self.student.softmax[0] if self.adjoined else ends_in_softmax(self.student),
             TEACHER: ends_in_softmax(teacher),
         }
         self._maps = {key: last_map(graph) for key, graph in self.graphs.items()} if feature_weight else {}
