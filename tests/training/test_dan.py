@@ -8,6 +8,7 @@ import pytest
 
 from tfjointrd import Distillation, JointRD, adjoin, data, search
 from tfjointrd.data import ArrayPipeline
+from tfjointrd.report import profile
 from tfjointrd.training import Constant, ExponentialDecay
 from tfjointrd.training.held_out import side_by_side
 
@@ -273,6 +274,31 @@ def test_held_out_images_of_another_kind(tiny, images):
         dan.fit(x, y, held_out=x, verbose=0)
     with pytest.raises(ValueError, match="Received: labels between 0 and 12"):
         dan.fit(x, y, held_out=(x, y * 6), verbose=0)
+
+
+# === What it finds ===
+
+
+def test_a_search_finds_the_widths_that_are_needed():
+    """Of 16 channels each, the next layer uses the first 4, all, and the first 8; only the gates learn."""
+    keras.utils.set_random_seed(0)
+    layers, needed = keras.layers, {"first": 4, "second": 16, "third": 8}
+    inputs = z = keras.Input((12, 12, 3))
+    for name in needed:
+        z = layers.ReLU()(layers.Conv2D(16, 3, padding="same", name=name)(z))
+    planted = keras.Model(inputs, layers.Dense(10, name="logits")(layers.GlobalAveragePooling2D()(z)))
+    for name, reader in zip(needed, ("second", "third", "logits"), strict=True):
+        kernel, bias = planted.get_layer(reader).get_weights()
+        kernel[..., needed[name] :, :] = 0
+        planted.get_layer(reader).set_weights([kernel * (10 if reader == "logits" else 1.6), bias])
+    x = np.random.default_rng(0).normal(size=(512, 12, 12, 3)).astype("float32")
+    y = planted.predict(x, verbose=0).argmax(axis=1)
+    options = {"gamma": 0.3 / profile(planted).macs, "kl_weight": 1.0, "warm_up": 0, "seed": 0}
+    dan = search(planted, (1, 2, 4), (), round_to=1, **options)
+    dan.compile(keras.optimizers.SGD(0.0), gate_optimizer=keras.optimizers.Adam(0.05))
+    dan.fit(x, y, batch_size=64, epochs=30, verbose=0)
+    assert dan.architecture()["widths"] == needed
+    np.testing.assert_allclose(dan.predict(x, verbose=0)["small"], planted.predict(x, verbose=0), atol=1e-5)
 
 
 # === What users do with it ===
