@@ -24,7 +24,8 @@ def softmax(z):
 @pytest.mark.parametrize("ending", [False, True], ids=["logits", "softmax"])
 def test_loss_is_eqn_3(tiny, images, ending):
     x, y = images
-    pair = compiled(adjoin(tiny(softmax=ending), 2, round_to=1, kl_weight=Constant(0.7)))
+    pair = adjoin(tiny(softmax=ending), 2, round_to=1, kl_weight=Constant(0.7))
+    pair.compile("sgd", metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2")])
     outputs = pair.predict(x, verbose=0)
     p, q = (outputs[key] if ending else softmax(outputs[key]) for key in ("full", "small"))
     cross_entropy = -np.log(p[np.arange(len(y)), y]).mean()
@@ -36,6 +37,9 @@ def test_loss_is_eqn_3(tiny, images, ending):
     assert {key: result[key] for key in expected} == pytest.approx(expected, rel=1e-4)
     assert result["full_accuracy"] == pytest.approx((p.argmax(-1) == y).mean(), abs=1e-6)
     assert result["small_accuracy"] == pytest.approx((q.argmax(-1) == y).mean(), abs=1e-6)
+    for name, probabilities in {"full": p, "small": q}.items():
+        two = np.argsort(-probabilities, -1)[:, :2]
+        assert result[f"{name}_top2"] == pytest.approx((two == y[:, None]).any(-1).mean(), abs=1e-6)
 
 
 def test_gradients_of_both_terms_reach_the_full_network(tiny, images):

@@ -245,7 +245,9 @@ def _finish(recipe: Recipe, model, validation, folder: Path, state: State, note:
     networks = METHODS[recipe.method].networks(model)
     calibration, _ = load_data(recipe, augment=False)
     if isinstance(model, DAN) and has_batchnorm(networks["small"]):  # a search's have seen all candidates
-        recalibrate_batchnorm(networks["small"], calibration, min(len(calibration), RECALIBRATION))
+        # Images as in the training: with unaugmented ones a ResNet-20 has 74 % on CIFAR-10 in place of 78 %.
+        train, _ = load_data(recipe)
+        recalibrate_batchnorm(networks["small"], train, min(len(train), RECALIBRATION))
     card = cards.make(recipe, networks, calibration, validation, folder, state, note, command, group.devices)
     if isinstance(model, DAN):
         write_json(folder / ARCHITECTURE, model.architecture())

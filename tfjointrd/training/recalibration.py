@@ -23,7 +23,8 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
 
     Args:
         model: A functional or Sequential network. It is changed in place.
-        data: Images `(n, height, width, channels)`, or batches of images or `(images, ...)`. No labels are needed.
+        data: Images `(n, height, width, channels)`, or batches of images or `(images, ...)`, best as they come in the
+            training, augmented. No labels are needed.
         steps: Number of batches; by default one pass over `data`.
 
     Returns:
