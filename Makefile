@@ -30,7 +30,7 @@ format: .venv/installed-test
 	$(BIN)/ruff format .
 
 notebooks: .venv/installed-test
-	TFJOINTRD_SCALE=$(SCALE) $(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 notebooks
+	TFJOINTRD_SCALE=$(SCALE) $(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 $(if $(filter smoke,$(SCALE)),-n auto --maxprocesses 4) notebooks
 
 clean:
 	rm -rf .venv build demo runs .pytest_cache .ruff_cache .coverage *.egg-info
