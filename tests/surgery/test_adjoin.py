@@ -308,7 +308,7 @@ def test_networks_that_have_no_adjoined_form():
     layers = keras.layers
     pair = adjoin(models.resnet20(), 2)
     for adjoined in (pair, pair.network):
-        with pytest.raises(ValueError, match=r"not adjoined yet; take .*`full\(\)`.* Received: '"):
+        with pytest.raises(ValueError, match=r"not to be adjoined yet; take .*`full\(\)`.* Received: '"):
             adjoin(adjoined)
     function = layers.Lambda(lambda x: x + 1.0, name="mine")
     with pytest.raises(ValueError, match="Layer 'mine' is a Lambda.*Write what it does with layers"):

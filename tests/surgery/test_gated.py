@@ -141,7 +141,7 @@ def test_latencies_are_those_of_the_table(ties):
     assert architecture["expected_latency_ms"] == pytest.approx(expected, rel=1e-5)
     ends = [dan.costs["latency_ms"].of_choices([position] * len(dan.groups)) for position in (-1, 0)]
     assert ends[0] <= architecture["latency_ms"] <= ends[1]
-    with pytest.raises(ValueError, match="Expected a latency table with all layers. Received: one without 'stage3"):
+    with pytest.raises(ValueError, match="Expected `latency_table` with all layers. Received: one without 'stage3"):
         search(network, ALPHAS, keep, latency_table={k: v for k, v in table.items() if not k.startswith("stage3")})
     broken = {**table, "stage3_block1_conv1": [[32, 64, 1.0]]}
     with pytest.raises(ValueError, match="with layer 'stage3_block1_conv1' at 32 input and 32 output channels"):
@@ -265,5 +265,5 @@ def test_what_search_refuses():
         search(network, (2, 4), keep=["stage2_block1_conv2"], ties="free")
     with pytest.raises(ValueError, match="Expected `ties` to be one of"):
         search(network, ties="none")
-    with pytest.raises(ValueError, match="Expected a network that is not adjoined yet"):
+    with pytest.raises(ValueError, match="Expected `model` not to be adjoined yet"):
         search(adjoin(network, 2))

@@ -181,7 +181,7 @@ def test_a_file_that_cannot_be_written_does_not_end_the_training(tiny, images, t
 
 def test_errors(tiny, images, tmp_path, monkeypatch):
     x, y = images
-    with pytest.raises(ValueError, match="as many labels. Received: 64 images, 63 labels"):
+    with pytest.raises(ValueError, match="as many `labels`. Received: 64 images, 63 labels"):
         GradientRecorder(x, y[1:])
     with pytest.raises(ValueError, match="Expected a `JointRD` to be trained. Received: .* of type Functional"):
         GradientRecorder(x, y).set_model(tiny())

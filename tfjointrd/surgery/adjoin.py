@@ -43,7 +43,7 @@ def check_classifier(graph: Graph) -> None:
     for name, spec in graph.layers.items():
         if spec.cls in (AdjoinedLayer, TakeChannels):
             raise ValueError(
-                "Expected a network that is not adjoined yet; take the `full()` of the adjoined one. Received: "
+                "Expected `model` not to be adjoined yet; take the `full()` of the adjoined one. Received: "
                 f"'{graph.name}' with layer '{name}'."
             )
     for ref in graph.output_refs():

@@ -196,7 +196,7 @@ def latency(graph: GatedGraph, table: Mapping[str, Sequence[Sequence[float]]]) -
     total = _Sum(graph)
     for call in graph.kernel_calls():
         if call.layer not in table:
-            raise ValueError(f"Expected a latency table with all layers. Received: one without '{call.layer}'.")
+            raise ValueError(f"Expected `latency_table` with all layers. Received: one without '{call.layer}'.")
         measured = {(int(ins), int(outs)): float(value) for ins, outs, value in table[call.layer]}
         measured = {(i, j): max(v for (a, b), v in measured.items() if a <= i and b <= j) for i, j in measured}
         ins, outs = ([len(candidate[ref]) for candidate in graph.candidates] for ref in (call.inputs[0], call.output))
@@ -204,7 +204,7 @@ def latency(graph: GatedGraph, table: Mapping[str, Sequence[Sequence[float]]]) -
         for i, j in pairs:
             if (ins[i], outs[j]) not in measured:
                 raise ValueError(
-                    f"Expected a latency table with layer '{call.layer}' at {ins[i]} input and {outs[j]} output "
+                    f"Expected `latency_table` with layer '{call.layer}' at {ins[i]} input and {outs[j]} output "
                     f"channels. Received: {sorted(measured)}."
                 )
         total.add_table({pair: measured[ins[pair[0]], outs[pair[1]]] for pair in pairs}, call.inputs[0], call.output)

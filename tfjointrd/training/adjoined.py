@@ -75,7 +75,7 @@ def adjoin(
         the idea of Slimmable Neural Networks (https://arxiv.org/abs/1812.08928).
     """
     if isinstance(model, Adjoined):
-        raise ValueError(f"Expected a network that is not adjoined yet; take its `full()`. Received: '{model.name}'.")
+        raise ValueError(f"Expected `model` not to be adjoined yet; take its `full()`. Received: '{model.name}'.")
     given = {"alpha": alpha, "alphas": alphas, "widths": widths}
     if sum(value is not None for value in given.values()) > 1:
         raise ValueError(

@@ -61,7 +61,7 @@ def search(
         Adjoined Networks (https://arxiv.org/abs/2006.05624), section 5.
     """
     if isinstance(model, Adjoined):
-        raise ValueError(f"Expected a network that is not adjoined yet; take its `full()`. Received: '{model.name}'.")
+        raise ValueError(f"Expected `model` not to be adjoined yet; take its `full()`. Received: '{model.name}'.")
     alphas, graph = check_alphas(alphas), Graph.of(model)
     check_classifier(graph)
     candidates, reasons = candidates_of(graph, alphas, keep, round_to, ties)
