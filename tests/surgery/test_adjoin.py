@@ -220,6 +220,18 @@ def test_what_stays_full_is_listed():
     }
 
 
+@pytest.mark.parametrize("make", [lambda c, x: x * c, lambda c, x: keras.ops.multiply(x1=x, x2=c)])
+@pytest.mark.parametrize("convert", [np.asarray, keras.ops.convert_to_tensor], ids=["array", "tensor"])
+def test_channels_with_constants_of_their_own_stay(make, convert):
+    L = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    x = L.Conv2D(16, 3, name="before")(inputs)
+    x = L.Conv2D(16, 3, name="after")(make(convert(np.linspace(0.5, 1.5, 16).astype("float32")), x))
+    model = keras.Model(inputs, L.Dense(4)(L.GlobalAveragePooling2D()(x)))
+    pair = adjoin(model, 2, (), round_to=1)
+    assert "needs them all" in pair.kept_full["small"]["before"] and pair.small().get_layer("after").filters == 8
+
+
 def test_several_small_networks_from_one(randomised):
     model = randomised(models.resnet20())
     pair = adjoin(model, alphas=(2, 4, 8), round_to=1)

@@ -164,7 +164,8 @@ def _per_channel_constant(analysis, call, spec, inputs):
 
 
 def _merged(analysis, call, spec, inputs):
-    if any(np.ndim(argument) for argument in call.args if isinstance(argument, np.ndarray)):
+    arguments = keras.tree.flatten([call.args, call.kwargs])
+    if any(len(x.shape) for x in arguments if isinstance(x, np.ndarray) or keras.ops.is_tensor(x)):
         return _opaque(analysis, call, spec, inputs)  # a constant with an entry a channel
     width = max(len(ids) for ids in inputs)
     for ids in inputs:

@@ -71,7 +71,8 @@ class GradientRecorder(Recorder):
         self.images, self.labels = np.asarray(images, "float32"), np.asarray(labels)
         if not len(self.images) or len(self.images) != len(self.labels):
             raise ValueError(
-                f"Expected `images` and as many `labels`. Received: {len(self.images)} images, {len(self.labels)} labels."
+                f"Expected `images` and as many `labels`. Received: {len(self.images)} images, {len(self.labels)} "
+                "labels."
             )
         self._gradients = None
 
