@@ -11,16 +11,27 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 _MOST = 2.0**7  # half of that
-_OPERATORS = schema.BuiltinOperator
-_WEIGHTED = {_OPERATORS.CONV_2D, _OPERATORS.DEPTHWISE_CONV_2D, _OPERATORS.FULLY_CONNECTED}
-# Their output has the scale of their input.
-_UNSCALED = {_OPERATORS.MAX_POOL_2D, _OPERATORS.RESHAPE, _OPERATORS.PAD, _OPERATORS.TRANSPOSE}
+_OP = schema.BuiltinOperator
+# Operators with weights: where among their inputs the images, the weights and the bias are.
+_WEIGHTED = {
+    _OP.CONV_2D: (0, 1, 2),
+    _OP.DEPTHWISE_CONV_2D: (0, 1, 2),
+    _OP.FULLY_CONNECTED: (0, 1, 2),
+    _OP.TRANSPOSE_CONV: (2, 1, 3),
+}
+# Operators whose inputs and outputs share one scale.
+_UNSCALED = {
+    *(_OP.CONCATENATION, _OP.RESHAPE, _OP.SQUEEZE, _OP.EXPAND_DIMS, _OP.TRANSPOSE, _OP.PAD, _OP.PADV2),
+    *(_OP.SLICE, _OP.STRIDED_SLICE, _OP.SPLIT, _OP.SPLIT_V, _OP.GATHER, _OP.MAXIMUM, _OP.MINIMUM),
+    *(_OP.MAX_POOL_2D, _OP.AVERAGE_POOL_2D, _OP.RESIZE_BILINEAR, _OP.RESIZE_NEAREST_NEIGHBOR),
+}
 
 
 def with_usable_scales(content: bytes) -> bytes:
     """An int8 file whose next to nothing scales are raised to the least that XNNPACK takes.
 
-    What they stand for changes by less than the quantization of what it is computed from.
+    Where all channels of a layer died, that is less than the quantization of what they are computed from. Where one
+    channel with huge weights died beside others that live, these are quantized more coarsely than calibration would.
 
     Args:
         content: A `.tflite` file.
@@ -29,47 +40,66 @@ def with_usable_scales(content: bytes) -> bytes:
         The file with these scales, and the biases that follow from them, replaced; `content` itself if there are none.
     """
     model = schema.ModelT.InitFromPackedBuf(content, 0)
-    changed = [_raise_scales(model, graph) for graph in model.subgraphs]
-    if not any(changed):
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    changed = False
+    for graph in model.subgraphs:
+        raised: set[int] = set()
+        while _raise_scales(codes, graph, raised):
+            changed = True
+        _rescale_biases(model, codes, graph, raised)
+    if not changed:
         return content
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
 
 
-def _raise_scales(model: schema.ModelT, graph: schema.SubGraphT) -> bool:
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
-    steps = [(codes[step.opcodeIndex], step) for step in graph.operators]
-    changed = set()
-    for code, step in steps:
-        inputs, output = [graph.tensors[i] if i >= 0 else None for i in step.inputs], graph.tensors[step.outputs[0]]
-        if code in _WEIGHTED and _is_int8(inputs[0]) and _is_int8(output):
-            if step.inputs[0] in changed and len(inputs) > 2 and inputs[2] is not None:
-                _rescale_bias(model, *inputs[:3])
-            lowest = _scale(inputs[0]) * inputs[1].quantization.scale.max() / _MOST
-        elif code in _UNSCALED and step.inputs[0] in changed:
-            lowest = _scale(inputs[0])
-        else:
-            lowest = 0.0
-        if _is_int8(output) and _scale(output) < lowest:
-            output.quantization.scale = np.array([lowest], "float32")
-            changed.add(step.outputs[0])
-    return bool(changed)
+def _raise_scales(codes: list[int], graph: schema.SubGraphT, raised: set[int]) -> bool:
+    """One pass over the operators; whether it raised a scale. Adds what it raised to `raised`."""
+    before = {i: _scale(graph.tensors[i]) for i in raised}
+    for step in graph.operators:
+        code, tensors = codes[step.opcodeIndex], graph.tensors
+        ins = [i for i in step.inputs if i >= 0 and _is_int8(tensors[i])]
+        outs = [i for i in step.outputs if _is_int8(tensors[i])]
+        if not ins or not outs:
+            continue
+        scales, lowest = [_scale(tensors[i]) for i in ins], 0.0
+        if code in _WEIGHTED:
+            x, weights, _ = _WEIGHTED[code]
+            lowest = _scale(tensors[step.inputs[x]]) * tensors[step.inputs[weights]].quantization.scale.max() / _MOST
+        elif code in (_OP.ADD, _OP.SUB):
+            lowest = max(scales) / _MOST
+        elif code == _OP.MUL:
+            lowest = float(np.prod(scales)) / _MOST
+        elif code in _UNSCALED and raised & {*ins, *outs}:
+            outs = [*ins, *outs]
+            lowest = max(_scale(tensors[i]) for i in outs)
+        for i in outs:
+            if _scale(tensors[i]) < lowest:
+                tensors[i].quantization.scale = np.array([lowest], "float32")
+                raised.add(i)
+    return before != {i: _scale(graph.tensors[i]) for i in raised}
+
+
+def _rescale_biases(model: schema.ModelT, codes: list[int], graph: schema.SubGraphT, raised: set[int]) -> None:
+    """Biases in units of their layer's input scale times the weights' scales, where the former was raised."""
+    for step in graph.operators:
+        x, weights, bias = _WEIGHTED.get(codes[step.opcodeIndex], (0, 0, len(step.inputs)))
+        if bias >= len(step.inputs) or step.inputs[bias] < 0 or step.inputs[x] not in raised:
+            continue
+        x, weights, bias = (graph.tensors[step.inputs[i]] for i in (x, weights, bias))
+        scale = np.asarray(_scale(x) * weights.quantization.scale, "float32")
+        values = np.frombuffer(bytes(model.buffers[bias.buffer].data), "<i4") * (bias.quantization.scale / scale)
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.round(values).astype("<i4").tobytes(), "uint8")
+        bias.quantization.scale, bias.buffer = scale, len(model.buffers)
+        model.buffers.append(buffer)
 
 
 def _is_int8(tensor: schema.TensorT) -> bool:
-    return tensor.type == schema.TensorType.INT8 and tensor.quantization is not None
+    quantization = tensor.quantization
+    return tensor.type == schema.TensorType.INT8 and quantization is not None and quantization.scale is not None
 
 
 def _scale(tensor: schema.TensorT) -> float:
     return float(tensor.quantization.scale[0])
-
-
-def _rescale_bias(model: schema.ModelT, x: schema.TensorT, weights: schema.TensorT, bias: schema.TensorT) -> None:
-    """The bias in units of its layer's new input scale times the weights' scales."""
-    scale = np.asarray(_scale(x) * weights.quantization.scale, "float32")
-    values = np.frombuffer(bytes(model.buffers[bias.buffer].data), "<i4") * (bias.quantization.scale / scale)
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(np.round(values).astype("<i4").tobytes(), "uint8")
-    bias.quantization.scale, bias.buffer = scale, len(model.buffers)
-    model.buffers.append(buffer)

@@ -148,6 +148,24 @@ def test_latencies_are_those_of_the_table(ties):
         search(network, ALPHAS, keep, round_to=1, latency_table=broken)
 
 
+def test_width_that_costs_nothing_is_taken():
+    """Layers that were measured to take as long at all widths, but for one."""
+    network, keep = NETWORKS["resnet20"](), ["stem_*", "stage1_*", "stage2_*"]
+    wanted, _ = candidates_of(Graph.of(network), ALPHAS, keep, 1, "shared")
+    gated, table = GatedGraph(Graph.of(network), wanted, ALPHAS, "shared"), {}
+    for call in gated.kernel_calls():
+        ins, outs = ([len(kept[ref]) for kept in gated.candidates] for ref in (call.inputs[0], call.output))
+        slow = call.layer == "stage3_block2_conv1"
+        pairs = dict.fromkeys((ins[i], outs[j]) for i, j in gated.forms(call))
+        table[call.layer] = [[*pair, pair[1] if slow else 1.0] for pair in pairs]
+    whole = search(network, ALPHAS, keep, round_to=1, latency_table=table, gamma=0.0).costs["latency_ms"].full
+    dan = search(network, ALPHAS, keep, round_to=1, latency_table=table, target_latency_ms=whole - 32)
+    for logits in ([0.0, 1.0, 2.0], [2.0, 1.0, 0.0]):
+        dan.gates.eta.assign(np.tile(logits, (len(dan.groups), 1)))
+        alphas = dan.architecture()["alphas"]
+        assert alphas.pop("stage3_block2_conv1") == 2 and set(alphas.values()) == {1}
+
+
 def test_extreme_choices_cost_what_adjoined_networks_do():
     dan, network = searching("resnet20"), NETWORKS["resnet20"]()
     for position, alpha in enumerate(ALPHAS):

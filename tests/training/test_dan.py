@@ -249,6 +249,23 @@ def test_held_out_images_come_in_an_order_of_their_own(images, kind):
         assert sorted(np.concatenate([batch[1][1] for batch in epochs[0][:2]])) == sorted(few[1])
 
 
+def test_held_out_images_beside_a_data_set_of_ones_own(images):
+    class Own(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return images[0][:16], images[1][:16]
+
+    both, epochs = side_by_side(Own(), None, ordered(images, 16), None), []
+    both.on_epoch_end()  # as Keras does
+    for _ in range(2):
+        both.on_epoch_begin()
+        epochs.append(np.concatenate([both[index][0][1] for index in range(2)]))
+        both.on_epoch_end()
+    assert (epochs[0] != epochs[1]).any()
+
+
 def test_a_search_with_held_out_images_goes_on(tiny, images):
     """Two epochs in one go or in two end with the same weights."""
     x, y = images
@@ -272,6 +289,8 @@ def test_held_out_images_of_another_kind(tiny, images):
     dan = searching(tiny)
     with pytest.raises(ValueError, match="Expected `held_out` to be .*Received: ndarray beside ndarray"):
         dan.fit(x, y, held_out=x, verbose=0)
+    with pytest.raises(ValueError, match="and `steps_per_epoch`. Received: 1 output.*'steps_per_epoch': 2"):
+        dan.fit(x, y, held_out=(x, y), steps_per_epoch=2, verbose=0)
     with pytest.raises(ValueError, match="Received: labels between 0 and 12"):
         dan.fit(x, y, held_out=(x, y * 6), verbose=0)
 

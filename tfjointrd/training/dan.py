@@ -201,19 +201,20 @@ class DAN(Adjoined):
             **kwargs: As for `keras.Model.fit`.
 
         Raises:
-            ValueError: If `held_out` is of another kind than `x`, comes with sample weights, or is for a network with
-                several outputs or trained on several devices.
+            ValueError: If `held_out` is of another kind than `x`, comes with sample weights or steps per epoch, or is
+                for a network with several outputs or trained on several devices.
 
         Reference:
             DARTS (https://arxiv.org/abs/1806.09055), section 2.3, first order, for `held_out`. It alternates steps of
             gates and weights; here both are taken at once, from the same weights.
         """
         if held_out is not None:
-            if len(self.softmax) > 1 or replicas() > 1 or kwargs.get("sample_weight") is not None:
+            refused = {key: kwargs.get(key) for key in ("sample_weight", "steps_per_epoch")}
+            if len(self.softmax) > 1 or replicas() > 1 or any(value is not None for value in refused.values()):
                 raise ValueError(
-                    "Expected `held_out` for a network with one output, trained on one device and without "
-                    f"`sample_weight`. Received: {len(self.softmax)} output(s), {replicas()} device(s), "
-                    f"sample_weight={kwargs.get('sample_weight')!r:.40}."
+                    "Expected `held_out` for a network with one output, trained on one device, without "
+                    f"`sample_weight` and `steps_per_epoch`. Received: {len(self.softmax)} output(s), {replicas()} "
+                    f"device(s), {refused!r:.80}."
                 )
             self._check_labels(x, y)
             self._check_labels(*(held_out if isinstance(held_out, (tuple, list)) else (held_out, None)))

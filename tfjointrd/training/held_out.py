@@ -19,11 +19,12 @@ class SideBySide(keras.utils.PyDataset):
     Args:
         data: The images that the weights learn from, a `keras.utils.PyDataset`; one epoch is all of it.
         held_out: Those that the gates learn from. A shorter set is gone through again.
+        epoch: The epoch that comes first.
     """
 
-    def __init__(self, data: keras.utils.PyDataset, held_out: keras.utils.PyDataset):
+    def __init__(self, data: keras.utils.PyDataset, held_out: keras.utils.PyDataset, epoch: int = 0):
         super().__init__(workers=1)  # several would hand batches over in an order that depends on their speed
-        self.data, self.held_out = data, held_out
+        self.data, self.held_out, self.epoch = data, held_out, epoch
         self._served, self._lock = None, threading.Lock()
 
     def __len__(self) -> int:
@@ -37,7 +38,8 @@ class SideBySide(keras.utils.PyDataset):
             self._served = None if self._served is None else position + 1
         again = position % len(self.held_out)
         if isinstance(self.held_out, Pipeline):  # which would count on beyond its end
-            held = self.held_out.batch(again, getattr(self.data, "epoch", None))
+            epoch = self.data.epoch if isinstance(self.data, Pipeline) and self.data.training else self.epoch
+            held = self.held_out.batch(again, epoch)
         else:
             held = self.held_out[again]
         (x, y), (x_held, y_held) = map(_pair, (self.data[position if isinstance(self.data, _Arrays) else index], held))
@@ -50,7 +52,8 @@ class SideBySide(keras.utils.PyDataset):
         self.held_out.on_epoch_begin()
 
     def on_epoch_end(self):
-        """Tells both."""
+        """Tells both. Keras calls this before the first epoch, too."""
+        self.epoch += self._served is not None
         self.data.on_epoch_end()
         self.held_out.on_epoch_end()
 
@@ -102,9 +105,9 @@ def side_by_side(x: Any, y: Any, held_out: Any, batch_size: int | None, shuffle:
     """
     if y is not None and isinstance(held_out, (tuple, list)) and len(held_out) == 2:
         parts = [_Arrays(*arrays, batch_size or 32, shuffle, epoch) for arrays in ((x, y), held_out)]
-        return SideBySide(*parts)
+        return SideBySide(*parts, epoch)
     if isinstance(x, keras.utils.PyDataset) and isinstance(held_out, keras.utils.PyDataset):
-        return SideBySide(x, held_out)
+        return SideBySide(x, held_out, epoch)
     if hasattr(x, "element_spec") and hasattr(held_out, "element_spec"):
         import tensorflow as tf
 
