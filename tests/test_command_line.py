@@ -5,7 +5,7 @@ import sys
 import keras
 import pytest
 
-from tfjointrd import models
+from tfjointrd import export, models
 from tfjointrd.__main__ import main
 
 
@@ -16,7 +16,7 @@ def test_help_in_a_process_of_its_own():
     assert "jointrd    the plain network" in result.stdout
 
 
-@pytest.mark.parametrize("command", [[], ["export"], ["report"], ["demo"], ["run"], ["recipes"]])
+@pytest.mark.parametrize("command", [[], ["export"], ["report"], ["demo"], ["run"], ["recipes"], ["benchmark"]])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
@@ -38,6 +38,25 @@ def test_train_export_report(tmp_path, capsys):
     assert main(["report", network]) == 0
     assert "stage3_block3_conv2" in capsys.readouterr().out
     assert main(["report", "resnet20", "--data", "digits"]) == 0
+
+
+def test_benchmark(tmp_path, capsys):
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(8, 3)(keras.layers.Conv2D(8, 3)(image))
+    network = keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
+    network.save(tmp_path / "net.keras")
+    file = str(export.tflite(network, tmp_path / "net.tflite").path)
+    assert main(["benchmark", file, file, "--runs", "3"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{file}  ") and "3 runs, 1.00 times as fast as the first" in first
+    assert second.startswith(f"{file}  ") and "ms median" in second
+    table = tmp_path / "layers" / "table.json"
+    network = str(tmp_path / "net.keras")
+    assert main(["benchmark", network, "--layers", str(table), "--runs", "1", "--alphas", "1", "2"]) == 0
+    assert str(table) in capsys.readouterr().out
+    assert [len(rows) for rows in json.loads(table.read_text()).values()] == [2, 4, 2]
+    assert main(["benchmark", network, network, "--layers", str(table)]) == 1
+    assert "Expected one network with `--layers`. Received: " in capsys.readouterr().err
 
 
 def test_run_by_name(tmp_path, capsys):
@@ -118,6 +137,8 @@ def test_every_field_of_a_recipe_is_an_option(monkeypatch):
         (["export", "nowhere.keras"], "Received: network='nowhere.keras'"),
         (["export", "nowhere.keras", "--quantization", "int8"], "nowhere.keras"),
         (["report", "nowhere.keras"], "nowhere.keras"),
+        (["benchmark", "nowhere.tflite"], "nowhere.tflite"),
+        (["train", "--out", "x", "--method", "search", "--target", "2e9"], "Received: target_macs=2"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, tmp_path, capsys, monkeypatch):

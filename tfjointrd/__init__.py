@@ -8,8 +8,11 @@ differentiable form (DAN) learns how narrow each layer may be, each by `model.fi
 import os
 import sys
 
-if sys.argv[:1] == ["-m"]:  # `python -m tfjointrd`: TensorFlow, which Keras imports, is to keep its start-up log short
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if sys.argv[:1] == ["-m"]:  # `python -m tfjointrd`; TensorFlow, which Keras imports, reads both when it is imported
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # a short start-up log
+    os.environ.setdefault(
+        "TF_ENABLE_ONEDNN_OPTS", "1"
+    )  # off by default without AVX-512, where it halves a step as well
 
 from tfjointrd import data, export, models, report, surgery, training
 from tfjointrd.experiments.transfer import transfer

@@ -1,4 +1,4 @@
-"""The command line: `python -m tfjointrd demo | recipes | run | train | export | report`."""
+"""The command line: `python -m tfjointrd demo | recipes | run | train | export | report | benchmark`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+
+from tfjointrd import training_options
 
 DESCRIPTION = """\
 Train networks with shortcuts and full width, deploy them without.
@@ -16,6 +18,7 @@ Train networks with shortcuts and full width, deploy them without.
   python -m tfjointrd train --help         train a network of your own choice
   python -m tfjointrd export --help        write a .tflite file and check it against its network
   python -m tfjointrd report --help        parameters, multiply-accumulates and memory, layer by layer
+  python -m tfjointrd benchmark --help     how long .tflite files, or the layers of a network, take on this machine
 """
 
 
@@ -47,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tfjointrd", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_recipes, _add_run, _add_train, _add_export, _add_report):
+    for add in (_add_demo, _add_recipes, _add_run, _add_train, _add_export, _add_report, _add_benchmark):
         add(commands)
     return parser
 
@@ -123,23 +126,8 @@ def _add_run(commands) -> None:
     parser.add_argument("--scale", choices=["smoke", "laptop", "paper"], default="laptop", help="how large")
     parser.add_argument("--out", default="runs", help="folder of all trainings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one training each")
-    _add_common(parser)
+    training_options.add_common(parser)
     parser.set_defaults(command=_run)
-
-
-def _add_common(parser) -> None:
-    parser.add_argument("--minutes", type=float, default=5.0, help="between checkpoints within an epoch")
-    parser.add_argument("--note", default="", help="what readers of the card should know of the data")
-    parser.add_argument(
-        "--nondeterministic",
-        action="store_true",
-        help="allow operations whose results do not repeat bit by bit, where they are faster",
-    )
-    parser.add_argument(
-        "--distribute",
-        choices=["mirrored", "processes"],
-        help="train on all devices of this machine (TensorFlow), or with the same command in other processes (JAX)",
-    )
 
 
 def _group(options):
@@ -177,109 +165,11 @@ def _add_train(commands) -> None:
         "train",
         help="train one network",
         formatter_class=_Help,
-        description=(
-            "Trains one network and leaves its .keras files and a card.json with everything measured in a folder.\n"
-            "After an interruption the same command goes on, to the very same result.\n\n"
-            "methods:\n"
-            "  standard   the network as it is\n"
-            "  plain      the network without its shortcuts\n"
-            "  distilled  the plain network, with a trained --teacher's outputs (--kd-weight) or features\n"
-            "             (--feature-weight) as targets\n"
-            "  jointrd    the plain network, taught through the later stages of a trained --teacher\n"
-            "  narrow     the network --alpha times narrower after its first stage\n"
-            "  narrow_distilled  the same, with a trained --teacher's outputs as targets\n"
-            "  adjoined   the full and the narrow network on shared weights; --widths in place of --alpha\n"
-            "  search     the same, with widths that are learned: of --alphas, as many MACs as --alpha leaves\n"
-            "  jointrd_adjoined  as adjoined, without shortcuts, taught through the --teacher\n"
-            "  transfer   a trained --network (.keras file) with a new classifier, fine-tuned on other --data\n\n"
-            "examples:\n"
-            "  python -m tfjointrd train --method standard --network resnet20 --data cifar10 --out runs/resnet20\n"
-            "  python -m tfjointrd train --method jointrd --network resnet20 --data cifar10 \\\n"
-            "      --teacher runs/resnet20/model.keras --out runs/jointrd20\n"
-            "  python -m tfjointrd train --method transfer --network runs/jointrd20/model.keras --data flowers/ \\\n"
-            "      --out runs/flowers"
-        ),
+        description=training_options.DESCRIPTION,
     )
-    parser.add_argument("--out", required=True, help="folder for checkpoint, networks and card")
-    parser.add_argument("--method", default="standard", help="how to train; see above")
-    parser.add_argument(
-        "--network", default="resnet20", help="of tfjointrd.models, keras.applications, or a .keras file"
-    )
-    parser.add_argument("--data", default="digits", help="data set by name, folder of images, or .npz file")
-    parser.add_argument(
-        "--image-size", type=int, help="side of photographs in pixels; 224, or what a transferred network was made for"
-    )
-    parser.add_argument("--epochs", type=int, default=10, help="epochs in all")
-    parser.add_argument(
-        "--batch-size", type=int, default=argparse.SUPPRESS, help="images a step (default: 128; transfer: 64)"
-    )
-    parser.add_argument("--images", type=int, help="training images an epoch, and validation images; all by default")
-    parser.add_argument("--optimizer", choices=["sgd", "adam"], default="sgd", help="sgd has Nesterov momentum 0.9")
-    parser.add_argument(
-        "--schedule",
-        choices=["one_cycle", "steps"],
-        default="one_cycle",
-        help="of the learning rate: up and down, or /10",
-    )
-    parser.add_argument(
-        "--learning-rate",
-        type=float,
-        default=argparse.SUPPRESS,
-        help="highest learning rate (default: 0.1; transfer: 0.02)",
-    )
-    parser.add_argument("--warmup", type=float, default=0.1, help="part of the training in which it rises (one_cycle)")
-    parser.add_argument("--milestones", type=int, nargs="*", default=[], help="epochs at which it falls (steps)")
-    parser.add_argument("--weight-decay", type=float, default=5e-4, help="L2 penalty of the kernels (adam: decoupled)")
-    parser.add_argument("--alpha", type=int, default=2, help="how many times narrower (narrow, adjoined)")
-    parser.add_argument("--round-to", type=int, default=1, help="multiple that widths are rounded to; 1 rounds down")
-    parser.add_argument("--alphas", type=float, nargs="+", default=[1, 2, 4], help="candidates of a search, rising")
-    parser.add_argument("--gamma", type=float, default=0.0, help="weight of the MACs in place of that budget (search)")
-    parser.add_argument("--widths", help=".keras file of a narrow network, or `random` (adjoined)")
-    _add_plain(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights, data order and augmentation")
-    _add_common(parser)
+    training_options.add_training(parser)
+    training_options.add_common(parser)
     parser.set_defaults(command=_train)
-
-
-def _add_plain(parser) -> None:
-    """What belongs to networks without shortcuts and to their teachers."""
-    parser.add_argument(
-        "--dirac", action="store_true", help="plain convolutions as an identity plus a correction, until the end"
-    )
-    parser.add_argument(
-        "--keep-projections",
-        nargs="?",
-        const=True,
-        default=False,
-        choices=["downsampling"],
-        help="keep the shortcuts that have weights, or only those that change the resolution",
-    )
-    parser.add_argument("--teacher", help=".keras file of the trained teacher (distilled, jointrd, jointrd_adjoined)")
-    parser.add_argument(
-        "--teacher-mode",
-        choices=["frozen", "joint"],
-        default="frozen",
-        help="joint trains the network with shortcuts beside the plain one, without --teacher (jointrd)",
-    )
-    parser.add_argument(
-        "--tail-schedule",
-        choices=["cosine", "linear", "constant"],
-        default="cosine",
-        help="how the weight of the teacher's tails falls from 1; constant is --tail-floor (jointrd)",
-    )
-    parser.add_argument("--tail-floor", type=float, default=0.5, help="lowest weight of the teacher's tails (jointrd)")
-    parser.add_argument("--tail-fade", type=float, default=0.3, help="part of the training to fade over (jointrd)")
-    parser.add_argument("--path-scale", choices=["sum", "mean"], default="sum", help="of the paths' losses (jointrd)")
-    parser.add_argument(
-        "--kd-weight", type=float, default=0.0, help="of the teacher's outputs as targets (distilled, jointrd)"
-    )
-    parser.add_argument("--temperature", type=float, default=4.0, help="of these targets")
-    parser.add_argument(
-        "--feature-weight",
-        type=float,
-        default=0.0,
-        help="of the distance to the teacher's last feature map (distilled, jointrd)",
-    )
 
 
 def _train(options) -> None:
@@ -369,6 +259,59 @@ def _report(options) -> None:
     if folders != options.network:
         raise ValueError(f"Expected either networks or folders of finished trainings. Received: {options.network}.")
     print(markdown([row for folder in folders for row in measure_run(finished_run(folder))]))
+
+
+def _add_benchmark(commands) -> None:
+    parser = commands.add_parser(
+        "benchmark",
+        help="how long .tflite files, or the layers of a network, take on this machine",
+        formatter_class=_Help,
+        description=(
+            "Times .tflite files side by side: they take turns, round by round, one image at a time. Printed are the "
+            "median and the\n90th percentile of the milliseconds, and how much faster each is than the first one.\n"
+            "Given --layers, times the layers of one network at all widths that a search may choose, and writes the "
+            "table that\n`train --method search --budget latency_ms` takes.\n\n"
+            "examples:\n"
+            "  python -m tfjointrd benchmark runs/resnet20/model_float32.tflite runs/plain20/model_float32.tflite\n"
+            "  python -m tfjointrd benchmark resnet20 --layers this_machine.json"
+        ),
+    )
+    parser.add_argument("file", nargs="+", help=".tflite files; with --layers, one network as for `report`")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads")
+    parser.add_argument("--runs", type=int, default=50, help="timed runs of each")
+    parser.add_argument("--layers", help="JSON file to write the latencies of a network's layers to")
+    parser.add_argument("--alphas", type=float, nargs="+", default=[1, 2, 4], help="candidates of the search (layers)")
+    parser.add_argument("--round-to", type=int, default=1, help="multiple that their widths are rounded to (layers)")
+    parser.add_argument("--quantization", choices=["none", "int8"], default="none", help="of the layers' files")
+    parser.add_argument("--data", default="cifar10", help="whose image size and classes to build a named network for")
+    parser.set_defaults(command=_benchmark)
+
+
+def _benchmark(options) -> None:
+    from tfjointrd import data, report
+    from tfjointrd.experiments.methods import build_network
+
+    if not options.layers:
+        found = report.latencies(options.file, options.threads, options.runs)
+        first, width = found[0].median_ms, max(map(len, options.file))
+        for file, figures in zip(options.file, found, strict=True):
+            print(f"{file:{width}}  {figures}, {first / figures.median_ms:.2f} times as fast as the first")
+        return
+    if len(options.file) > 1:
+        raise ValueError(f"Expected one network with `--layers`. Received: {', '.join(options.file)}.")
+    network = build_network(options.file[0], data.info(options.data))
+    quantization = None if options.quantization == "none" else options.quantization
+    table = report.layer_latencies(
+        network,
+        options.alphas,
+        round_to=options.round_to,
+        quantization=quantization,
+        threads=options.threads,
+        runs=options.runs,
+        path=options.layers,
+    )
+    full = sum(max(rows)[-1] for rows in table.values())
+    print(f"{options.layers}: {len(table)} layers, {full:.3f} ms at full width")
 
 
 def _load(path: str):

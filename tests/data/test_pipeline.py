@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tfjointrd.data import ArrayPipeline, DatasetInfo, load
+from tfjointrd.data.share import Share
 
 
 def numbered(size, batch_size, **options):
@@ -61,6 +62,34 @@ def test_batches_are_a_pure_function_of_seed_epoch_and_position():
         np.testing.assert_array_equal(images, expected[0])
         np.testing.assert_array_equal(labels, expected[1])
     assert not np.array_equal(other.batch(3, epoch=7)[1], expected[1])
+
+
+def test_a_part_is_held_out():
+    pipeline, again, other = numbered(50, 8, seed=3), numbered(50, 8, seed=3), numbered(50, 8, seed=4)
+    held, held_again, held_other = (one.hold_out(0.3) for one in (pipeline, again, other))
+    assert (pipeline.size, held.size) == (35, 15) and (len(pipeline), len(held)) == (5, 2)
+    epochs = [(images_of(pipeline, epoch), images_of(held, epoch)) for epoch in range(3)]
+    for kept, out in epochs:
+        assert sorted(kept + out) == list(range(50)) and not set(kept) & set(out)
+    assert {frozenset(out) for _, out in epochs} == {frozenset(epochs[0][1])}  # the same images in every epoch
+    assert len({tuple(out) for _, out in epochs}) == 3  # in another order
+    assert epochs[2] == (images_of(again, 2), images_of(held_again, 2))
+    assert set(epochs[0][1]) != set(images_of(held_other, 0))
+    pipeline.limit(16)
+    assert pipeline.size == 16 and set(images_of(pipeline, 0)) < set(epochs[0][0])
+    validation = numbered(20, 8, training=False)
+    held = validation.hold_out(0.5)
+    assert images_of(validation, 0) == sorted(set(range(20)) - set(images_of(held, 0)))
+
+
+@pytest.mark.parametrize("part", [0, 1, -0.1, 0.001, float("nan")])
+def test_a_part_that_cannot_be_held_out(part):
+    pipeline = numbered(50, 8)
+    with pytest.raises(ValueError, match="Expected `part` above 0 and below 1, and an image in .*Received: part="):
+        pipeline.hold_out(part)
+    assert sorted(images_of(pipeline, 0)) == list(range(50))
+    with pytest.raises(ValueError, match="Expected `hold_out` to be called on the pipeline before it is shared"):
+        Share(pipeline, 0, 2, 2).hold_out(0.5)
 
 
 def test_validation_is_never_shuffled():

@@ -14,7 +14,7 @@ from tfjointrd.experiments import Interrupted, Recipe, catalog, run, run_named
 from tfjointrd.experiments.folder import load_data
 from tfjointrd.experiments.methods import build_network
 from tfjointrd.surgery.widths import widths_of
-from tfjointrd.training import GateRecorder, recalibrate_batchnorm
+from tfjointrd.training import DAN, GateRecorder, recalibrate_batchnorm
 from tfjointrd.training.recorder import read
 
 SEARCH = {"method": "search", "batch_size": 120, "epochs": 3, "learning_rate": 0.05, "images": 480}
@@ -82,7 +82,11 @@ def test_random_widths_differ_by_seed():
         widths_of(network, keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(3, 3)]))
 
 
-def test_an_interrupted_search_goes_on(tmp_path):
+OPTIONS = {"held_out": 0.3, "ties": "free", "budget": "parameters", "target": 0.6, "gate_warmup": 0.0}
+
+
+@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["default", "options"])
+def test_an_interrupted_search_goes_on(options, tmp_path):
     """Weights, noise, temperature and budget end as they do without the interruption, and so does the record."""
 
     class Press(keras.callbacks.Callback):
@@ -100,7 +104,7 @@ def test_an_interrupted_search_goes_on(tmp_path):
         x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
     network = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)))
     network.save(tmp_path / "network.keras")
-    recipe = Recipe(**SEARCH, network=str(tmp_path / "network.keras"))
+    recipe = Recipe(**SEARCH, **options, network=str(tmp_path / "network.keras"))
     whole = run(recipe, tmp_path / "whole", verbose=0)
     with pytest.raises(Interrupted):
         run(recipe, tmp_path / "parts", verbose=0, callbacks=[Press()])
@@ -112,6 +116,68 @@ def test_an_interrupted_search_goes_on(tmp_path):
         assert (tmp_path / "whole" / file).read_text() == (tmp_path / "parts" / file).read_text()
     gates = read(tmp_path / "whole" / "gates.csv", GateRecorder.columns)
     assert len({row["probability"] for row in gates if row["epoch"] == 3}) > 1
+    architecture = json.loads((tmp_path / "whole" / "architecture.json").read_text())
+    limit = "parameters" if options else "macs"
+    assert architecture[limit] <= 0.6 * architecture[f"full_{limit}"]
+
+
+def test_gates_learn_from_images_of_their_own(tmp_path, monkeypatch):
+    """Of 1,437 images, the weights see 1,006 and the gates the others."""
+    seen = {}
+
+    def fit(self, x, held_out=None, **options):
+        seen.update(weights=x, gates=held_out)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DAN, "fit", fit)
+    with pytest.raises(Interrupted):
+        run(Recipe(**{**SEARCH, "images": None}, held_out=0.3), tmp_path, verbose=0)
+    rows = {name: set(pipeline.order(0).tolist()) for name, pipeline in seen.items()}
+    assert {name: len(chosen) for name, chosen in rows.items()} == {"weights": 1006, "gates": 431}
+    assert not rows["weights"] & rows["gates"]
+
+
+def test_a_budget_in_milliseconds(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(16, 3)(keras.layers.Conv2D(16, 3)(inputs))
+    network = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)))
+    network.save(tmp_path / "network.keras")
+    table = {"conv2d": [[1, 4, 1], [1, 8, 2], [1, 16, 3]], "dense": [[i, 10, 1] for i in (4, 8, 16)]}
+    table["conv2d_1"] = [[i, j, i * j / 64] for i in (4, 8, 16) for j in (4, 8, 16)]
+    names = [layer.name for layer in network.layers if layer.weights]
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(dict(zip(names, (table["conv2d"], table["conv2d_1"], table["dense"]), strict=True))))
+    options = {"network": str(tmp_path / "network.keras"), "latency_table": str(path), "budget": "latency_ms"}
+    found = Recipe(method="search", **options, target=4).trainer(data.info("digits")).architecture()
+    assert (found["full_latency_ms"], found["latency_ms"] <= 4) == (8, True)
+    drawn = Recipe(method="adjoined", widths="random", **options, target=4).trainer(data.info("digits")).small()
+    first, second = (drawn.get_layer(name).filters for name in names[:2])
+    assert {4: 1, 8: 2, 16: 3}[first] + first * second / 64 + 1 <= 4
+    with pytest.raises(FileNotFoundError, match="Expected `latency_table` to be a JSON file. Received: .*nowhere"):
+        run(Recipe(method="search", **{**options, "latency_table": "nowhere"}, target=4), tmp_path / "run", verbose=0)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"budget": "flops"}, "Expected `budget` to be one of .*Received: budget='flops'"),
+        ({"ties": "loose"}, "Expected `ties` to be one of .*Received: ties='loose'"),
+        ({"target": 0}, "Expected `target` above 0. Received: target=0"),
+        ({"target": 0.5, "gamma": 1e-9}, "Expected either `gamma` or a budget. Received: gamma=1e-09"),
+        ({"budget": "latency_ms", "target": 1}, "Expected `latency_table` and budget 'latency_ms' together"),
+        ({"latency_table": "x.json"}, "Expected `latency_table` and budget .* Received: latency_table='x.json'"),
+        ({"budget": "latency_ms", "latency_table": "x.json"}, "Expected `target` in milliseconds"),
+        ({"gate_warmup": 1}, "Expected `gate_warmup` from 0 to below 1. Received: gate_warmup=1"),
+        ({"held_out": -0.1}, "Expected `held_out` from 0 to below 1. Received: held_out=-0.1"),
+        (
+            {"held_out": 0.5, "method": "adjoined"},
+            "Expected `held_out` for method 'search' only. Received: method='adj",
+        ),
+    ],
+)
+def test_options_that_a_search_cannot_have(options, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**{"method": "search", **options})
 
 
 def test_a_search_without_batch_normalisations(tmp_path):

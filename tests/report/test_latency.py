@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tfjointrd import export
-from tfjointrd.report import latency
+from tfjointrd.report import latencies, latency
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are written on TensorFlow")
 
@@ -30,6 +30,13 @@ def test_figures(small):
 def test_ranks_networks(small, tmp_path):
     large = export.tflite(network(64), tmp_path / "large.tflite").path
     assert latency(large, runs=10).min_ms > 3 * latency(small, runs=10).min_ms
+
+
+def test_side_by_side(small, tmp_path):
+    large = export.tflite(network(64), tmp_path / "large.tflite").path
+    found = latencies([large, small, large], runs=10)
+    assert [one.runs for one in found] == [10, 10, 10]
+    assert found[0].min_ms > 3 * found[1].min_ms and found[2].min_ms > 3 * found[1].min_ms
 
 
 def test_integers_in(tmp_path):

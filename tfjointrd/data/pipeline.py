@@ -1,6 +1,7 @@
 """Batches of images in an order that depends on nothing but the seed and the epoch."""
 
 import abc
+import copy
 import threading
 
 import keras
@@ -43,7 +44,7 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         super().__init__(workers=1)
         self.info = info
         self.size = size
-        self._all = size
+        self._rows = np.arange(size)  # which images of the set are in it
         self.batch_size = batch_size
         self.training = training
         self.seed = seed
@@ -62,7 +63,44 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         """
         if not isinstance(images, int | np.integer) or images < 1:
             raise ValueError(f"Expected `images` to be a positive integer. Received: images={images!r}")
-        self.size = min(self._all, int(images))
+        self.size = min(len(self._rows), int(images))
+
+    def hold_out(self, part: float) -> "Pipeline":
+        """Takes a part of the images out of this pipeline; which ones depends on the seed alone.
+
+        Args:
+            part: Part of the images, above 0 and below 1.
+
+        Returns:
+            A pipeline of these images, with the same batch size and augmentation. Arrays `x` and `y`, where a pipeline
+            has them, stay those of the whole set.
+
+        Raises:
+            ValueError: If `part` is out of range, or leaves one of the two without an image; or if the set is streamed
+                in the order of its files.
+
+        Example:
+
+        >>> train, validation = load("digits")
+        >>> held_out = train.hold_out(0.5)
+        >>> train.size, held_out.size
+        (719, 718)
+        """
+        count = int(len(self._rows) * part) if 0 < part < 1 else 0
+        if not 0 < count < len(self._rows):
+            raise ValueError(
+                f"Expected `part` above 0 and below 1, and an image in each of the two parts of {len(self._rows)}. "
+                f"Received: part={part!r}"
+            )
+        order = np.random.default_rng([self.seed, len(self._rows)]).permutation(self._rows)
+        held = copy.copy(self)
+        held._lock = threading.Lock()
+        for pipeline, rows in ((held, order[:count]), (self, order[count:])):
+            pipeline._rows = np.sort(rows)
+            pipeline.size = min(pipeline.size, len(rows))
+            pipeline._ordered = None, None
+            pipeline.set_epoch(pipeline.epoch)
+        return held
 
     def rest(self, position: int) -> keras.utils.PyDataset:
         """The batches of the next epoch from a position on, for a training that goes on within an epoch.
@@ -75,7 +113,7 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         """
         if not 0 <= position < len(self):
             raise ValueError(f"Expected `position` from 0 to {len(self) - 1}. Received: position={position}")
-        return _Rest(self, position)
+        return Rest(self, position)
 
     def set_epoch(self, epoch: int) -> None:
         """Make `epoch` the next one to be served.
@@ -104,11 +142,11 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
     def order(self, epoch: int) -> np.ndarray:
         """Indices of the images in the order in which an epoch serves them, shape `(size,)`."""
         if not self.training:
-            return np.linspace(0, self._all - 1, self.size).round().astype(int)
+            return self._rows[np.linspace(0, len(self._rows) - 1, self.size).round().astype(int)]
         ordered_epoch, order = self._ordered
         if ordered_epoch != epoch:
             # SeedSequence ignores trailing zeros, so 0 is kept for the order and positions count from 1.
-            order = np.random.default_rng([self.seed, epoch, 0]).permutation(self._all)
+            order = np.random.default_rng([self.seed, epoch, 0]).permutation(self._rows)
             self._ordered = epoch, order
         return order[: self.size]
 
@@ -158,7 +196,7 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         self._opened = False
 
 
-class _Rest(keras.utils.PyDataset):
+class Rest(keras.utils.PyDataset):
     """What is left of a pipeline's epoch; see `Pipeline.rest`."""
 
     def __init__(self, pipeline: Pipeline, position: int):

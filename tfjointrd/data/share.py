@@ -62,6 +62,12 @@ class Share(Pipeline):
         """Not here: the whole pipeline is to be limited before it is shared."""
         raise ValueError("Expected `limit` to be called on the pipeline before it is shared. Received: a share of one.")
 
+    def hold_out(self, part: float) -> Pipeline:
+        """Not here: images are to be taken out of the whole pipeline before it is shared."""
+        raise ValueError(
+            "Expected `hold_out` to be called on the pipeline before it is shared. Received: a share of one."
+        )
+
     def batch(self, position: int, epoch: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The rows of this process in one batch of an epoch, by default the next one. See `Pipeline.batch`."""
         images, labels = self.pipeline.batch(position, self.epoch if epoch is None else epoch)

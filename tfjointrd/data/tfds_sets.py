@@ -215,6 +215,13 @@ class StreamPipeline(PhotographPipeline):
         self._next = epoch, position + 1
         return [image for image, _ in examples], np.array([label for _, label in examples], "int32")
 
+    def hold_out(self, part: float) -> PhotographPipeline:
+        """Not here: images have no positions in a set that is read file by file."""
+        raise ValueError(
+            "Expected a set in memory or in a folder, of which images can be held out. "
+            f"Received: '{self.info.name}', which is streamed."
+        )
+
     def _read(self, epoch: int) -> Iterator[tuple[bytes, int]]:
         """All examples of an epoch, `(encoded image, label)`, in its order."""
         import tensorflow_datasets as tfds

@@ -22,7 +22,10 @@ from tfjointrd.experiments.recipe import Recipe
 CARD, SCHEMA = "card.json", 1
 QUANTIZATIONS = {"float32": None, "int8": "int8"}
 # Fields of `Recipe` that older cards lack; what was trained before is what their defaults say.
-_NEWER = ("image_size", "round_to", "alphas", "gamma", "widths")
+_NEWER = (
+    *("image_size", "round_to", "alphas", "gamma", "widths"),
+    *("budget", "target", "latency_table", "ties", "gate_warmup", "held_out"),
+)
 _OTHER_BACKEND = "trained on the backend"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 from tfjointrd import report
+from tfjointrd.experiments.catalog import PLAIN
 from tfjointrd.experiments.folder import Run
 from tfjointrd.experiments.recipe import Recipe
 from tfjointrd.experiments.runner import run
@@ -57,13 +58,10 @@ def demo(out: str | os.PathLike = "demo", epochs: int = 15, seed: int = 0) -> li
     for number, method in enumerate(METHODS, start=1):
         title = f"[{number}/6] training {method}"
         print(title, end="", flush=True)
-        recipe = Recipe(
-            method=method,
-            epochs=epochs,
-            batch_size=64,
-            teacher=str(runs["standard"].path("model")) if method == "jointrd" else None,
-            seed=seed,
-        )
+        own = {"method": method}
+        if method == "jointrd":  # as the recipes of that name
+            own = {**PLAIN["jointrd"], "teacher": str(runs["standard"].path("model"))}
+        recipe = Recipe(epochs=epochs, batch_size=64, seed=seed, **own)
         runs[method] = run(recipe, out / method, verbose=0, callbacks=[_OneLine(title)])
         accuracies = [f"{name} {runs[method].accuracy(name):.4f}" for name in runs[method].networks]
         print(f"\r{title}: accuracy of {', '.join(accuracies)}", flush=True)

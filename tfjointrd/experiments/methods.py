@@ -102,24 +102,37 @@ def _adjoined(recipe: Recipe, network: keras.Model) -> Adjoined:
 def _search(recipe: Recipe, network: keras.Model) -> DAN:
     if recipe.gamma:
         budget = {"gamma": recipe.gamma}
+    elif recipe.target is not None:
+        budget = {f"target_{recipe.budget}": recipe.target}
     else:
-        budget = {"target_macs": profile(adjoin(network, recipe.alpha, round_to=recipe.round_to).small()).macs}
-    return search(network, recipe.alphas, round_to=recipe.round_to, seed=recipe.seed, **budget)
+        uniform = profile(adjoin(network, recipe.alpha, round_to=recipe.round_to).small())
+        budget = {f"target_{recipe.budget}": {"macs": uniform.macs, "parameters": uniform.parameters}[recipe.budget]}
+    return search(
+        network,
+        recipe.alphas,
+        round_to=recipe.round_to,
+        ties=recipe.ties,
+        warm_up=recipe.gate_warmup,
+        latency_table=recipe.latency_table,
+        seed=recipe.seed,
+        **budget,
+    )
 
 
 def _random_widths(recipe: Recipe, network: keras.Model) -> dict[str, int]:
     """Widths drawn by the seed, each alpha as probable as another, until they cost nearly what the budget allows."""
     dan, rng = _search(replace(recipe, gamma=0.0), network), np.random.default_rng(recipe.seed)
-    limit, best = dan.target * dan.costs["macs"].full * (1 + 1e-6), None
+    cost = dan.budget.cost
+    limit, best = dan.target * cost.full * (1 + 1e-6), None
     for draw in range(10_000):
         choices = rng.integers(0, len(recipe.alphas), len(dan.groups)).tolist()
-        spent = dan.costs["macs"].of_choices(choices)
+        spent = cost.of_choices(choices)
         if spent <= limit and (best is None or spent > best[0]):
             best = spent, choices
         if best is not None and best[0] > (1 - NEARLY * (1 + draw // 100)) * limit:
             return dan.widths_of(best[1])
     raise ValueError(
-        f"Expected a budget that random widths of '{network.name}' can keep to. Received: {recipe.alpha=}."
+        f"Expected a budget that random widths of '{network.name}' can keep to. Received: {limit:,.6g} {recipe.budget}."
     )
 
 

@@ -19,6 +19,8 @@ TAIL_SCHEDULES = ("cosine", "linear", "constant")
 TEACHER_MODES = ("frozen", "joint")
 PATH_SCALES = ("sum", "mean")
 KEEP_PROJECTIONS = (False, True, "downsampling")
+BUDGETS = ("macs", "parameters", "latency_ms")
+TIES = ("shared", "free")
 TAUGHT = ("distilled", "narrow_distilled", "jointrd", "jointrd_adjoined")  # methods with a teacher
 MOMENTUM = 0.9
 
@@ -50,10 +52,18 @@ class Recipe:
         milestones: Epochs at whose beginning the learning rate falls, for `steps`.
         weight_decay: Decay of all weights but biases, batch normalisations' and Dirac convolutions' factors. For `sgd`
             it is the L2 penalty's factor, as papers and PyTorch count it; for `adam` the decoupled decay.
-        alpha: How many times narrower `narrow` and `adjoined` networks are. A `search` has the multiply-accumulates of
-            such a network as its budget.
+        alpha: How many times narrower `narrow` and `adjoined` networks are. What such a network costs is the budget of
+            a `search`.
         alphas: The candidates of a `search`.
-        gamma: Weight of the expected multiply-accumulates of a `search`, in place of that budget where it is above 0.
+        budget: What its budget is in: `macs`, `parameters` or `latency_ms`.
+        target: Its budget, in place of what `alpha` names; see `tfjointrd.search`. Has to be given in milliseconds.
+        latency_table: The file of a table of latencies, for a budget in milliseconds; see
+            `tfjointrd.report.layer_latencies`.
+        gamma: Weight of the expected multiply-accumulates of a `search`, in place of a budget where it is above 0.
+        ties: Whether layers that an addition ties have one gate in a `search`, `shared`, or each its own, `free`.
+        gate_warmup: The part of a `search` before widths begin to be learned.
+        held_out: The part of the training images from which only the gates of a `search` learn; by default gates and
+            weights learn from all.
         widths: The widths of the small network of `adjoined`, in place of `alpha`: a `.keras` file of a network that
             has them, the name of the recipe that searches for them, or `random`, with the budget that `alpha` names.
         round_to: Multiple that their widths are rounded to; 1 rounds down, as in the paper.
@@ -93,7 +103,13 @@ class Recipe:
     alpha: int = 2
     round_to: int = 1
     alphas: tuple[float, ...] = (1, 2, 4)
+    budget: str = "macs"
+    target: float | None = None
+    latency_table: str | None = None
     gamma: float = 0.0
+    ties: str = "shared"
+    gate_warmup: float = 0.2
+    held_out: float = 0.0
     widths: str | None = None
     dirac: bool = False
     keep_projections: bool | str = False
@@ -123,6 +139,8 @@ class Recipe:
             ("teacher_mode", TEACHER_MODES),
             ("path_scale", PATH_SCALES),
             ("keep_projections", KEEP_PROJECTIONS),
+            ("budget", BUDGETS),
+            ("ties", TIES),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -148,8 +166,7 @@ class Recipe:
                 f"Expected `widths` for method 'adjoined' only. Received: method='{self.method}', "
                 f"widths={self.widths!r}."
             )
-        if not self.gamma >= 0:
-            raise ValueError(f"Expected `gamma` from 0. Received: gamma={self.gamma}.")
+        self._check_search()
         if self.method == "jointrd_adjoined" and self.dirac:
             raise ValueError(
                 "Expected ordinary convolutions, for method 'jointrd_adjoined': Dirac's have no adjoined form. "
@@ -187,12 +204,43 @@ class Recipe:
         """Checks that the files it needs exist.
 
         Raises:
-            FileNotFoundError: If the teacher's, or that of the network with the widths, does not.
+            FileNotFoundError: If the teacher's, that of the network with the widths, or the latency table does not.
         """
-        for name, other in (("teacher", None), ("widths", RANDOM)):
+        for name, other, kind in (
+            ("teacher", None, ".keras"),
+            ("widths", RANDOM, ".keras"),
+            ("latency_table", None, "JSON"),
+        ):
             value = getattr(self, name)
             if value not in (None, other) and not Path(value).is_file():
-                raise FileNotFoundError(f"Expected `{name}` to be a .keras file. Received: {name}='{value}'.")
+                raise FileNotFoundError(f"Expected `{name}` to be a {kind} file. Received: {name}='{value}'.")
+
+    def _check_search(self) -> None:
+        """Checks what belongs to a search, and to the budget of random widths."""
+        if not self.gamma >= 0:
+            raise ValueError(f"Expected `gamma` from 0. Received: gamma={self.gamma}.")
+        if self.target is not None and not self.target > 0:
+            raise ValueError(f"Expected `target` above 0. Received: target={self.target}.")
+        if self.gamma and (self.target is not None or self.budget != "macs"):
+            raise ValueError(
+                "Expected either `gamma` or a budget. Received: "
+                f"gamma={self.gamma}, budget='{self.budget}', target={self.target}."
+            )
+        if (self.budget == "latency_ms") != (self.latency_table is not None):
+            raise ValueError(
+                "Expected `latency_table` and budget 'latency_ms' together. Received: "
+                f"latency_table={self.latency_table!r}, budget='{self.budget}'."
+            )
+        if self.budget == "latency_ms" and self.target is None:
+            raise ValueError("Expected `target` in milliseconds for budget 'latency_ms'. Received: target=None.")
+        for name in ("gate_warmup", "held_out"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"Expected `{name}` from 0 to below 1. Received: {name}={getattr(self, name)}.")
+        if self.held_out and self.method != "search":
+            raise ValueError(
+                f"Expected `held_out` for method 'search' only. Received: method='{self.method}', "
+                f"held_out={self.held_out}."
+            )
 
     def as_dict(self) -> dict:
         """The recipe as plain data, as JSON would return it."""

@@ -101,6 +101,7 @@ def run(
                 return finished_run(folder)
         keras.utils.set_random_seed(recipe.seed)
         pipelines = load_data(recipe)
+        held_out = pipelines[0].hold_out(recipe.held_out) if recipe.held_out else None
         train, validation = (group.share(pipeline) for pipeline in pipelines)
         with group.scope():
             model = _compiled(resolved, train)
@@ -111,11 +112,12 @@ def run(
                 claim(recipe, folder)
             if state.epoch < recipe.epochs:
                 keeper = Keeper(Checkpoints(folder), state, checkpoint, minutes, writes=group.chief)
-                fit = _fit_resident if _fits_device(train, group) else _fit
+                options = {} if held_out is None else {"held_out": held_out}
+                fit = _fit_resident if _fits_device(train, group) and not options else _fit
                 verbose = verbose if group.chief else 0
                 own = [*_recorders(model, pipelines[1], folder, group), keeper]
                 with _explained(recipe, keeper, train, validation):
-                    fit(model, recipe, train, validation, keeper, [*own, *callbacks], verbose)
+                    fit(model, recipe, train, validation, keeper, [*own, *callbacks], verbose, **options)
         if group.chief:
             with group.alone():
                 _finish(recipe, model, pipelines[1], folder, state, note, command, group)
@@ -170,10 +172,10 @@ def _recorders(model, validation: data.Pipeline, folder: Path, group) -> list[ke
     return [GradientRecorder(images[:PROBE], labels[:PROBE], folder / GRADIENTS)]
 
 
-def _fit(model, recipe: Recipe, train, validation, keeper: Keeper, callbacks, verbose) -> None:
+def _fit(model, recipe: Recipe, train, validation, keeper: Keeper, callbacks, verbose, **options) -> None:
     """Trains to the end: first what is left of the epoch in which the checkpoint was taken, then all others."""
     state = keeper.state
-    arguments = {"validation_data": validation, "callbacks": callbacks, "verbose": verbose}
+    arguments = {"validation_data": validation, "callbacks": callbacks, "verbose": verbose, **options}
     if state.position:
         _finish_epoch(model, train, keeper, arguments)
     train.set_epoch(state.epoch)

@@ -2,7 +2,7 @@
 
 from tfjointrd.report.costs import LayerProfile, Profile, profile, summary
 from tfjointrd.report.figures import accuracy_against_cost, gradient_figure
-from tfjointrd.report.latency import Latency, latency
+from tfjointrd.report.latency import Latency, latencies, latency
 from tfjointrd.report.layer_latencies import layer_latencies
 from tfjointrd.report.searches import gate_figure, width_figure
 from tfjointrd.surgery.macs import register_macs
@@ -14,6 +14,7 @@ __all__ = [
     "accuracy_against_cost",
     "gate_figure",
     "gradient_figure",
+    "latencies",
     "latency",
     "layer_latencies",
     "profile",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,21 +59,50 @@ def latency(path: str | os.PathLike, threads: int = 1, runs: int = 50, warmup: i
     report.latency("resnet20_int8.tflite", threads=2).median_ms
     ```
     """
+    return latencies([path], threads, runs, warmup)[0]
+
+
+def latencies(paths: Sequence[str | os.PathLike], threads: int = 1, runs: int = 50, warmup: int = 10) -> list[Latency]:
+    """Times several `.tflite` files side by side: they take turns, so that what else the machine does meets all alike.
+
+    Args:
+        paths: The `.tflite` files.
+        threads: As for `latency`, and so are `runs`, of each file, and `warmup`.
+        runs: Number of timed runs.
+        warmup: Number of runs before them.
+
+    Returns:
+        One `Latency` a file.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+
+    ```python
+    resnet, plain = report.latencies(["resnet20.tflite", "plain20.tflite"])
+    print(plain.median_ms / resnet.median_ms)
+    ```
+    """
     if not isinstance(runs, int) or runs < 1:
         raise ValueError(f"Expected `runs` to be a positive integer. Received: runs={runs}")
     if not isinstance(warmup, int) or warmup < 0:
         raise ValueError(f"Expected `warmup` to be a non-negative integer. Received: warmup={warmup}")
-    model = TFLiteModel(path, threads=threads)
-    image = np.random.default_rng(0).uniform(0, 127, model.input_shape).astype(model.input_type)
-    model.set_input(image)
-    milliseconds = np.array([_timed(model) for _ in range(warmup + runs)][warmup:])
-    return Latency(
-        median_ms=float(np.median(milliseconds)),
-        p90_ms=float(np.percentile(milliseconds, 90)),
-        min_ms=float(milliseconds.min()),
-        threads=threads,
-        runs=runs,
-    )
+    models = [TFLiteModel(path, threads=threads) for path in paths]
+    for model in models:
+        image = np.random.default_rng(0).uniform(0, 127, model.input_shape).astype(model.input_type)
+        model.set_input(image)
+    rounds = np.array([[_timed(model) for model in models] for _ in range(warmup + runs)][warmup:])
+    return [
+        Latency(
+            median_ms=float(np.median(milliseconds)),
+            p90_ms=float(np.percentile(milliseconds, 90)),
+            min_ms=float(milliseconds.min()),
+            threads=threads,
+            runs=runs,
+        )
+        for milliseconds in rounds.T
+    ]
 
 
 def _timed(model: TFLiteModel) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfjointrd.data.pipeline import Pipeline
+from tfjointrd.data.pipeline import Pipeline, Rest
 
 
 class SideBySide(keras.utils.PyDataset):
@@ -25,6 +25,7 @@ class SideBySide(keras.utils.PyDataset):
     def __init__(self, data: keras.utils.PyDataset, held_out: keras.utils.PyDataset, epoch: int = 0):
         super().__init__(workers=1)  # several would hand batches over in an order that depends on their speed
         self.data, self.held_out, self.epoch = data, held_out, epoch
+        self._first = data.position if isinstance(data, Rest) else 0  # of a training that goes on within an epoch
         self._served, self._lock = None, threading.Lock()
 
     def __len__(self) -> int:
@@ -36,7 +37,7 @@ class SideBySide(keras.utils.PyDataset):
         with self._lock:
             position = index if self._served is None else self._served
             self._served = None if self._served is None else position + 1
-        again = position % len(self.held_out)
+        again = (self._first + position) % len(self.held_out)
         if isinstance(self.held_out, Pipeline):  # which would count on beyond its end
             epoch = self.data.epoch if isinstance(self.data, Pipeline) and self.data.training else self.epoch
             held = self.held_out.batch(again, epoch)
