@@ -310,8 +310,8 @@ def _benchmark(options) -> None:
         runs=options.runs,
         path=options.layers,
     )
-    full = sum(max(rows)[-1] for rows in table.values())
-    print(f"{options.layers}: {len(table)} layers, {full:.3f} ms at full width")
+    least, most = (sum(pick(rows)[-1] for rows in table.values()) for pick in (min, max))
+    print(f"{options.layers}: {len(table)} layers, {least:.3f} ms at their narrowest to {most:.3f} ms at full width")
 
 
 def _load(path: str):

@@ -247,7 +247,7 @@ def _finish(recipe: Recipe, model, validation, folder: Path, state: State, note:
     networks = METHODS[recipe.method].networks(model)
     calibration, _ = load_data(recipe, augment=False)
     if isinstance(model, DAN) and has_batchnorm(networks["small"]):  # a search's have seen all candidates
-        # Images as in the training: with unaugmented ones a ResNet-20 has 74 % on CIFAR-10 in place of 78 %.
+        # Images as in the training, augmented: those are what the statistics have to fit.
         train, _ = load_data(recipe)
         recalibrate_batchnorm(networks["small"], train, min(len(train), RECALIBRATION))
     card = cards.make(recipe, networks, calibration, validation, folder, state, note, command, group.devices)

@@ -128,10 +128,8 @@ class DAN(Adjoined):
             kept_full=kept_full,
         )
         self.gates, self.groups = self._surgery.gates, tuple(self._surgery.groups)
-        self.temperature = (
-            schedules.ExponentialDecay() if temperature is None else schedules.get(temperature, "temperature")
-        )
-        _check_positive(self.temperature)
+        temperature = schedules.ExponentialDecay() if temperature is None else temperature
+        self.temperature = schedules.positive(temperature, "temperature")
         if not 0 <= warm_up < 1:
             raise ValueError(f"Expected `warm_up`, a part of the training, in [0, 1). Received: warm_up={warm_up}.")
         self.warm_up, self._both = warm_up, None
@@ -397,9 +395,3 @@ class DAN(Adjoined):
 
 def _held(outputs: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{HELD}{key}": value for key, value in outputs.items()}
-
-
-def _check_positive(temperature: schedules.Schedule) -> None:
-    found = [float(ops.convert_to_numpy(temperature(step, 10))) for step in range(11)]
-    if not min(found) > 0:
-        raise ValueError(f"Expected a `temperature` above 0 throughout the training. Received: {min(found):g}.")

@@ -203,3 +203,16 @@ def get(schedule: Schedule | float | dict, argument: str) -> Schedule:
             f"Expected `{argument}` to be a `tfjointrd.training.Schedule` or a number. Received: {schedule!r}."
         )
     return schedule
+
+
+def positive(schedule: Schedule | float | dict, argument: str) -> Schedule:
+    """As `get`, for what has to stay above 0, as temperatures do.
+
+    Raises:
+        ValueError: If it does not, or is no schedule.
+    """
+    schedule = get(schedule, argument)
+    lowest = min(float(ops.convert_to_numpy(schedule(step, 10))) for step in range(11))
+    if not lowest > 0:
+        raise ValueError(f"Expected a `{argument}` above 0 throughout the training. Received: {lowest:g}.")
+    return schedule
