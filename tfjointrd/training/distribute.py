@@ -174,6 +174,7 @@ def mirrored(devices: Sequence[str] | None = None) -> Mirrored:
 
     >>> group = mirrored()
     >>> with group.scope():
+    ...     network = with_fused_batch_normalization(tfjointrd.models.resnet20())
     ...     model = tfjointrd.adjoin(network)
     ...     model.compile("sgd")
     ...     model.fit(group.share(train), epochs=10)
