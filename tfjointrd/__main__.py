@@ -311,7 +311,7 @@ def _benchmark(options) -> None:
         path=options.layers,
     )
     least, most = (sum(pick(rows)[-1] for rows in table.values()) for pick in (min, max))
-    print(f"{options.layers}: {len(table)} layers, {least:.3f} ms at their narrowest to {most:.3f} ms at full width")
+    print(f"{options.layers}: {len(table)} layers, {least:.3f} ms at their narrowest to {most:.3f} ms at their widest")
 
 
 def _load(path: str):

@@ -1,4 +1,4 @@
-"""The options of `python -m tfjointrd train`, one for each field of a recipe."""
+"""The options of `python -m tfjointrd train`, which are the fields of a recipe."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warmup", type=float, default=0.1, help="part of the training in which it rises (one_cycle)")
     parser.add_argument("--milestones", type=int, nargs="*", default=[], help="epochs at which it falls (steps)")
     parser.add_argument("--weight-decay", type=float, default=5e-4, help="L2 penalty of the kernels (adam: decoupled)")
-    parser.add_argument("--alpha", type=int, default=2, help="how many times narrower (narrow, adjoined)")
+    parser.add_argument("--alpha", type=int, default=2, help="how many times narrower (narrow, adjoined, search)")
     parser.add_argument("--round-to", type=int, default=1, help="multiple that widths are rounded to; 1 rounds down")
     parser.add_argument("--widths", help=".keras file of a narrow network, or `random` (adjoined)")
     _add_search(parser)

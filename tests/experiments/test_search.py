@@ -9,15 +9,30 @@ import keras
 import numpy as np
 import pytest
 
-from tfjointrd import data, report
+from tfjointrd import data, models, report
 from tfjointrd.experiments import Interrupted, Recipe, catalog, run, run_named
 from tfjointrd.experiments.folder import load_data
 from tfjointrd.experiments.methods import build_network
 from tfjointrd.surgery.widths import widths_of
-from tfjointrd.training import DAN, GateRecorder, recalibrate_batchnorm
+from tfjointrd.training import DAN, GateRecorder, distribute, recalibrate_batchnorm
 from tfjointrd.training.recorder import read
 
 SEARCH = {"method": "search", "batch_size": 120, "epochs": 3, "learning_rate": 0.05, "images": 480}
+
+
+class Press(keras.callbacks.Callback):
+    """Ctrl-C after a step."""
+
+    def __init__(self, *when):
+        super().__init__()
+        self.when = when
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.when:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +40,11 @@ def out(tmp_path_factory):
     """The whole search by name, at its smallest."""
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
+        network = str(out / "resnet8.keras")
+        models.cifar_resnet(8, input_shape=(8, 8, 1)).save(network)
         for name in ("search_resnet20_a2_digits", "dan_resnet20_a2_digits"):
             fields = catalog.get(name, "smoke").as_dict()
-            short = Recipe(**{**fields, "epochs": 2, "images": 128})
+            short = Recipe(**{**fields, "network": network, "epochs": 2, "images": 128})
             patch.setitem(catalog._RECIPES, name, {**catalog._RECIPES[name], "smoke": short})
         run_named("dan_resnet20_a2_digits", "smoke", out, verbose=0)
     return out
@@ -41,7 +58,7 @@ def test_what_a_search_leaves(out):
     assert card["networks"]["full"]["macs"] == architecture["full_macs"]
     small = keras.saving.load_model(folder / "small.keras")
     assert {layer: small.get_layer(layer).filters for layer in architecture["widths"]} == architecture["widths"]
-    normalization = small.get_layer("stage3_block3_bn2")
+    normalization = small.get_layer("stage3_block1_bn2")
     variance = keras.ops.convert_to_numpy(normalization.moving_variance)
     recalibrate_batchnorm(small, load_data(Recipe(**card["recipe"]))[0])
     np.testing.assert_allclose(normalization.moving_variance, variance, rtol=1e-4)  # as it was already
@@ -82,20 +99,12 @@ def test_random_widths_differ_by_seed():
         widths_of(network, keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(3, 3)]))
 
 
-OPTIONS = {"held_out": 0.3, "ties": "free", "budget": "parameters", "target": 0.6, "gate_warmup": 0.0}
+OPTIONS = {"held_out": 0.1, "ties": "free", "budget": "parameters", "target": 0.6, "gate_warmup": 0.0}
 
 
-@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["default", "options"])
+@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["default", "options"])  # OPTIONS: two batches are held out
 def test_an_interrupted_search_goes_on(options, tmp_path):
     """Weights, noise, temperature and budget end as they do without the interruption, and so does the record."""
-
-    class Press(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            self.epoch = epoch
-
-        def on_train_batch_end(self, batch, logs=None):
-            if (self.epoch, batch) == (1, 2):
-                os.kill(os.getpid(), signal.SIGINT)
 
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Rescaling(1 / 255)(inputs)
@@ -107,7 +116,7 @@ def test_an_interrupted_search_goes_on(options, tmp_path):
     recipe = Recipe(**SEARCH, **options, network=str(tmp_path / "network.keras"))
     whole = run(recipe, tmp_path / "whole", verbose=0)
     with pytest.raises(Interrupted):
-        run(recipe, tmp_path / "parts", verbose=0, callbacks=[Press()])
+        run(recipe, tmp_path / "parts", verbose=0, callbacks=[Press(1, 2)])
     parts = run(recipe, tmp_path / "parts", verbose=0)
     for name in ("full", "small"):
         for ours, theirs in zip(whole.networks[name].get_weights(), parts.networks[name].get_weights(), strict=True):
@@ -154,7 +163,20 @@ def test_a_budget_in_milliseconds(tmp_path):
     first, second = (drawn.get_layer(name).filters for name in names[:2])
     assert {4: 1, 8: 2, 16: 3}[first] + first * second / 64 + 1 <= 4
     with pytest.raises(FileNotFoundError, match="Expected `latency_table` to be a JSON file. Received: .*nowhere"):
-        run(Recipe(method="search", **{**options, "latency_table": "nowhere"}, target=4), tmp_path / "run", verbose=0)
+        run(Recipe(method="search", **{**options, "latency_table": "nowhere"}, target=4), tmp_path / "a", verbose=0)
+    recipe = Recipe(method="search", **{**options, "latency_table": path}, target=4, epochs=1, images=64, batch_size=32)
+    with pytest.raises(Interrupted):
+        run(recipe, tmp_path / "b", verbose=0, callbacks=[Press(0, 0)])
+    path.unlink()  # another table, or none, does not change a search that has begun
+    assert run(recipe, tmp_path / "b", verbose=0).card["networks"]["small"]["macs"] > 0
+
+
+def test_images_are_held_out_on_one_device(tmp_path):
+    with pytest.raises(ValueError, match="Expected `held_out` for a training on one device.*held_out=0.3 and 2 dev"):
+        run(Recipe(**SEARCH, held_out=0.3), tmp_path, verbose=0, group=distribute.Single(devices=2))
+    with pytest.raises(ValueError, match="Expected `part` .*Received: part=0.0001 \\(`held_out` of the recipe\\)"):
+        run(Recipe(**SEARCH, held_out=0.0001), tmp_path, verbose=0)
+    assert not (tmp_path / "recipe.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -169,6 +191,13 @@ def test_a_budget_in_milliseconds(tmp_path):
         ({"budget": "latency_ms", "latency_table": "x.json"}, "Expected `target` in milliseconds"),
         ({"gate_warmup": 1}, "Expected `gate_warmup` from 0 to below 1. Received: gate_warmup=1"),
         ({"held_out": -0.1}, "Expected `held_out` from 0 to below 1. Received: held_out=-0.1"),
+        (
+            {"held_out": 0.5, "method": "adjoined", "widths": "random"},
+            "Expected `held_out` for method 'search' only. Received: method='adj",
+        ),
+        ({"target": 0.5, "method": "narrow"}, "Expected `target` for method 'search' only. Received: method='narrow'"),
+        ({"target": "0.5"}, "Expected `target` to be a number. Received: target='0.5'"),
+        ({"gamma": True}, "Expected `gamma` to be a number. Received: gamma=True"),
         (
             {"held_out": 0.5, "method": "adjoined"},
             "Expected `held_out` for method 'search' only. Received: method='adj",

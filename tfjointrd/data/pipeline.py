@@ -86,13 +86,13 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         >>> train.size, held_out.size
         (719, 718)
         """
-        count = int(len(self._rows) * part) if 0 < part < 1 else 0
+        count = round(len(self._rows) * part) if 0 < part < 1 else 0
         if not 0 < count < len(self._rows):
             raise ValueError(
                 f"Expected `part` above 0 and below 1, and an image in each of the two parts of {len(self._rows)}. "
                 f"Received: part={part!r}"
             )
-        order = np.random.default_rng([self.seed, len(self._rows)]).permutation(self._rows)
+        order = np.random.default_rng([self.seed, 0, 0, 1]).permutation(self._rows)  # a stream that no epoch has
         held = copy.copy(self)
         held._lock = threading.Lock()
         for pipeline, rows in ((held, order[:count]), (self, order[count:])):
@@ -163,14 +163,15 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
                 index, self._served = self._served, self._served + 1
             else:
                 self._opened = True
-        return self._fetch(index)
+        return self.fetch(index)
 
-    def _fetch(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def fetch(self, index: int, epoch: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """As `batch`, and keeps in `error` what prevents it."""
         if not 0 <= index < len(self):
             raise IndexError(f"Expected a position from 0 to {len(self) - 1}. Received: {index}")
         try:
             self.error = None
-            return self.batch(index, self.epoch)
+            return self.batch(index, self.epoch if epoch is None else epoch)
         except Exception as error:
             self.error = error
             raise
@@ -208,4 +209,4 @@ class Rest(keras.utils.PyDataset):
         return len(self.pipeline) - self.position
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.pipeline._fetch(self.position + index)
+        return self.pipeline.fetch(self.position + index)

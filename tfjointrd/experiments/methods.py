@@ -132,7 +132,8 @@ def _random_widths(recipe: Recipe, network: keras.Model) -> dict[str, int]:
         if best is not None and best[0] > (1 - NEARLY * (1 + draw // 100)) * limit:
             return dan.widths_of(best[1])
     raise ValueError(
-        f"Expected a budget that random widths of '{network.name}' can keep to. Received: {limit:,.6g} {recipe.budget}."
+        f"Expected a budget that random widths of '{network.name}' can keep to. Received: alpha={recipe.alpha}, "
+        f"target={recipe.target}, which is {limit:,.6g} {recipe.budget}."
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import keras
@@ -56,7 +57,8 @@ class Recipe:
             a `search`.
         alphas: The candidates of a `search`.
         budget: What its budget is in: `macs`, `parameters` or `latency_ms`.
-        target: Its budget, in place of what `alpha` names; see `tfjointrd.search`. Has to be given in milliseconds.
+        target: Its budget, in place of what `alpha` names; see `tfjointrd.search`. Required where `budget` is
+            `latency_ms`.
         latency_table: The file of a table of latencies, for a budget in milliseconds; see
             `tfjointrd.report.layer_latencies`.
         gamma: Weight of the expected multiply-accumulates of a `search`, in place of a budget where it is above 0.
@@ -65,7 +67,7 @@ class Recipe:
         held_out: The part of the training images from which only the gates of a `search` learn; by default gates and
             weights learn from all.
         widths: The widths of the small network of `adjoined`, in place of `alpha`: a `.keras` file of a network that
-            has them, the name of the recipe that searches for them, or `random`, with the budget that `alpha` names.
+            has them, the name of the recipe that searches for them, or `random`, with the budget of a `search`.
         round_to: Multiple that their widths are rounded to; 1 rounds down, as in the paper.
         dirac: Whether the convolutions of a plain network are trained as an identity plus a correction.
         keep_projections: Whether a plain network keeps the shortcuts that have weights, or only those that change the
@@ -130,6 +132,8 @@ class Recipe:
         """Checks what can be checked without loading anything."""
         for name in ("milestones", "alphas"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists only
+        if self.latency_table is not None:
+            object.__setattr__(self, "latency_table", os.fspath(self.latency_table))
         check_alphas(self.alphas)
         for name, known in (
             ("method", METHODS),
@@ -217,6 +221,18 @@ class Recipe:
 
     def _check_search(self) -> None:
         """Checks what belongs to a search, and to the budget of random widths."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in ("target", "gamma", "gate_warmup", "held_out"):
+            value = getattr(self, name)
+            if value != defaults[name] and (not isinstance(value, int | float) or isinstance(value, bool)):
+                raise ValueError(f"Expected `{name}` to be a number. Received: {name}={value!r}.")
+        own = ("budget", "target", "latency_table", "gamma", "ties", "gate_warmup", "held_out")
+        given = {name: getattr(self, name) for name in own if getattr(self, name) != defaults[name]}
+        if given and not (self.method == "search" or (self.widths == RANDOM and "held_out" not in given)):
+            raise ValueError(
+                f"Expected {', '.join(f'`{name}`' for name in given)} for method 'search' only. Received: "
+                f"method='{self.method}', {', '.join(f'{name}={value!r}' for name, value in given.items())}."
+            )
         if not self.gamma >= 0:
             raise ValueError(f"Expected `gamma` from 0. Received: gamma={self.gamma}.")
         if self.target is not None and not self.target > 0:
@@ -236,11 +252,6 @@ class Recipe:
         for name in ("gate_warmup", "held_out"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"Expected `{name}` from 0 to below 1. Received: {name}={getattr(self, name)}.")
-        if self.held_out and self.method != "search":
-            raise ValueError(
-                f"Expected `held_out` for method 'search' only. Received: method='{self.method}', "
-                f"held_out={self.held_out}."
-            )
 
     def as_dict(self) -> dict:
         """The recipe as plain data, as JSON would return it."""

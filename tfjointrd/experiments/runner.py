@@ -12,7 +12,7 @@ import keras
 
 from tfjointrd import data
 from tfjointrd.experiments import card as cards
-from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, Diverged, write_json
+from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, Diverged, write_atomically, write_json
 from tfjointrd.experiments.folder import Run, check_recipe, claim, complete, finished_run, load_data, locked
 from tfjointrd.experiments.keeper import Interrupted, Keeper, State, polite_signals
 from tfjointrd.experiments.methods import METHODS
@@ -26,6 +26,7 @@ from tfjointrd.training.losses import default_loss
 from tfjointrd.training.recalibration import has_batchnorm, recalibrate_batchnorm
 
 GRADIENTS, GATES, ARCHITECTURE = "gradients.csv", "gates.csv", "architecture.json"
+LATENCIES = "latency_table.json"  # the table that a search began with
 PROBE = 128  # images on which gradients are compared
 RECALIBRATION = 100  # batches on which the statistics after a search are measured
 
@@ -93,7 +94,14 @@ def run(
             return complete(folder)
     files = {"teacher": teacher, "widths": widths}
     resolved = replace(recipe, **{name: str(path) for name, path in files.items() if path})
+    if recipe.latency_table and (folder / LATENCIES).is_file():
+        resolved = replace(resolved, latency_table=str(folder / LATENCIES))
     resolved.check_files()
+    if recipe.held_out and group.devices > 1:
+        raise ValueError(
+            "Expected `held_out` for a training on one device. Received: "
+            f"held_out={recipe.held_out} and {group.devices} devices."
+        )
     with locked(folder) if group.chief else nullcontext():
         check_recipe(recipe, folder)
         if (folder / cards.CARD).exists():  # finished by another process in between
@@ -101,7 +109,7 @@ def run(
                 return finished_run(folder)
         keras.utils.set_random_seed(recipe.seed)
         pipelines = load_data(recipe)
-        held_out = pipelines[0].hold_out(recipe.held_out) if recipe.held_out else None
+        held_out = _held_out(recipe, pipelines[0])
         train, validation = (group.share(pipeline) for pipeline in pipelines)
         with group.scope():
             model = _compiled(resolved, train)
@@ -110,13 +118,16 @@ def run(
                 raise ValueError(f"Expected a folder that all processes see. Received: folder='{folder}'.")
             if group.chief:
                 claim(recipe, folder)
+                if recipe.latency_table and not (folder / LATENCIES).exists():
+                    content = Path(resolved.latency_table).read_bytes()
+                    write_atomically(folder / LATENCIES, lambda file: file.write(content))
             if state.epoch < recipe.epochs:
                 keeper = Keeper(Checkpoints(folder), state, checkpoint, minutes, writes=group.chief)
                 options = {} if held_out is None else {"held_out": held_out}
                 fit = _fit_resident if _fits_device(train, group) and not options else _fit
                 verbose = verbose if group.chief else 0
                 own = [*_recorders(model, pipelines[1], folder, group), keeper]
-                with _explained(recipe, keeper, train, validation):
+                with _explained(recipe, keeper, [train, validation, *options.values()]):
                     fit(model, recipe, train, validation, keeper, [*own, *callbacks], verbose, **options)
         if group.chief:
             with group.alone():
@@ -138,6 +149,16 @@ def make_repeatable() -> None:
         tf.config.experimental.enable_op_determinism()
     elif keras.backend.backend() == "jax" and XLA_DETERMINISTIC not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_DETERMINISTIC}".strip()
+
+
+def _held_out(recipe: Recipe, train: data.Pipeline) -> data.Pipeline | None:
+    """Takes the images for the gates out of those for the weights."""
+    if not recipe.held_out:
+        return None
+    try:
+        return train.hold_out(recipe.held_out)
+    except ValueError as error:
+        raise ValueError(f"{error} (`held_out` of the recipe)") from None
 
 
 def _compiled(recipe: Recipe, train: data.Pipeline) -> keras.Model:
@@ -215,7 +236,7 @@ def _fit_resident(model, recipe: Recipe, train, validation, keeper: Keeper, call
 
 
 @contextmanager
-def _explained(recipe: Recipe, keeper: Keeper, train: data.Pipeline, validation: data.Pipeline) -> Iterator[None]:
+def _explained(recipe: Recipe, keeper: Keeper, pipelines: Sequence[data.Pipeline]) -> Iterator[None]:
     """Says of whatever ends a training where it ended, what is kept of it and what to do."""
     try:
         with polite_signals(keeper):
@@ -228,7 +249,7 @@ def _explained(recipe: Recipe, keeper: Keeper, train: data.Pipeline, validation:
             "start in a new folder."
         ) from None
     except Exception:
-        unreadable = train.error or validation.error
+        unreadable = next((pipeline.error for pipeline in pipelines if pipeline.error), None)
         if unreadable is None:
             raise
         raise RuntimeError(

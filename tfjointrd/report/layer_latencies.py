@@ -51,7 +51,7 @@ def layer_latencies(
         `search(latency_table=...)` takes.
 
     Raises:
-        ValueError: As for `search`; or if an image size is not known.
+        ValueError: As for `search`; or if an image size is not known, or `path` is a folder.
 
     Example:
 
@@ -60,6 +60,10 @@ def layer_latencies(
     dan = tfjointrd.search(network, target_latency_ms=0.3, latency_table="this_machine.json")
     ```
     """
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if Path(path).is_dir():
+            raise ValueError(f"Expected `path` to be a file. Received: path='{path}', a folder.")
     graph, alphas = Graph.of(model), check_alphas(alphas)
     unknown = next((call.layer for call in graph.calls if None in graph.shapes[call.output][1:]), None)
     if unknown is not None:
@@ -78,7 +82,6 @@ def layer_latencies(
             rows[widths] = timed[key]
         table[call.layer] = [[ins, outs, value] for (ins, outs), value in rows.items()]
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(table, indent=1) + "\n")
     return table
 

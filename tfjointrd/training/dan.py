@@ -208,10 +208,12 @@ class DAN(Adjoined):
         """
         if held_out is not None:
             refused = {key: kwargs.get(key) for key in ("sample_weight", "steps_per_epoch")}
-            if len(self.softmax) > 1 or replicas() > 1 or any(value is not None for value in refused.values()):
+            several = keras.distribution.distribution()
+            devices = replicas() if several is None else several.device_mesh.devices.size
+            if len(self.softmax) > 1 or devices > 1 or any(value is not None for value in refused.values()):
                 raise ValueError(
                     "Expected `held_out` for a network with one output, trained on one device, without "
-                    f"`sample_weight` and `steps_per_epoch`. Received: {len(self.softmax)} output(s), {replicas()} "
+                    f"`sample_weight` and `steps_per_epoch`. Received: {len(self.softmax)} output(s), {devices} "
                     f"device(s), {refused!r:.80}."
                 )
             self._check_labels(x, y)

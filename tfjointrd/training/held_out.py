@@ -39,8 +39,9 @@ class SideBySide(keras.utils.PyDataset):
             self._served = None if self._served is None else position + 1
         again = (self._first + position) % len(self.held_out)
         if isinstance(self.held_out, Pipeline):  # which would count on beyond its end
-            epoch = self.data.epoch if isinstance(self.data, Pipeline) and self.data.training else self.epoch
-            held = self.held_out.batch(again, epoch)
+            source = self.data.pipeline if isinstance(self.data, Rest) else self.data
+            epoch = source.epoch if isinstance(source, Pipeline) and source.training else self.epoch
+            held = self.held_out.fetch(again, epoch)
         else:
             held = self.held_out[again]
         (x, y), (x_held, y_held) = map(_pair, (self.data[position if isinstance(self.data, _Arrays) else index], held))
