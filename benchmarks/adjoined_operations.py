@@ -12,12 +12,15 @@ arithmetic. `between operations` is what is left of a step: Python, TensorFlow's
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as on the command line
 
 import tensorflow as tf
 
