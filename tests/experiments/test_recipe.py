@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from shallow import make_shallow
 
 from tfjointrd import data, models
 from tfjointrd.experiments import METHODS, Recipe
@@ -9,7 +10,8 @@ from tfjointrd.experiments.recipe import TAUGHT
 from tfjointrd.layers import FusedBatchNormalization
 
 
-def test_methods_build_what_they_say(tmp_path):
+def test_methods_build_what_they_say(tmp_path, monkeypatch):
+    make_shallow(monkeypatch)
     info = data.info("digits")
     teacher = tmp_path / "teacher.keras"
     models.resnet20(input_shape=info.input_shape).save(teacher)

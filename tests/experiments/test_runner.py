@@ -12,6 +12,7 @@ import filelock
 import keras
 import numpy as np
 import pytest
+from shallow import make_shallow
 
 from tfjointrd import data
 from tfjointrd.experiments import Interrupted, Recipe, run
@@ -45,7 +46,10 @@ def small(network):
 def finished(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "adjoined"
     keras.utils.set_random_seed(5)  # the recipe's own seed counts
-    return run(Recipe(method="adjoined", network="resnet20", **SMALL), folder, verbose=0, note="a test", command="make")
+    recipe = Recipe(method="adjoined", network="resnet20", **SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        make_shallow(patch)
+        return run(recipe, folder, verbose=0, note="a test", command="make")
 
 
 class Press(keras.callbacks.Callback):

@@ -8,8 +8,9 @@ import signal
 import keras
 import numpy as np
 import pytest
+from shallow import make_shallow
 
-from tfjointrd import data, models, report
+from tfjointrd import data, report
 from tfjointrd.experiments import Interrupted, Recipe, catalog, run, run_named
 from tfjointrd.experiments.folder import load_data
 from tfjointrd.experiments.methods import build_network
@@ -40,11 +41,10 @@ def out(tmp_path_factory):
     """The whole search by name, at its smallest."""
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        network = str(out / "resnet8.keras")
-        models.cifar_resnet(8, input_shape=(8, 8, 1)).save(network)
+        make_shallow(patch)
         for name in ("search_resnet20_a2_digits", "dan_resnet20_a2_digits"):
             fields = catalog.get(name, "smoke").as_dict()
-            short = Recipe(**{**fields, "network": network, "epochs": 2, "images": 128})
+            short = Recipe(**{**fields, "epochs": 2, "images": 128})
             patch.setitem(catalog._RECIPES, name, {**catalog._RECIPES[name], "smoke": short})
         run_named("dan_resnet20_a2_digits", "smoke", out, verbose=0)
     return out
