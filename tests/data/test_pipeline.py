@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 
 import keras
 import numpy as np
@@ -126,6 +127,20 @@ def test_position_outside_the_epoch(position):
 def test_epoch_must_be_a_count(epoch):
     with pytest.raises(ValueError, match="`epoch` to be a non-negative integer. Received: epoch="):
         numbered(20, 8).set_epoch(epoch)
+
+
+def test_batches_read_ahead_between_epochs_do_not_hide_an_epoch():
+    """With `steps_per_epoch`, Keras' thread goes on reading while one epoch has ended and the next has not begun."""
+    pipeline = numbered(50, 8)
+    for epoch in range(3):
+        pipeline.on_epoch_begin()
+        for position in range(5):
+            pipeline[position]
+        pipeline.on_epoch_end()
+        reader = threading.Thread(target=pipeline.__getitem__, args=(5,))
+        reader.start()
+        reader.join()
+        assert pipeline.epoch == epoch + 1
 
 
 @pytest.mark.parametrize("batch_size", [256, 700, 1437])

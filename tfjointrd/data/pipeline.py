@@ -50,6 +50,7 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         self.seed = seed
         self.set_epoch(0)
         self._lock = threading.Lock()
+        self._fitting = None  # the thread that runs `fit`, which is not the one that reads batches ahead
         self._ordered = None, None  # the last epoch asked for, and its order
         self.error = None
 
@@ -161,7 +162,7 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         with self._lock:
             if self.training and self._served is not None:
                 index, self._served = self._served, self._served + 1
-            else:
+            elif self._fitting in (None, threading.get_ident()):
                 self._opened = True
         return self.fetch(index)
 
@@ -182,7 +183,7 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
 
     def on_epoch_begin(self) -> None:
         """Called by Keras: from here on batches are served in the pipeline's own order."""
-        self._served = 0
+        self._served, self._fitting = 0, threading.get_ident()
 
     def on_epoch_end(self) -> None:
         """Called by Keras: go on to the next epoch, if this one was really run.
