@@ -221,7 +221,8 @@ def test_a_search_without_batch_normalisations(tmp_path):
     assert set(finished.card["networks"]) == {"full", "small"}
 
 
-def test_widths_that_are_not_there(out, tmp_path):
+def test_widths_that_are_not_there(out, tmp_path, monkeypatch):
+    make_shallow(monkeypatch)
     with pytest.raises(FileNotFoundError, match="Expected `widths` to be a .keras file. Received: widths='nowhere'"):
         run(Recipe(method="adjoined", widths="nowhere"), tmp_path / "a", verbose=0)
     with pytest.raises(ValueError, match="Expected `widths` for method 'adjoined' only. Received: method='narrow'"):
