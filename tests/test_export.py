@@ -8,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from jax_process import JAX
 from keras import ops
 
 from tfjointrd import data, export, models, training
@@ -408,7 +409,7 @@ def test_trainers_name_the_network_to_export(tmp_path):
 def test_other_backends_say_how(tmp_path):
     pytest.importorskip("jax")
     code = "import keras; from tfjointrd import export; export.tflite(keras.Sequential(), 'model.tflite')"
-    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | JAX
     process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert process.returncode == 1
     assert "RuntimeError" in process.stderr

@@ -6,6 +6,7 @@ import sys
 
 import keras
 import pytest
+from jax_process import JAX
 
 BLOCK_TENSORFLOW = """
 import sys
@@ -21,7 +22,7 @@ sys.meta_path.insert(0, Blocked())
 
 def python(code, backend):
     """What a fresh Python on this Keras backend prints."""
-    environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | JAX | {"KERAS_BACKEND": backend}
     process = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
     )

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from without_tensorflow import NO_TENSORFLOW
+from jax_process import JAX, NO_TENSORFLOW, run_tests
 
 from tfjointrd.__main__ import main
 
@@ -30,24 +30,15 @@ SELECTED = (
 )
 
 
-def test_core_on_jax():
-    block = NO_TENSORFLOW + "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
-    result = subprocess.run(
-        [sys.executable, "-c", block, "-q", "-p", "no:cacheprovider", *FILES, "-k", SELECTED],
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout[-3000:]
-    passed = int(result.stdout.rsplit(" passed", 1)[0].rsplit(None, 1)[-1])
-    assert passed >= 15, result.stdout[-3000:]
+def test_core_on_jax(tmp_path):
+    assert run_tests(tmp_path, *FILES, "-k", SELECTED) >= 25
 
 
 @pytest.mark.parametrize("module", ["tfjointrd.experiments", "tfjointrd.__main__"])
 def test_recipes_import_without_tensorflow(module):
     subprocess.run(
         [sys.executable, "-c", f"{NO_TENSORFLOW}import {module}"],
-        env={**os.environ, "KERAS_BACKEND": "jax"},
+        env={**os.environ, **JAX},
         check=True,
     )
 
@@ -72,7 +63,7 @@ assert len(run(recipe, folder, verbose=0).card["seeds"]["0"]["history"]) == 2
 """
     subprocess.run(
         [sys.executable, "-c", NO_TENSORFLOW + code, str(tmp_path)],
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, **JAX},
         check=True,
     )
     assert "checkpoint_000000_00000003.npz" not in os.listdir(tmp_path)
@@ -84,7 +75,7 @@ def test_training_by_recipe(tmp_path):
     options = ["--network", "resnet20", "--epochs", "1", "--batch-size", "480", "--out", str(tmp_path)]
     result = subprocess.run(
         [sys.executable, "-c", code, "train", "--method", "adjoined", *options],
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, **JAX},
         capture_output=True,
         text=True,
     )

@@ -7,6 +7,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from jax_process import JAX
 from PIL import Image
 
 from tfjointrd.data import DatasetInfo, info, load, names
@@ -69,7 +70,7 @@ def test_digits_npz_and_folders_need_no_tensorflow(tmp_path):
         (tmp_path / "folder" / name).mkdir(parents=True)
         for index in range(3):
             Image.new("RGB", (12, 12)).save(tmp_path / "folder" / name / f"{index}.png")
-    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | JAX | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(WITHOUT_TENSORFLOW)],
         cwd=tmp_path,

@@ -10,6 +10,7 @@ import threading
 import keras
 import numpy as np
 import pytest
+from jax_process import JAX
 
 from tfjointrd.data import ArrayPipeline, DatasetInfo, load
 from tfjointrd.data.share import Share
@@ -201,7 +202,7 @@ print(json.dumps([train.epoch, len(train), served]))
 
 
 def test_fit_on_jax_serves_epoch_after_epoch():
-    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | JAX
     output = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(ON_JAX)], env=environment, capture_output=True, text=True, check=True
     ).stdout

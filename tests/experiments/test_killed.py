@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from jax_process import JAX
 
 from tfjointrd.experiments.checkpoint import Checkpoints
 
@@ -36,7 +37,7 @@ def small_network(dropout=0.2, activation="relu"):
 
 
 def start(folder, backend, *arguments):
-    environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, **JAX, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, str(WORKER), str(folder), *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

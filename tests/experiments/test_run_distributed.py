@@ -10,8 +10,8 @@ import time
 import keras
 import numpy as np
 import pytest
+from jax_process import JAX, NO_TENSORFLOW
 from test_killed import small_network
-from without_tensorflow import NO_TENSORFLOW
 
 from tfjointrd.experiments.checkpoint import Checkpoints
 
@@ -39,8 +39,8 @@ def start(backend, out, network, *options, count=1):
         found.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{found.getsockname()[1]}"
     shared = {
+        **JAX,
         "KERAS_BACKEND": backend,
-        "JAX_PLATFORMS": "cpu",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TFJOINTRD_COORDINATOR": coordinator,
         "TFJOINTRD_PROCESSES": str(count),

@@ -1,13 +1,9 @@
 """`GradientRecorder`: its numbers, that it moves nothing, and its file. Runs on JAX too."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
-from without_tensorflow import NO_TENSORFLOW
+from jax_process import run_tests
 
 from tfjointrd import JointRD, adjoin, models, remove_shortcuts
 from tfjointrd.training import Constant, GradientRecorder
@@ -194,13 +190,6 @@ def test_errors(tiny, images, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="this is the test that starts the others on JAX")
-def test_on_jax():
-    block = NO_TENSORFLOW + "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+def test_on_jax(tmp_path):
     selected = "by_hand or nothing_moves[adjoined]"  # every case compiles anew on JAX
-    result = subprocess.run(
-        [sys.executable, "-c", block, "-q", "-p", "no:cacheprovider", __file__, "-k", selected],
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0 and "2 passed" in result.stdout, result.stdout[-3000:]
+    assert run_tests(tmp_path, __file__, "-k", selected) == 2

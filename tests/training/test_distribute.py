@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from without_tensorflow import NO_TENSORFLOW
+from jax_process import JAX, NO_TENSORFLOW
 
 from tfjointrd import JointRD, adjoin, remove_shortcuts
 from tfjointrd.data import ArrayPipeline, DatasetInfo
@@ -33,10 +33,9 @@ def start(kind, folder, task, count=1):
     """Starts the workers; `finish` waits for them."""
     folder.mkdir(exist_ok=True)
     shared = {
+        **JAX,
         "KERAS_BACKEND": "tensorflow" if kind == "mirrored" else "jax",
-        "JAX_PLATFORMS": "cpu",
         "CUDA_VISIBLE_DEVICES": "-1",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles faster
         "TFJOINTRD_COORDINATOR": f"127.0.0.1:{free_port()}",
         "TFJOINTRD_PROCESSES": str(count),
     }
@@ -101,7 +100,7 @@ def test_nobody_there(index, message):
     code = "from tfjointrd.training import distribute; distribute.processes('127.0.0.1:{}', 2, {}, timeout=4)"
     result = subprocess.run(
         [sys.executable, "-c", code.format(free_port(), index)],
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, **JAX},
         capture_output=True,
         text=True,
         timeout=120,
@@ -123,7 +122,7 @@ for arguments in ([], ["127.0.0.1:1", 2, 0]):
     env = {name: value for name, value in os.environ.items() if not name.startswith(("TFJOINTRD", "SLURM", "OMPI"))}
     result = subprocess.run(
         [sys.executable, "-c", code],
-        env={**env, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env={**env, **JAX},
         capture_output=True,
         text=True,
         check=True,

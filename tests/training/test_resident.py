@@ -1,14 +1,10 @@
 """Training on the accelerator equals `model.fit`. All but two tests need JAX and run in a process of their own."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import keras
 import numpy as np
 import pytest
-from without_tensorflow import NO_TENSORFLOW
+from jax_process import run_tests
 
 import tfjointrd as jrd
 from tfjointrd.data import ArrayPipeline, DatasetInfo
@@ -21,29 +17,7 @@ on_jax = pytest.mark.skipif(not ON_JAX, reason="runs on JAX, by test_on_jax_with
 
 @pytest.mark.skipif(ON_JAX, reason="is itself that process")
 def test_on_jax_without_tensorflow(tmp_path):
-    quick = {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"{NO_TENSORFLOW}import pytest; sys.exit(pytest.main(sys.argv[1:]))",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            __file__,
-        ],
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", **quick},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout[-3000:]
-    passed = int(result.stdout.rsplit(" passed", 1)[0].rsplit(None, 1)[-1])
-    assert passed >= 25, result.stdout[-3000:]
+    assert run_tests(tmp_path, __file__) >= 25
 
 
 @pytest.mark.skipif(ON_JAX, reason="is about other backends")
