@@ -118,6 +118,9 @@ def test_networks_of_all_kinds(tmp_path):
         ({"method": "distilled", "teacher": "x.keras"}, ValueError, "Expected `kd_weight` or `feature_weight`"),
         ({"method": "jointrd_adjoined", "teacher": "x.keras", "dirac": True}, ValueError, "Received: dirac=True"),
         ({"method": "standard", "teacher_mode": "joint"}, ValueError, "Received: method='standard'"),
+        ({"method": "adjoined", "dirac": True}, ValueError, "Expected `dirac` for method 'plain' .*method='adjoined'"),
+        ({"kd_weight": 0.9, "teacher": "x"}, ValueError, "Expected `teacher`, `kd_weight` for method 'distilled' or"),
+        ({"method": "plain", "tail_floor": 0.1}, ValueError, "Expected `tail_floor` for .*'plain', tail_floor=0.1"),
     ],
 )
 def test_recipes_that_cannot_be(arguments, error, message):

@@ -54,6 +54,10 @@ def test_groups_stay_and_patterns_choose():
         dirac(network, layers=["grouped"])
     with pytest.raises(ValueError, match="to have convolutions after its first"):
         dirac(keras.Model(inputs, L.Conv2D(4, 3)(inputs)))
+    with pytest.raises(ValueError, match=r"`layers` to name at least one convolution. Received: layers=\[\]"):
+        dirac(network, layers=[])
+    with pytest.raises(ValueError, match=r"`layers` to be a list of names or patterns. Received: layers='la\*'"):
+        dirac(network, layers="la*")
     with pytest.raises(ValueError, match="`beta` other than 0. Received: beta=0"):
         dirac(network, beta=0)
     with pytest.raises(ValueError, match="functional"):

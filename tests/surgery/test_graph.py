@@ -37,7 +37,7 @@ def test_shared_layers_operators_and_several_outputs():
     x = {"x": np.random.default_rng(0).normal(size=(3, 8)).astype("float32")}
     for key, value in model.predict_on_batch(x).items():
         np.testing.assert_array_equal(again.predict_on_batch(x)[key], value)
-    with pytest.raises(ValueError, match="one output. Received: .* with 2 outputs"):
+    with pytest.raises(ValueError, match="one output. Received: .* with 2"):
         graph.single_output()
 
 

@@ -177,8 +177,14 @@ def test_data_without_a_length(tiny, images):
     pair = compiled(adjoin(tiny(), 2, round_to=1))
     with pytest.raises(ValueError, match="Pass `steps_per_epoch`"):
         pair.fit(batches(), verbose=0)
+    with pytest.raises(ValueError, match=r"call `model.total_steps.assign\(number_of_steps\)` first. Received: total"):
+        pair.train_on_batch(*images)
     pair.fit(batches(), steps_per_epoch=2, epochs=2, verbose=0)
     assert float(pair.total_steps) == 4
+    with pytest.raises(ValueError, match="Pass `steps_per_epoch`"):  # not the length of the training before
+        pair.fit(batches(), verbose=0)
+    with pytest.raises(ValueError, match="Expected `callbacks` to be a list of callbacks. Received: callbacks=<"):
+        pair.fit(*images, callbacks=keras.callbacks.CallbackList([]), verbose=0)
 
 
 def test_pipelines_count_their_epochs(tiny):

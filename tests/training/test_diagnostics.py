@@ -42,7 +42,7 @@ def gradients(function, values):
     if keras.backend.backend() == "jax":
         import jax
 
-        return jax.grad(function)(values)
+        return jax.jit(jax.grad(function))(values)
     import tensorflow as tf
 
     values = [tf.convert_to_tensor(value) for value in values]

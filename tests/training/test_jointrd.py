@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from tfjointrd import JointRD, models, remove_shortcuts
+from tfjointrd import Distillation, JointRD, models, remove_shortcuts
+from tfjointrd.surgery import Graph
 from tfjointrd.training import Constant, CosineFade
 
 
@@ -176,6 +177,9 @@ def test_boundaries_of_different_names(tiny, images):
         ([("stage1_relu", "nowhere")], "layers of the teacher. Received: 'nowhere'"),
         (["stage2_relu1"], "Received: 'stage2_relu1', which a shortcut bypasses"),
         (["stage2_relu", "stage1_relu"], "in network order"),
+        ([1], "pairs of names .* Received: 1"),
+        (5, "at least one layer. Received: boundaries=5"),
+        ("stage1_relu", "at least one layer. Received: boundaries='stage1_relu'"),
     ],
 )
 def test_boundaries_that_cannot_be(tiny, boundaries, message):
@@ -192,5 +196,46 @@ def test_networks_that_do_not_fit_together(tiny):
     with pytest.raises(ValueError, match="`teacher` to be a functional"):
         JointRD(student, "teacher")
     two = keras.Model(teacher.input, [teacher.output, teacher.output])
-    with pytest.raises(ValueError, match="with 2 outputs"):
+    larger = keras.Sequential([keras.Input((9, 9, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"images of the same shape. Received: .* \(8, 8, 1\) .* \(9, 9, 1\)"):
+        Distillation(student, larger)
+    with pytest.raises(ValueError, match="Expected a `tail_weight` from 0 throughout the training. Received: -0.5"):
+        JointRD(student, teacher, tail_weight=-0.5)
+    with pytest.raises(ValueError, match="Expected a finite `weight`. Received: weight=nan"):
+        JointRD(student, teacher, tail_weight=float("nan"))
+    with pytest.raises(ValueError, match="Expected `teacher` to have one output. Received: .* with 2"):
         JointRD(student, two)
+
+
+@pytest.mark.parametrize("name", ["stage3_relu", "stage3_add"])
+def test_boundaries_behind_the_compared_feature(tiny, name):
+    """Without the feature loss a tail may begin there; with it, nothing of the feature lies ahead."""
+    student, teacher = pair(tiny)
+    pairs = ["stage1_relu", ("stage3_relu", name)]
+    assert len(JointRD(student, teacher, boundaries=pairs).boundaries) == 2
+    with pytest.raises(ValueError, match=f"map 'stage3_add', which `feature_weight` compares. Received: .*'{name}'"):
+        JointRD(student, teacher, boundaries=pairs, feature_weight=1e-3)
+
+
+@pytest.mark.parametrize("form", ["cut", "sequential"])
+def test_networks_whose_layers_were_called_before(tiny, images, form):
+    """Parts of networks, and ones whose layers stand in another too, train as copies of them do."""
+    student, teacher = pair(tiny)
+    x, y = images
+    if form == "cut":
+        student, teacher = (keras.Model(n.get_layer("stem_relu").output, n.output) for n in (student, teacher))
+        x = np.repeat(x, 4, axis=-1)
+    else:
+        layers, student = student.layers[1:], keras.Sequential([keras.Input((8, 8, 1))])
+        for layer in layers:
+            student.add(layer)
+    copies = Graph.of(student).build(), Graph.of(teacher).build()
+    for networks in ((student, teacher), copies):
+        joint = compiled(JointRD(*networks, tail_weight=1.0, feature_weight=1e-3, teacher_mode="joint"))
+        keras.utils.set_random_seed(3)
+        for connector in joint.connectors.values():
+            connector.layers[1].kernel.assign(keras.random.normal(connector.layers[1].kernel.shape, seed=1))
+        joint.fit(x, y, batch_size=32, shuffle=False, verbose=0)
+    for ours, theirs in zip((student, teacher), copies, strict=True):
+        for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)

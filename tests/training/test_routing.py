@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfjointrd import JointRD, remove_shortcuts
+from tfjointrd import JointRD, adjoin, remove_shortcuts
 from tfjointrd.training import CosineFade
 
 L = keras.layers
@@ -106,6 +106,9 @@ def test_narrow_student(tiny, images):
         joint = JointRD(student, teacher, tail_weight=1.0)
     assert joint.boundaries == [(name, name) for name in ("stage1_relu", "stage2_relu")]
     assert [m.output_shape[1:] for m in joint.boundary_connectors.values()] == [(8, 8, 6), (4, 4, 12)]
+    # The tails take what a ReLU leaves, as they do from the teacher itself.
+    shown = joint.boundary_connectors["stage1_relu"].predict(np.ones((2, 8, 8, 4)), verbose=0)
+    assert shown.min() == 0 < shown.max()
     before = kernels(joint)
     losses = fitted(joint, images, learning_rate=0.1, epochs=8)
     assert losses[-1] < losses[0]
@@ -163,6 +166,8 @@ def test_shortcuts_left_in_the_student(tiny, images):
     student = remove_shortcuts(tiny(), keep_projections=True)
     with pytest.raises(ValueError, match="strict=True. Received: .* with stage2_add, stage3_add"):
         JointRD(student, tiny(), strict=True)
+    with pytest.raises(ValueError, match="strict=True. Received: .* with stage2_add, stage3_add"):
+        JointRD(adjoin(student, round_to=1), tiny(), strict=True)
     assert np.isfinite(fitted(JointRD(student, tiny()), images)).all()
 
 

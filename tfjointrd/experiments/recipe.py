@@ -24,6 +24,13 @@ BUDGETS = ("macs", "parameters", "latency_ms")
 TIES = ("shared", "free")
 TAUGHT = ("distilled", "narrow_distilled", "jointrd", "jointrd_adjoined")  # methods with a teacher
 MOMENTUM = 0.9
+# Fields that other methods would not look at.
+OF_METHODS = (
+    (("plain", "distilled", "jointrd"), ("dirac",)),
+    (("plain", "distilled", "jointrd", "jointrd_adjoined"), ("keep_projections",)),
+    (TAUGHT, ("teacher", "kd_weight", "temperature", "feature_weight")),
+    (("jointrd", "jointrd_adjoined"), ("tail_schedule", "tail_floor", "tail_fade", "path_scale", "teacher_mode")),
+)
 
 
 @dataclass(frozen=True)
@@ -203,6 +210,22 @@ class Recipe:
             raise ValueError(f"Expected ascending `milestones` from 1. Received: milestones={self.milestones}.")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"Expected `warmup` from 0 to below 1. Received: warmup={self.warmup}.")
+        for methods, names in OF_METHODS:
+            given = self._given(names)
+            if given and self.method not in methods:
+                expected, received = (
+                    ", ".join(map("`{}`".format, given)),
+                    ", ".join(f"{k}={v!r}" for k, v in given.items()),
+                )
+                raise ValueError(
+                    f"Expected {expected} for method {' or '.join(map(repr, methods))} only. Received: "
+                    f"method='{self.method}', {received}."
+                )
+
+    def _given(self, names) -> dict:
+        """Those of the named fields that have another value than by default."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return {name: getattr(self, name) for name in names if getattr(self, name) != defaults[name]}
 
     def check_files(self) -> None:
         """Checks that the files it needs exist.
@@ -221,13 +244,10 @@ class Recipe:
 
     def _check_search(self) -> None:
         """Checks what belongs to a search, and to the budget of random widths."""
-        defaults = {field.name: field.default for field in fields(self)}
-        for name in ("target", "gamma", "gate_warmup", "held_out"):
-            value = getattr(self, name)
-            if value != defaults[name] and (not isinstance(value, int | float) or isinstance(value, bool)):
+        for name, value in self._given(("target", "gamma", "gate_warmup", "held_out")).items():
+            if not isinstance(value, int | float) or isinstance(value, bool):
                 raise ValueError(f"Expected `{name}` to be a number. Received: {name}={value!r}.")
-        own = ("budget", "target", "latency_table", "gamma", "ties", "gate_warmup", "held_out")
-        given = {name: getattr(self, name) for name in own if getattr(self, name) != defaults[name]}
+        given = self._given(("budget", "target", "latency_table", "gamma", "ties", "gate_warmup", "held_out"))
         if given and not (self.method == "search" or (self.widths == RANDOM and "held_out" not in given)):
             raise ValueError(
                 f"Expected {', '.join(f'`{name}`' for name in given)} for method 'search' only. Received: "

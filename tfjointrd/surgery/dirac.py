@@ -98,6 +98,8 @@ def _convolutions(graph: Graph, patterns: Iterable[str] | None) -> list[str]:
             )
         return found
     found = matching(convolutions, patterns, "layers")
+    if not found:
+        raise ValueError("Expected `layers` to name at least one convolution. Received: layers=[].")
     for key in found:
         if graph.layers[key].config["groups"] > 1:
             raise ValueError(

@@ -110,6 +110,7 @@ class Graph:
         outputs: The structure of output `Ref`s.
         shapes: Shape of every tensor, batch axis first (`None` where unknown).
         sources: The original layer objects by name, for their weights. Empty once a layer was replaced.
+        kernels: Names of the layers that hold a kernel.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Graph:
     outputs: Any
     shapes: dict[Ref, tuple]
     sources: dict[str, Any]
+    kernels: frozenset[str]
 
     @classmethod
     def of(cls, model: keras.Model) -> Graph:
@@ -163,24 +165,23 @@ class Graph:
         """The output tensors, flat."""
         return list(refs_in(self.outputs))
 
-    def single_output(self) -> Ref:
+    def single_output(self, argument: str = "model") -> Ref:
         """The one output of a classifier.
+
+        Args:
+            argument: The argument's name, for the error message.
 
         Raises:
             ValueError: If the network has several outputs.
         """
         refs = self.output_refs()
         if len(refs) != 1:
-            raise ValueError(f"Expected a network with one output. Received: '{self.name}' with {len(refs)} outputs.")
+            raise ValueError(f"Expected `{argument}` to have one output. Received: '{self.name}' with {len(refs)}.")
         return refs[0]
 
     def kernel_layers(self) -> set[str]:
         """Names of the layers that hold a kernel: convolutions and dense layers of any kind."""
-        return {
-            name
-            for name, source in self.sources.items()
-            if any("kernel" in variable.name for variable in getattr(source, "weights", ()))
-        }
+        return {name for name in self.kernels if name in self.layers}
 
     def weights(self, name: str) -> dict[str, np.ndarray]:
         """The original weights of layer `name` by variable name."""
@@ -276,7 +277,13 @@ class _Reader:
         inputs, outputs = self._network(model, config, arguments=None)
         for ref, tensor in zip(keras.tree.flatten(outputs), keras.tree.flatten(model.outputs), strict=True):
             self.shapes[ref] = tuple(tensor.shape)
-        return Graph(model.name, self.layers, list(self.calls.values()), inputs, outputs, self.shapes, self.sources)
+        kernels = frozenset(
+            name
+            for name, source in self.sources.items()
+            if any("kernel" in variable.name for variable in getattr(source, "weights", ()))
+        )
+        calls = list(self.calls.values())
+        return Graph(model.name, self.layers, calls, inputs, outputs, self.shapes, self.sources, kernels)
 
     def _network(self, model, config, arguments):
         """Reads one network. `arguments` are the outer tensors a nested network was called with."""

@@ -17,6 +17,8 @@ def matching(names: Iterable[str], patterns: Iterable[str], argument: str = "kee
     Raises:
         ValueError: If a pattern matches nothing.
     """
+    if isinstance(patterns, str):
+        raise ValueError(f"Expected `{argument}` to be a list of names or patterns. Received: {argument}='{patterns}'.")
     names, found = list(names), []
     for pattern in patterns:
         hits = [name for name in names if fnmatch(name, pattern)]

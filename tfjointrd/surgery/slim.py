@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -58,13 +59,10 @@ def slim(model: keras.Model, keep: Mapping[str, Iterable[int]], name: str | None
 
 def slim_graph(graph: Graph, kept: Kept) -> Graph:
     """`graph` with the layers made as narrow as `kept`, the kept positions of each tensor, says."""
-    return Graph(
-        graph.name,
-        {call.layer: narrow_spec(graph, kept, call.layer) for call in graph.calls},
-        graph.calls,
-        graph.inputs,
-        graph.outputs,
-        {ref: (*shape[:-1], len(kept[ref])) if ref in kept else shape for ref, shape in graph.shapes.items()},
+    return replace(
+        graph,
+        layers={call.layer: narrow_spec(graph, kept, call.layer) for call in graph.calls},
+        shapes={ref: (*shape[:-1], len(kept[ref])) if ref in kept else shape for ref, shape in graph.shapes.items()},
         sources={},
     )
 

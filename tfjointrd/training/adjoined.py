@@ -193,7 +193,8 @@ class Adjoined(ScheduledModel):
         check_synchronized(base)
         if epsilon is not None and not epsilon > 0:
             raise ValueError(f"Expected `epsilon` above 0 or None. Received: epsilon={epsilon}.")
-        self.kl_weight = schedules.QuadraticRamp() if kl_weight is None else schedules.get(kl_weight, "kl_weight")
+        kl_weight = schedules.QuadraticRamp() if kl_weight is None else kl_weight
+        self.kl_weight = schedules.not_negative(kl_weight, "kl_weight")
         self.stop_gradient, self.epsilon = bool(stop_gradient), epsilon
         graph = Graph.of(base)
         check_classifier(graph)

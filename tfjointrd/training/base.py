@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfjointrd.training.schedules import Schedule
+
 
 class _Progress(keras.callbacks.Callback):
     """Tells the model the length of the training, which its schedules need."""
@@ -26,7 +28,7 @@ class _Progress(keras.callbacks.Callback):
         if steps:
             self.model.total_steps.assign(float(steps * self.params["epochs"]))
             self.model.step.assign(steps * self.initial_epoch)
-        elif not float(ops.convert_to_numpy(self.model.total_steps.value)):
+        else:
             raise ValueError(
                 "Expected data of known length, since the loss changes over the training. Received: a data set "
                 "without a length. Pass `steps_per_epoch` to `fit`."
@@ -58,7 +60,8 @@ class ScheduledModel(keras.Model):
     Attributes:
         step: Number of training steps taken since epoch 0, a non-trainable weight. It counts with the optimizer, and
             unlike the optimizer's own counter it is visible to the loss on every backend.
-        total_steps: Number of steps of the whole training, a non-trainable weight; set by `fit`.
+        total_steps: Number of steps of the whole training, a non-trainable weight; set by `fit`, and to be set ahead
+            of `train_on_batch`.
     """
 
     def __init__(self, name: str | None = None):
@@ -139,15 +142,28 @@ class ScheduledModel(keras.Model):
         goes on where it was.
 
         Raises:
-            ValueError: If labels lie outside the classes, or the data's length is unknown.
+            ValueError: If labels lie outside the classes, the data's length is unknown, or `callbacks` is a
+                `keras.callbacks.CallbackList`.
         """
         self._check_labels(x, y)
-        if not isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks = [
-                _Progress(kwargs.get("initial_epoch", 0)),
-                *(callbacks if isinstance(callbacks, (list, tuple)) else filter(None, [callbacks])),
-            ]
+        if isinstance(callbacks, keras.callbacks.CallbackList):  # which `fit` hands on as it is
+            raise ValueError(f"Expected `callbacks` to be a list of callbacks. Received: callbacks={callbacks!r}.")
+        callbacks = [_Progress(kwargs.get("initial_epoch", 0)), *keras.tree.flatten(callbacks or ())]
         return super().fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks, **kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        """As `keras.Model.train_on_batch` does, one step of a training whose length is known.
+
+        Raises:
+            ValueError: If the loss changes over the training, and its length was not set.
+        """
+        changing = [key for key, value in vars(self).items() if isinstance(value, Schedule) and not value.constant]
+        if changing and not float(ops.convert_to_numpy(self.total_steps.value)):
+            raise ValueError(
+                f"Expected the length of the training, over which `{changing[0]}` changes: call "
+                "`model.total_steps.assign(number_of_steps)` first. Received: total_steps=0."
+            )
+        return super().train_on_batch(*args, **kwargs)
 
     def _check_labels(self, x, y) -> None:
         """Looks at the labels given as an array, or at the first batch of a data set."""

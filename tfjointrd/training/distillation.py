@@ -89,8 +89,10 @@ class Distillation(ScheduledModel):
         teacher = functional(teacher, "teacher")
         check_synchronized(self.student)
         self.graphs = {STUDENT: student.graph if self.adjoined else Graph.of(self.student), TEACHER: Graph.of(teacher)}
+        self._maps = {key: last_map(graph) for key, graph in self.graphs.items()} if feature_weight else {}
         self._check_networks(teacher)
         self._configure(**options)
+        self._check_sizes()
         self.teacher = self._prepare(teacher)
         networks = {STUDENT: self.student.network if self.adjoined else self.student, TEACHER: self.teacher}
         whole = not (feature_weight or len(self.paths()) > 1)  # no tensor within a network is asked for
@@ -99,7 +101,6 @@ class Distillation(ScheduledModel):
             STUDENT: self.student.softmax[0] if self.adjoined else ends_in_softmax(self.student),
             TEACHER: ends_in_softmax(teacher),
         }
-        self._maps = {key: last_map(graph) for key, graph in self.graphs.items()} if feature_weight else {}
         self.connectors = self._make_connectors()
         # They share the layers of the networks; in a plain namespace Keras does not take them for layers of their own.
         self._networks = SimpleNamespace(**self._make_networks())
@@ -107,7 +108,9 @@ class Distillation(ScheduledModel):
         self.built = True
 
     def _configure(self) -> None:
-        """Takes the arguments that a subclass adds."""
+        """Takes the arguments that a subclass adds, and checks what they need."""
+        if not self._needs_teacher():
+            raise ValueError("Expected `alpha` or `feature_weight` above 0. Received: alpha=0, feature_weight=0.")
 
     # === Networks ===
 
@@ -116,7 +119,7 @@ class Distillation(ScheduledModel):
         for argument, graph in self.graphs.items():
             if len(list(refs_in(graph.inputs))) != 1:
                 raise ValueError(f"Expected `{argument}` to have one input. Received: '{graph.name}' with several.")
-            classes[argument] = graph.shapes[graph.single_output()][-1]
+            classes[argument] = graph.shapes[graph.single_output(argument)][-1]
         if classes[STUDENT] != classes[TEACHER]:
             raise ValueError(
                 f"Expected `student` and `teacher` to have the same classes. Received: a student with "
@@ -129,6 +132,18 @@ class Distillation(ScheduledModel):
                 "Expected `student` and `teacher` to have layers of their own; `keras.models.clone_model` or "
                 f"`tfjointrd.remove_shortcuts` make new ones. Received: networks that share {shared[0]}"
                 + (f" and {len(shared) - 1} other weights." if len(shared) > 1 else ".")
+            )
+
+    def _check_sizes(self) -> None:
+        """Where the teacher sees the images too, both networks have to take them."""
+        student, teacher = (graph.shapes[next(refs_in(graph.inputs))][1:] for graph in self.graphs.values())
+        fit = len(student) == len(teacher) and not any(
+            a is not None and b is not None and a != b for a, b in zip(student, teacher, strict=True)
+        )
+        if self._needs_teacher() and not fit:
+            raise ValueError(
+                "Expected `student` and `teacher` to take images of the same shape. Received: a student for "
+                f"{student} and a teacher for {teacher}."
             )
 
     @property

@@ -69,6 +69,12 @@ def _is_relu(graph: Graph, call: Call) -> bool:
     return is_layer and activation.replace("_", "") in _RELUS
 
 
+def relu_of(graph: Graph, layer: str):
+    """A layer like the named one if that is a ReLU or one of its relatives, else `None`."""
+    call = next(call for call in graph.calls if call.layer == layer)
+    return graph.layers[layer].make() if _is_relu(graph, call) else None
+
+
 def _producer(graph: Graph, call: Call) -> Call | None:
     return next((other for other in graph.calls if call.inputs and other.output == call.inputs[0]), None)
 
@@ -142,7 +148,7 @@ def margin_distance(feature, target, margin, sample_weight=None):
     return weighted_mean(ops.sum(squares, axis=(1, 2, 3)), sample_weight)
 
 
-def connector(inputs: tuple, outputs: tuple, name: str) -> keras.Sequential:
+def connector(inputs: tuple, outputs: tuple, name: str, activation=None) -> keras.Model:
     """A learned 1x1 convolution and batch normalisation from one feature map's shape to another's.
 
     Args:
@@ -150,6 +156,7 @@ def connector(inputs: tuple, outputs: tuple, name: str) -> keras.Sequential:
         outputs: `(height, width, channels)` that it returns; height and width as they are, or a whole number of times
             smaller.
         name: Its name.
+        activation: A layer that follows, or `None`.
 
     Raises:
         ValueError: If no such convolution leads from one resolution to the other.
@@ -160,19 +167,17 @@ def connector(inputs: tuple, outputs: tuple, name: str) -> keras.Sequential:
             f"Expected a feature map whose height and width are a multiple of {tuple(outputs)}'s for '{name}'. "
             f"Received: shape {tuple(inputs)}."
         )
-    layers = [
-        keras.Input(inputs),
-        keras.layers.Conv2D(
-            outputs[-1],
-            1,
-            strides,
-            use_bias=False,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=np.sqrt(2.0 / outputs[-1])),
-            name=f"{name}_conv",
-        ),
-        FusedBatchNormalization(name=f"{name}_bn"),
-    ]
-    return keras.Sequential(layers, name=name)
+    image = keras.Input(inputs)
+    convolution = keras.layers.Conv2D(
+        outputs[-1],
+        1,
+        strides,
+        use_bias=False,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=np.sqrt(2.0 / outputs[-1])),
+        name=f"{name}_conv",
+    )
+    x = FusedBatchNormalization(name=f"{name}_bn")(convolution(image))
+    return keras.Model(image, x if activation is None else activation(x), name=name)
 
 
 def connector_strides(inputs: tuple, outputs: tuple) -> tuple[int, int] | None:

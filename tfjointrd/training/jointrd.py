@@ -40,8 +40,9 @@ class JointRD(Distillation):
             is trained in place.
         boundaries: Names of the layers that end stages 1 to k, in network order. Where the two networks name them
             differently, a pair `(student_name, teacher_name)`. By default the ends of the teacher's stages, all but
-            the last. Where the shapes differ, a learned 1x1 convolution connects them, and a warning says so.
-        tail_weight: m(t): a `tfjointrd.training.Schedule` or a number; `CosineFade()` by default.
+            the last. Where the shapes differ, a learned 1x1 convolution connects them, followed by the ReLU of the
+            teacher's layer if that is one, and a warning says so.
+        tail_weight: m(t), from 0: a `tfjointrd.training.Schedule` or a number; `CosineFade()` by default.
         feature_weight: w. The authors take 1e-3 at 32 pixels and 1e-4 at 224, or 0.
         alpha: Weight of the teacher's outputs as targets, from 0 to 1; 0.9 for Hinton's distillation on top.
         temperature: T, for these targets.
@@ -118,8 +119,12 @@ class JointRD(Distillation):
             raise ValueError(
                 f"Expected `boundaries` whose layers have other names than the model's own outputs. Received: {taken}."
             )
+        if self.feature_weight:
+            routing.check_ahead_of(self._maps[TEACHER], self.boundaries, graphs[1])
         self.boundary_connectors = routing.connectors(self.boundaries, *graphs)
-        self.tail_weight = schedules.CosineFade() if tail_weight is None else schedules.get(tail_weight, "tail_weight")
+        self.tail_weight = (
+            schedules.CosineFade() if tail_weight is None else schedules.not_negative(tail_weight, "tail_weight")
+        )
         self.teacher_mode, self.path_scale, self.strict = teacher_mode, path_scale, strict
 
     @property
@@ -174,7 +179,10 @@ class JointRD(Distillation):
             teacher = like(student) if teacher_optimizer is None else keras.optimizers.get(teacher_optimizer)
             optimizer = OptimizerPair(student, teacher, self.teacher.variables)
         elif teacher_optimizer is not None:
-            raise ValueError("Expected no `teacher_optimizer` for a frozen teacher. Received: one.")
+            raise ValueError(
+                "Expected no `teacher_optimizer` for a frozen teacher. Received: "
+                f"teacher_optimizer={teacher_optimizer!r}."
+            )
         super().compile(optimizer, *args, **kwargs)
 
     def set_loss(self, loss):

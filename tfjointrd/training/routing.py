@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import keras
 
 from tfjointrd.surgery.boundaries import cuts, stage_boundaries
-from tfjointrd.surgery.graph import Graph
-from tfjointrd.training.features import connector, connector_strides
+from tfjointrd.surgery.graph import Graph, Ref
+from tfjointrd.training.features import connector, connector_strides, relu_of
 
 Boundaries = Sequence["str | tuple[str, str]"]
 
@@ -35,6 +36,21 @@ def resolve(boundaries: Boundaries | None, student: Graph, teacher: Graph) -> li
     return pairs
 
 
+def check_ahead_of(feature: Ref, pairs: list[tuple[str, str]], teacher: Graph) -> None:
+    """Looks at whether all of the teacher's boundaries lie ahead of its last feature map, to which tails lead.
+
+    Raises:
+        ValueError: If one does not.
+    """
+    ahead = {ref.layer for ref in teacher.ancestors()[replace(feature, index=0)]} - {feature.layer}
+    for name, teacher_name in pairs:
+        if teacher_name not in ahead:
+            raise ValueError(
+                f"Expected `boundaries` ahead of the teacher's last feature map '{feature.layer}', which "
+                f"`feature_weight` compares. Received: {(name, teacher_name)}."
+            )
+
+
 def connectors(pairs: list[tuple[str, str]], student: Graph, teacher: Graph) -> dict[str, keras.Model]:
     """A learned 1x1 convolution for each boundary at which the shapes differ, by the student's layer; says so.
 
@@ -47,7 +63,7 @@ def connectors(pairs: list[tuple[str, str]], student: Graph, teacher: Graph) -> 
         if shapes[0] == shapes[1]:
             continue
         _check_shapes((name, teacher_name), shapes)
-        found[name] = connector(*shapes, f"{name}_boundary")
+        found[name] = connector(*shapes, f"{name}_boundary", relu_of(teacher, teacher_name))
         warnings.warn(
             f"Boundary '{name}' of the student has shape {shapes[0]}, '{teacher_name}' of the teacher {shapes[1]}: "
             "a learned 1x1 convolution, which is trained with the student and not deployed, leads from one to "
@@ -69,17 +85,16 @@ def _found(student: Graph, teacher: Graph) -> list[tuple[str, str]]:
 
 
 def _as_pairs(boundaries: Boundaries) -> list[tuple[str, str]]:
-    entries = [] if isinstance(boundaries, str) else list(boundaries)
-    pairs = [(entry, entry) if isinstance(entry, str) else tuple(entry) for entry in entries]
-    if not pairs:
+    if not isinstance(boundaries, (list, tuple)) or not boundaries:
         raise ValueError(f"Expected `boundaries` to list at least one layer. Received: boundaries={boundaries!r}.")
+    pairs = [(entry, entry) if isinstance(entry, str) else entry for entry in boundaries]
     for pair in pairs:
-        if len(pair) != 2 or not all(isinstance(name, str) for name in pair):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
             raise ValueError(
                 "Expected `boundaries` to hold names of layers, or pairs of names (of student, of teacher). "
                 f"Received: {pair!r}."
             )
-    return pairs
+    return [tuple(pair) for pair in pairs]
 
 
 def _check_shapes(names: tuple[str, str], shapes: tuple[tuple, tuple]) -> None:

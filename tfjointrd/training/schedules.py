@@ -16,7 +16,12 @@ class Schedule:
     """Base class: a weight that is a function of the training's progress t = step / total_steps in [0, 1].
 
     Subclasses define `value(progress)` and `get_config()`.
+
+    Attributes:
+        constant: Whether the weight is the same throughout.
     """
+
+    constant = False
 
     def __call__(self, step, total_steps):
         """The weight at `step` of `total_steps`, a float32 scalar tensor.
@@ -174,9 +179,16 @@ class Constant(Schedule):
 
     Args:
         weight: The weight.
+
+    Raises:
+        ValueError: If `weight` is not finite.
     """
 
+    constant = True
+
     def __init__(self, weight: float = 1.0):
+        if not math.isfinite(weight):
+            raise ValueError(f"Expected a finite `weight`. Received: weight={weight}.")
         self.weight = weight
 
     def value(self, progress):
@@ -212,7 +224,24 @@ def positive(schedule: Schedule | float | dict, argument: str) -> Schedule:
         ValueError: If it does not, or is no schedule.
     """
     schedule = get(schedule, argument)
-    lowest = min(float(ops.convert_to_numpy(schedule(step, 10))) for step in range(11))
+    lowest = _lowest(schedule)
     if not lowest > 0:
         raise ValueError(f"Expected a `{argument}` above 0 throughout the training. Received: {lowest:g}.")
     return schedule
+
+
+def not_negative(schedule: Schedule | float | dict, argument: str) -> Schedule:
+    """As `get`, for weights of losses.
+
+    Raises:
+        ValueError: If it falls below 0, or is no schedule.
+    """
+    schedule = get(schedule, argument)
+    lowest = _lowest(schedule)
+    if not lowest >= -1e-6:
+        raise ValueError(f"Expected a `{argument}` from 0 throughout the training. Received: {lowest:g}.")
+    return schedule
+
+
+def _lowest(schedule: Schedule) -> float:
+    return min(float(ops.convert_to_numpy(schedule(step, 10))) for step in range(11))

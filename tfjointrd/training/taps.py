@@ -24,20 +24,23 @@ class Taps:
     """
 
     def __init__(self, network: keras.Model, graph: Graph, whole: bool = False):
-        self._graph = graph
+        self._layers = {operation.name: operation for operation in network.operations}
         self._tensors: dict[Ref, object] = {}
-        if not whole and any(isinstance(operation, keras.Model) for operation in network.operations):
+        nested = any(isinstance(operation, keras.Model) for operation in network.operations)
+        # The first output of a layer that was called before belongs to another network.
+        elsewhere = bool(graph.sources) and any(len(layer._inbound_nodes) > 1 for layer in self._layers.values())
+        if not whole and (nested or elsewhere):
+            self._layers = graph.sources if nested else self._layers
             try:
-                network = graph.assemble(self._call, graph.sources, network.name)
+                network = graph.assemble(self._call, self._layers, network.name)
             except ValueError as error:
                 raise ValueError(
                     f"Expected sub-models of '{network.name}' whose layers have names of their own. Keras says: {error}"
                 ) from error
         self.inputs, self.output = network.inputs, network.output
-        self._operations = {operation.name: operation for operation in network.operations}
 
     def _call(self, call: Call, *args, **kwargs):
-        self._tensors[call.output] = self._graph.sources[call.layer](*args, **kwargs)
+        self._tensors[call.output] = self._layers[call.layer](*args, **kwargs)
         return self._tensors[call.output]
 
     def __call__(self, name: str, index: int = 0):
@@ -47,9 +50,9 @@ class Taps:
             name: The layer's name in the graph.
             index: Which of its outputs.
         """
-        value = self._tensors[Ref(name)] if self._tensors else self._operations[name].output
+        value = self._tensors[Ref(name)] if self._tensors else self._layers[name].output
         return keras.tree.flatten(value)[index]
 
     def layer(self, name: str) -> keras.Layer:
         """The layer of a name in the graph."""
-        return self._graph.sources[name] if self._tensors else self._operations[name]
+        return self._layers[name]
