@@ -33,11 +33,12 @@ def dirac(
         name: The new network's name; the old one by default.
 
     Returns:
-        A functional `keras.Model` with `DiracConv2D` layers of the same names. `fold` makes it plain again.
+        A functional `keras.Model` with `DiracConv2D` layers of the same names. `fold` makes it plain again. Their
+        `alpha` and `beta` are not meant to decay: `optimizer.exclude_from_weight_decay(var_names=["alpha", "beta"])`.
 
     Raises:
-        ValueError: If `model` is not functional, has no convolution to reparameterise, a pattern matches none, or
-            `beta` is 0.
+        ValueError: If `model` is not functional, has no convolution to reparameterise, `layers` is no list or empty, a
+            pattern matches none, or `beta` is 0.
 
     Example:
 

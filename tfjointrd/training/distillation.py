@@ -47,8 +47,9 @@ class Distillation(ScheduledModel):
         besides.
 
     Raises:
-        ValueError: If a network is not functional or has several outputs, the networks share weights or differ in
-            their classes, or an argument is out of its range; with a `feature_weight`, if a network has no feature map,
+        ValueError: If a network is not functional or has several outputs, the networks share weights, differ in their
+            classes or take images of other shapes, an argument is out of its range, or neither outputs nor features
+            have a weight; with a `feature_weight`, if a network has no feature map,
             the teacher no batch normalisation ahead of its, or the resolutions do not fit.
 
     Example:

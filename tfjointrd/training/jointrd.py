@@ -47,7 +47,8 @@ class JointRD(Distillation):
         alpha: Weight of the teacher's outputs as targets, from 0 to 1; 0.9 for Hinton's distillation on top.
         temperature: T, for these targets.
         teacher_mode: `"frozen"`, or `"joint"`: the teacher is trained beside the student, on its own cross-entropy
-            only and with an optimizer of its own; the tails use its weights as they are, and give it no gradient.
+            only and with an optimizer of its own; the tails use its weights as they are, and give it no gradient. Its
+            outputs and feature map as targets are those of its pass in training.
         path_scale: `"sum"`, or `"mean"`, which divides the student's loss by the number of paths, as the authors do for
             a joint teacher.
         strict: Whether shortcuts left in the student are an error.
@@ -61,9 +62,9 @@ class JointRD(Distillation):
         teacher tail under its boundary's name, and what the loss needs besides.
 
     Raises:
-        ValueError: As for `Distillation`; or if no boundary is found, a named boundary does not exist or cannot be cut
-            at, an option is not one of those described, or a batch normalisation is not synchronised where several
-            devices train.
+        ValueError: As for `Distillation`; or if no boundary is found, a named boundary does not exist, cannot be cut at
+            or, with a `feature_weight`, does not lie ahead of the teacher's last feature map, an option is not one of
+            those described, or a batch normalisation is not synchronised where several devices train.
 
     Example:
 
