@@ -310,6 +310,13 @@ def test_unfit_representative_data(images, message, network, tmp_path, monkeypat
     assert os.listdir(tmp_path) == []
 
 
+def test_pixels_are_expected_behind_augmentation_too(tmp_path):
+    inner = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten()])
+    network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.RandomFlip(), inner, keras.layers.Dense(4)])
+    with pytest.raises(ValueError, match="pixels from 0 to 255, as layer 'rescaling.*' of .* rescales them"):
+        export.tflite(network, tmp_path / "tiny.tflite", "int8", pixels(20) / 255)
+
+
 # === Errors ===
 
 
@@ -395,6 +402,9 @@ def test_networks_that_cannot_be_exported(tmp_path):
     one_number = keras.Model(image, keras.layers.Dense(1)(x))
     with pytest.raises(ValueError, match="two or more classes"):
         export.tflite(one_number, tmp_path / "model.tflite", "int8", pixels())
+    export.tflite(one_number, tmp_path / "model.tflite")
+    with pytest.raises(ValueError, match="one output for each class. Received: path='.*model.tflite', with one"):
+        export.accuracy(tmp_path / "model.tflite", (pixels(4), np.zeros(4)))
 
 
 def test_trainers_name_the_network_to_export(tmp_path):

@@ -213,12 +213,16 @@ def _add_export(commands) -> None:
 
 def _export(options) -> None:
     from tfjointrd import data, export
+    from tfjointrd.experiments.transfer import image_size_for
 
     network = _load(options.network)
     quantization = None if options.quantization == "none" else options.quantization
     suffix = "" if quantization is None else f"_{quantization}"
     path = options.out or str(Path(options.network).with_suffix("")) + f"{suffix}.tflite"
-    train, validation = data.load(options.data, augment=False) if options.data else (None, None)
+    train = validation = None
+    if options.data:
+        size = image_size_for(network, options.data)
+        train, validation = data.load(options.data, augment=False, image_size=size)
     print(export.tflite(network, path, quantization=quantization, representative_data=train))
     if validation is not None:
         print(f"accuracy of the file on {options.data}: {export.accuracy(path, validation):.4f}")

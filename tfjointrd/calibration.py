@@ -79,13 +79,25 @@ def _check_range(images: np.ndarray, model: keras.Model) -> None:
         raise ValueError(
             f"Expected `representative_data` to hold varied, finite values. Received: values from {low} to {high}"
         )
-    first = next((layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)), None)
+    first = next((layer for layer in flat_layers(model) if not _keeps_range(layer)), None)
     takes_pixels = isinstance(first, keras.layers.Rescaling) and np.max(first.scale) < 0.1
     if takes_pixels and high <= 1:
         raise ValueError(
             f"Expected `representative_data` to hold pixels from 0 to 255, as layer '{first.name}' of '{model.name}' "
             f"rescales them. Received: values from {low} to {high}"
         )
+
+
+def flat_layers(model: keras.Model) -> Iterator[keras.Layer]:
+    """The layers of a network and of those within it."""
+    for layer in model.layers:
+        yield from flat_layers(layer) if isinstance(layer, keras.Model) else [layer]
+
+
+def _keeps_range(layer: keras.Layer) -> bool:
+    """Whether what comes out of a layer at the beginning is as large as what goes in: inputs and augmentation."""
+    kinds = (keras.layers.InputLayer, keras.layers.Resizing, keras.layers.CenterCrop, keras.layers.Identity)
+    return isinstance(layer, kinds) or type(layer).__name__.startswith("Random")
 
 
 def with_pixel_limits(images: np.ndarray) -> np.ndarray:

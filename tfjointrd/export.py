@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfjointrd.calibration import batches, random_images, sample, with_pixel_limits
+from tfjointrd.calibration import batches, flat_layers, random_images, sample, with_pixel_limits
 from tfjointrd.litert import TFLiteModel, quiet
 from tfjointrd.surgery.graph import functional
 from tfjointrd.surgery.weights import settle
@@ -148,7 +147,7 @@ def accuracy(path: str | os.PathLike, data: Any, threads: int = 1) -> float:
         The share of images whose class the file names.
 
     Raises:
-        ValueError: If `data` holds no labels or no images.
+        ValueError: If `data` holds no labels or no images, or the file has one output for all classes.
     """
     model, right, count = TFLiteModel(path, threads), 0, 0
     for x, y in batches(data):
@@ -156,7 +155,12 @@ def accuracy(path: str | os.PathLike, data: Any, threads: int = 1) -> float:
             raise ValueError("Expected `data` to hold batches (x, y). Received: batches without labels")
         y = np.asarray(y)
         labels = y.argmax(-1) if y.ndim > 1 and y.shape[-1] > 1 else y.reshape(-1)
-        right += int(np.sum(model.predict(x).argmax(-1) == labels))
+        outputs = model.predict(x)
+        if outputs.shape[-1] == 1:
+            raise ValueError(
+                f"Expected a file with one output for each class. Received: path='{path}', with one output"
+            )
+        right += int(np.sum(outputs.argmax(-1) == labels))
         count += len(labels)
     if not count:
         raise ValueError("Expected `data` to hold images. Received: none")
@@ -238,20 +242,15 @@ class _replacing:
 
 def _in_float32(model: keras.Model) -> keras.Model:
     """The network itself, or if it computes in another precision, the same network in float32."""
-    if all(layer.dtype_policy.name == "float32" for layer in _flat_layers(model)):
+    if all(layer.dtype_policy.name == "float32" for layer in flat_layers(model)):
         return model
     clone = keras.models.clone_model(
         model, clone_function=lambda layer: type(layer).from_config(_float32_config(layer.get_config()))
     )
     clone.set_weights(model.get_weights())
-    for layer in _flat_layers(clone):
+    for layer in flat_layers(clone):
         settle(layer)
     return clone
-
-
-def _flat_layers(model: keras.Model) -> Iterator[keras.Layer]:
-    for layer in model.layers:
-        yield from _flat_layers(layer) if isinstance(layer, keras.Model) else [layer]
 
 
 def _float32_config(config: Any) -> Any:

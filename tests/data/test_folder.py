@@ -123,3 +123,27 @@ def test_too_few_images_to_split(tmp_path):
 def test_borrowed_augmentation_is_for_sets_in_memory(split_folder):
     with pytest.raises(ValueError, match="`augment` to be True or False.*Received: augment='cifar10'"):
         load(split_folder, augment="cifar10")
+
+
+def test_the_kept_part_stays_when_images_come_or_go(tmp_path):
+    write(tmp_path, {"red": 40, "blue": 30})
+    before = set(load(tmp_path, validation_split=0.2, image_size=8)[1].paths)
+    (tmp_path / "red" / "7.png").unlink()
+    write(tmp_path / "more", {"blue": 1})
+    (tmp_path / "more" / "blue" / "0.png").rename(tmp_path / "blue" / "new.png")
+    (tmp_path / "more" / "blue").rmdir()
+    (tmp_path / "more").rmdir()
+    after = set(load(tmp_path, validation_split=0.2, image_size=8)[1].paths)
+    assert len(before - after) <= 2 and len(after - before) <= 2 and len(after) == 14
+
+
+def test_what_is_no_image_is_left_out_and_said(tmp_path):
+    write(tmp_path, {"red": 4, "blue": 4})
+    (tmp_path / "red" / "._0.png").touch()  # macOS
+    load(tmp_path, image_size=8)  # a warning would be an error
+    (tmp_path / "red" / "5.heic").touch()
+    (tmp_path / "red" / "deeper.png").mkdir()
+    with pytest.warns(UserWarning, match=r"red holds 2 entries that are left out, as '5.heic'") as caught:
+        train, validation = load(tmp_path, image_size=8)
+    assert caught[0].filename == __file__
+    assert len(train.paths) + len(validation.paths) == 8

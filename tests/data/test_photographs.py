@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from tfjointrd.data.photographs import central_box, decode, random_resized_box
 
@@ -87,3 +87,29 @@ def test_unreadable_file_is_named(tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="broken.jpg"):
         decode(str(path), 16, 3, None)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_images_come_upright(tmp_path, orientation, suffix):
+    """As Pillow itself turns them."""
+    pixels = np.zeros((32, 32, 3), "uint8")
+    pixels[:16, :16] = (255, 0, 0)
+    pixels[:16, 16:] = (0, 255, 0)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / f"photograph.{suffix}"
+    Image.fromarray(pixels).save(path, exif=exif)
+    with Image.open(path) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB")).astype(int)
+    found = decode(str(path), 32, 3, None).astype(int)
+    assert np.abs(found[8::16, 8::16] - upright[8::16, 8::16]).max() < 10
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_are_scaled(tmp_path, channels):
+    gradient = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype("uint16")
+    Image.fromarray(gradient).save(tmp_path / "x.png")
+    found = decode(str(tmp_path / "x.png"), 56, channels, None)
+    assert found.shape == (56, 56, channels)
+    assert 90 < np.median(found) < 165 and found.min() < 20 and found.max() > 235

@@ -1,5 +1,7 @@
 """Checkpoints: whole or not there, and back to the bit."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -101,3 +103,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
     assert path.read_text() == '{\n  "a": 1\n}\n' and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_disk_that_does_not_answer_costs_no_checkpoint(tmp_path, monkeypatch):
+    model = trained()
+    Checkpoints(tmp_path).save(model, 1, 0, {})
+
+    def fail(self):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            Checkpoints(tmp_path).newest()
+    assert Checkpoints(tmp_path).newest().epoch == 1

@@ -120,6 +120,13 @@ def test_networks_of_all_kinds(tmp_path):
         ({"method": "standard", "teacher_mode": "joint"}, ValueError, "Received: method='standard'"),
         ({"method": "adjoined", "dirac": True}, ValueError, "Expected `dirac` for method 'plain' .*method='adjoined'"),
         ({"kd_weight": 0.9, "teacher": "x"}, ValueError, "Expected `teacher`, `kd_weight` for method 'distilled' or"),
+        (
+            {"method": "jointrd", "teacher": "x", "alpha": 4},
+            ValueError,
+            "Expected `alpha` for method 'narrow' .*alpha=4",
+        ),
+        ({"method": "adjoined", "alphas": (2, 4)}, ValueError, "Expected `alphas` for method 'search' only"),
+        ({"milestones": (2, 4)}, ValueError, r"`milestones` for schedule 'steps' only. .*milestones=\(2, 4\)"),
         ({"method": "plain", "tail_floor": 0.1}, ValueError, "Expected `tail_floor` for .*'plain', tail_floor=0.1"),
     ],
 )
@@ -134,3 +141,20 @@ def test_networks_that_do_not_exist(name):
         build_network(name, data.info("digits"))
     with pytest.raises(FileNotFoundError, match="nowhere.keras"):
         build_network("nowhere.keras", data.info("digits"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "message"),
+    [
+        ((8, 8, 1), 4, r"one output for each of the 10 classes of 'digits'. Received: .* outputs of shape \(4,\)"),
+        ((None, None, 1), 10, r"images of shape \(8, 8, 1\) .* Received: .* for \(None, None, 1\)"),
+        ((8, 8, 3), 10, r"images of shape \(8, 8, 1\) .* Received: .* for \(8, 8, 3\)"),
+    ],
+)
+def test_networks_that_do_not_fit_the_data(tmp_path, shape, classes, message):
+    inputs = keras.Input(shape)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+    path = tmp_path / "network.keras"
+    keras.Model(inputs, keras.layers.Dense(classes)(x)).save(path)
+    with pytest.raises(ValueError, match=message):
+        Recipe(network=path).trainer(data.info("digits"))

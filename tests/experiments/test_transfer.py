@@ -70,8 +70,12 @@ def test_training_begins_with_the_trained_weights(folder, tmp_path):
 
     network, look = small(), Look()
     network.layers[1].name = "conv2d"
-    transfer(network, folder / "photographs", tmp_path, callbacks=[look], image_size=16, **{**QUICK, "epochs": 1})
+    network.layers[1].trainable = False  # as it was while the head was trained; here all learn
+    finished = transfer(
+        network, folder / "photographs", tmp_path, callbacks=[look], image_size=16, **{**QUICK, "epochs": 1}
+    )
     np.testing.assert_array_equal(look.kernel, network.layers[1].get_weights()[0])
+    assert np.abs(finished.networks["model"].get_layer("conv2d").get_weights()[0] - look.kernel).max() > 1e-4
 
 
 def test_a_model_is_kept_and_goes_on_after_an_interruption(folder, tmp_path):

@@ -1,10 +1,13 @@
 """A folder of images as a data set, without TensorFlow."""
 
+import hashlib
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 
+from tfjointrd.caller import levels_to_the_caller
 from tfjointrd.data.information import IMAGENET_MEAN, IMAGENET_STD, DatasetInfo
 from tfjointrd.data.photographs import PhotographPipeline
 
@@ -21,7 +24,8 @@ def find_files(folder: Path, validation_split: float) -> tuple[tuple[str, ...], 
         folder: A folder `train/CLASS/*.jpg` with a `validation`, `val`, `valid` or `test` beside
             `train`; or a folder `CLASS/*.jpg`.
         validation_split: Fraction of each class that is kept for validation where the folder does
-            not say which images are. The same images always.
+            not say which images are, chosen by their files' names: the same always, and if images come
+            or go, at most one other per class changes sides.
 
     Returns:
         Tuple `(class_names, train, validation)`; the latter two are `(paths, labels)`.
@@ -52,7 +56,15 @@ def _list_classes(folder: Path) -> dict[str, list[str]]:
     classes = {}
     for name in names:
         with os.scandir(folder / name) as entries:
-            classes[name] = sorted(entry.path for entry in entries if entry.name.lower().endswith(SUFFIXES))
+            found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.path)
+        classes[name] = [entry.path for entry in found if entry.is_file() and entry.name.lower().endswith(SUFFIXES)]
+        if classes[name] and len(classes[name]) < len(found):
+            left = next(entry.name for entry in found if entry.path not in set(classes[name]))
+            warnings.warn(
+                f"{folder / name} holds {len(found) - len(classes[name])} entries that are left out, as '{left}': they "
+                f"are not {', '.join(SUFFIXES)} files.",
+                stacklevel=levels_to_the_caller(),
+            )
     empty = [name for name, paths in classes.items() if not paths]
     if empty or not classes:
         found = f"without images: {', '.join(empty)}" if empty else "no class folders"
@@ -72,7 +84,7 @@ def _label(classes) -> Files:
 def _split(classes: list[list[str]], validation_split: float) -> tuple[Files, Files]:
     train, validation = [], []
     for paths in classes:
-        shuffled = [paths[index] for index in np.random.default_rng(0).permutation(len(paths))]
+        shuffled = sorted(paths, key=lambda path: hashlib.sha256(Path(path).name.encode("utf-8", "replace")).digest())
         count = max(1, round(validation_split * len(paths)))
         if count >= len(paths):
             raise ValueError(

@@ -61,7 +61,7 @@ def _central(width: int, height: int, part_width: float, part_height: float) -> 
 
 
 def decode(encoded: str | bytes, size: int, channels: int, generator: np.random.Generator | None) -> np.ndarray:
-    """Decode, crop and resize one image.
+    """Decode, crop and resize one image, upright as its EXIF orientation says.
 
     Args:
         encoded: Path of an image file, or the bytes of one.
@@ -71,6 +71,9 @@ def decode(encoded: str | bytes, size: int, channels: int, generator: np.random.
 
     Returns:
         Pixels from 0 to 255, shape `(size, size, channels)`, uint8.
+
+    Raises:
+        ValueError: If it cannot be read; the message names the file.
     """
     from PIL import Image
 
@@ -84,12 +87,31 @@ def decode(encoded: str | bytes, size: int, channels: int, generator: np.random.
             image.draft(mode, (math.ceil(width * enlarged[0]), math.ceil(height * enlarged[1])))
             scale = image.width / width, image.height / height
             box = box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]
+            turn = _upright(image)
+            if image.mode.startswith("I"):  # 16 bits a pixel, which `convert` would cut off at 255
+                image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
             image = image.convert(mode).resize((size, size), Image.Resampling.BILINEAR, box=box)
+            image = image if turn is None else image.transpose(turn)
             pixels = np.asarray(image).reshape(size, size, channels)
-    except OSError as error:
+    except Exception as error:  # Pillow's own are of many kinds
         source = "bytes" if isinstance(encoded, bytes) else encoded
         raise ValueError(f"Expected an image file that can be read. Received: {source} ({error})") from error
     return pixels[:, ::-1] if generator and generator.random() < 0.5 else pixels
+
+
+def _upright(image):
+    """How to turn an image that lies otherwise than it was taken, as a method of Pillow's `transpose`, or `None`."""
+    from PIL import ExifTags, Image
+
+    turns = Image.Transpose
+    by_orientation = {
+        **{2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM, 5: turns.TRANSPOSE},
+        **{6: turns.ROTATE_270, 7: turns.TRANSVERSE, 8: turns.ROTATE_90},
+    }
+    try:
+        return by_orientation.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # a damaged note beside an image that may be whole
+        return None
 
 
 @functools.cache

@@ -67,7 +67,13 @@ FORM = _object(
         "schema": {"const": SCHEMA},
         "recipe": {"type": "object"},
         "command": _TEXT,
-        "data": _object({"name": _TEXT, "note": _TEXT, "train_images": _COUNT, "validation_images": _COUNT}),
+        "data": _object(
+            {
+                **{"name": _TEXT, "note": _TEXT, "train_images": _COUNT, "validation_images": _COUNT},
+                "class_names": {"type": "array", "items": _TEXT},  # in the order of the outputs
+            },
+            optional=("class_names",),
+        ),
         "networks": _mapping(_NETWORK),
         "seeds": {**_mapping(_SEED, names="[0-9]+"), "minProperties": 1},
     }
@@ -121,6 +127,7 @@ def make(
             "note": note or train.info.note,
             "train_images": train.size,
             "validation_images": validation.size,
+            **({"class_names": list(train.info.class_names)} if train.info.class_names else {}),
         },
         "networks": entries,
         "seeds": {
@@ -245,7 +252,8 @@ def merge(cards: list[dict]) -> dict:
     seeds: dict[str, dict] = {}
     for card in cards:
         for part in ("recipe", "data"):
-            differing = differences({**card[part], "note": ""}, {**cards[0][part], "note": ""})
+            own, first = ({**one[part], "note": "", "class_names": ""} for one in (card, cards[0]))  # older lack names
+            differing = differences(own, first)
             if differing:
                 raise ValueError(f"Expected cards of one recipe and one data set. Received: {part} with {differing}.")
         twice = seeds.keys() & card["seeds"].keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -120,10 +121,12 @@ class Checkpoints:
 
         Raises:
             OtherSchema: If it was written by another version of tfjointrd.
+            OSError: If the disk does not hand it over.
         """
         for path in self._paths():
+            content = path.read_bytes()  # a disk that does not answer says nothing about the checkpoint
             try:
-                return _read(path)
+                return _read(path, content)
             except OtherSchema:
                 raise
             except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, struct.error) as error:
@@ -179,7 +182,7 @@ def write_atomically(path: Path, write) -> None:
 def sync(path: Path) -> None:
     """Waits until a file, or the list of a folder's files, is on the disk."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows wants to be able to write
     except OSError:
         return  # some systems do not open folders
     try:
@@ -203,11 +206,11 @@ def _storable(value: np.ndarray) -> np.ndarray:
     return value if value.dtype.kind in "fiub" else value.view(f"u{value.dtype.itemsize}")
 
 
-def _read(path: Path) -> Checkpoint:
+def _read(path: Path, content: bytes) -> Checkpoint:
     epoch, position = _reached(path)
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(io.BytesIO(content)):
         raise zipfile.BadZipFile("it is torn")
-    with np.load(path) as file:  # every array carries a checksum, which reading it verifies
+    with np.load(io.BytesIO(content)) as file:  # every array carries a checksum, which reading it verifies
         header = json.loads(str(file["header"]))
         if header["schema"] != SCHEMA:
             raise OtherSchema(

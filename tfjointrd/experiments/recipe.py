@@ -26,6 +26,7 @@ TAUGHT = ("distilled", "narrow_distilled", "jointrd", "jointrd_adjoined")  # met
 MOMENTUM = 0.9
 # Fields that other methods would not look at.
 OF_METHODS = (
+    (("narrow", "narrow_distilled", "adjoined", "search", "jointrd_adjoined"), ("alpha", "round_to")),
     (("plain", "distilled", "jointrd"), ("dirac",)),
     (("plain", "distilled", "jointrd", "jointrd_adjoined"), ("keep_projections",)),
     (TAUGHT, ("teacher", "kd_weight", "temperature", "feature_weight")),
@@ -139,8 +140,9 @@ class Recipe:
         """Checks what can be checked without loading anything."""
         for name in ("milestones", "alphas"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists only
-        if self.latency_table is not None:
-            object.__setattr__(self, "latency_table", os.fspath(self.latency_table))
+        for name in ("network", "data", "teacher", "widths", "latency_table"):
+            if isinstance(getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fspath(getattr(self, name)))
         check_alphas(self.alphas)
         for name, known in (
             ("method", METHODS),
@@ -208,6 +210,11 @@ class Recipe:
             raise ValueError(f"Expected `weight_decay` from 0. Received: weight_decay={self.weight_decay}.")
         if list(self.milestones) != sorted(set(self.milestones)) or min(self.milestones, default=1) < 1:
             raise ValueError(f"Expected ascending `milestones` from 1. Received: milestones={self.milestones}.")
+        if self.milestones and self.schedule != "steps":
+            raise ValueError(
+                f"Expected `milestones` for schedule 'steps' only. Received: schedule='{self.schedule}', "
+                f"milestones={self.milestones}."
+            )
         if not 0 <= self.warmup < 1:
             raise ValueError(f"Expected `warmup` from 0 to below 1. Received: warmup={self.warmup}.")
         for methods, names in OF_METHODS:
@@ -247,7 +254,7 @@ class Recipe:
         for name, value in self._given(("target", "gamma", "gate_warmup", "held_out")).items():
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise ValueError(f"Expected `{name}` to be a number. Received: {name}={value!r}.")
-        given = self._given(("budget", "target", "latency_table", "gamma", "ties", "gate_warmup", "held_out"))
+        given = self._given(("alphas", "budget", "target", "latency_table", "gamma", "ties", "gate_warmup", "held_out"))
         if given and not (self.method == "search" or (self.widths == RANDOM and "held_out" not in given)):
             raise ValueError(
                 f"Expected {', '.join(f'`{name}`' for name in given)} for method 'search' only. Received: "
@@ -309,4 +316,18 @@ class Recipe:
         network = build_network(self.network, info)
         if self.method == "transfer":
             network = new_head(network, info.num_classes, info.input_shape)
+            for layer in network.layers:
+                layer.trainable = True
+        _check_fits(network, info)
         return METHODS[self.method].trainer(self, network)
+
+
+def _check_fits(network: keras.Model, info: DatasetInfo) -> None:
+    """Whether a network takes the images of a data set and tells its classes apart."""
+    shapes = [tuple(tensor.shape[1:]) for tensor in (*network.inputs, *network.outputs)]
+    if shapes != [tuple(info.input_shape), (info.num_classes,)]:
+        raise ValueError(
+            f"Expected a `network` for images of shape {tuple(info.input_shape)} with one output for each of the "
+            f"{info.num_classes} classes of '{info.name}'. Received: '{network.name}' for {shapes[0]} with outputs of "
+            f"shape {', '.join(map(str, shapes[1:]))}. (Method 'transfer' gives a trained network a new classifier.)"
+        )

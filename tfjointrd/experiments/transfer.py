@@ -76,7 +76,7 @@ def transfer(
     path = Path(out) / PRETRAINED if given else _file(os.fspath(model), Path(runs))
     if chosen.get("image_size") is None:
         with group.alone():
-            chosen["image_size"] = _image_size(model if given else _load(path), data)
+            chosen["image_size"] = image_size_for(model if given else _load(path), data)
     recipe = Recipe(**{**DEFAULTS, **chosen, "method": "transfer", "network": str(path), "data": os.fspath(data)})
     if given:
         check_recipe(recipe, Path(out))
@@ -116,7 +116,7 @@ def _load(path: Path) -> keras.Model:
     return keras.saving.load_model(path, compile=False)
 
 
-def _image_size(network: keras.Model, data: str | os.PathLike) -> int | None:
+def image_size_for(network: keras.Model, data: str | os.PathLike) -> int | None:
     """The side of the images that a network was trained for, where the data come in any size."""
     name = os.fspath(data)
     info = datasets.info(name) if name in datasets.names() else datasets.load(name)[0].info

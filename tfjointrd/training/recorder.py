@@ -76,6 +76,8 @@ class Recorder(keras.callbacks.Callback):
                 writer = csv.DictWriter(file, list(self.columns))
                 writer.writeheader()
                 writer.writerows(self.history)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(part, self.path)
         except OSError as error:  # not worth the training: what is missing is written after the next epoch
             warnings.warn(f"Records were not written to '{self.path}': {error}.", stacklevel=2)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
 import keras
 
+from tfjointrd.caller import levels_to_the_caller
 from tfjointrd.surgery.boundaries import cuts, stage_boundaries
 from tfjointrd.surgery.graph import Graph, Ref
 from tfjointrd.training.features import connector, connector_strides, relu_of
@@ -68,7 +68,7 @@ def connectors(pairs: list[tuple[str, str]], student: Graph, teacher: Graph) -> 
             f"Boundary '{name}' of the student has shape {shapes[0]}, '{teacher_name}' of the teacher {shapes[1]}: "
             "a learned 1x1 convolution, which is trained with the student and not deployed, leads from one to "
             "the other.",
-            stacklevel=_levels_to_the_caller(),
+            stacklevel=levels_to_the_caller(),
         )
     return found
 
@@ -108,14 +108,6 @@ def _check_shapes(names: tuple[str, str], shapes: tuple[tuple, tuple]) -> None:
             f"Expected the resolution at boundary '{names[0]}' of the student to be that at '{names[1]}' of the "
             f"teacher, or a whole multiple of it. Received: shapes {shapes[0]} and {shapes[1]}."
         )
-
-
-def _levels_to_the_caller() -> int:
-    """The `stacklevel` at which a function of this module warns the line that led here from outside the package."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("tfjointrd", "keras"):
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def _check_names(argument: str, graph: Graph, names: Sequence[str], possible: Sequence[str] | None = None) -> None:
