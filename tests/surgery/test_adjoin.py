@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from tfjointrd import adjoin, models, remove_shortcuts, report
-from tfjointrd.surgery import Graph
+from tfjointrd.surgery import IN, Graph, LayerSpec, pointwise, register_rule
 from tfjointrd.surgery.adjoin import compact
 from tfjointrd.surgery.patterns import matching
+from tfjointrd.surgery.rules import rule_for
 from tfjointrd.surgery.widths import stem_and_first_stage
 
 OWN = ["resnet20", "resnet56", "resnet18", "resnet50", "wide_resnet18", "xresnet18", "xresnet50"]
@@ -340,3 +341,79 @@ def test_networks_that_have_no_adjoined_form():
 def test_small_networks_report(residual):
     pair = adjoin(residual, 2, round_to=1)
     assert report.profile(pair.small()).macs < report.profile(pair.full()).macs == report.profile(residual).macs
+
+
+def test_a_classic_network(randomised):
+    """No two convolutions at one resolution: the first one stays full."""
+    L = keras.layers
+    layers = [keras.Input((32, 32, 3)), L.Conv2D(32, 3, name="first", activation="relu"), L.MaxPooling2D()]
+    layers += [L.Conv2D(64, 3, activation="relu"), L.MaxPooling2D(), L.Conv2D(64, 3, activation="relu"), L.Flatten()]
+    model = keras.Sequential([*layers, L.Dense(64, activation="relu"), L.Dense(10)])
+    _, small = check_exact(model, 2, randomised)
+    assert [layer.filters for layer in small.layers if isinstance(layer, L.Conv2D)] == [32, 32, 32]
+    multilayer = keras.Sequential([keras.Input((8, 8, 1)), L.Flatten(), L.Dense(64, activation="relu"), L.Dense(10)])
+    _, small = check_exact(multilayer, 2, randomised)
+    assert small.layers[-2].units == 32
+
+
+def test_a_base_for_images_of_any_size(randomised):
+    base = keras.applications.MobileNetV2(include_top=False, weights=None, alpha=0.35)
+    inputs = keras.Input((32, 32, 3))
+    model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(base(inputs))))
+    _, small = check_exact(model, 2, randomised)
+    assert report.profile(small).parameters < 0.6 * report.profile(model).parameters
+    image = keras.Input((None, None, 3))
+    unknown = keras.Model(image, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(base(image))))
+    with pytest.raises(ValueError, match="known input size, or `keep`.* Received: '.*' with feature maps of unknown"):
+        adjoin(unknown, 2)
+
+
+def test_outputs_of_one_shared_head(randomised):
+    inputs = keras.Input((8, 8, 3))
+    head = keras.layers.Dense(4, name="head")
+    maps = [keras.layers.Conv2D(8, 3, name=name)(inputs) for name in ("a", "b")]
+    model = keras.Model(inputs, [head(keras.layers.GlobalAveragePooling2D()(x)) for x in maps])
+    pair = adjoin(randomised(model), 2, round_to=1, keep=())
+    outputs = run(pair, np.ones((2, 8, 8, 3), "float32"))
+    assert list(outputs) == ["full_head", "full_head_call2", "small_head", "small_head_call2"]
+    first, second = run(model, np.ones((2, 8, 8, 3), "float32"))
+    np.testing.assert_allclose(outputs["full_head"], first, atol=1e-5)
+    np.testing.assert_allclose(outputs["full_head_call2"], second, atol=1e-5)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Scaled(keras.layers.Layer):
+    def build(self, shape):
+        self.factor = self.add_weight(name="factor", shape=(shape[-1],))
+
+    def call(self, x, inverse=False):
+        return x / (self.factor + 2) if inverse else x * self.factor
+
+
+def test_arguments_that_would_be_lost():
+    register_rule(Scaled, pointwise({"factor": (IN,)}))
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(8, 3, name="conv")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(Scaled(name="scaled")(x, inverse=True))
+    with pytest.raises(ValueError, match="layer 'scaled' of .* one tensor. Received: 1 tensors and inverse=True"):
+        adjoin(keras.Model(inputs, keras.layers.Dense(3)(x)), 2, keep=(), round_to=1)
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnBatchNormalization(keras.layers.BatchNormalization):
+    pass
+
+
+def test_batch_normalisations_of_a_class_of_their_own(randomised):
+    register_rule(OwnBatchNormalization, rule_for("x", LayerSpec(keras.layers.BatchNormalization, {"axis": -1})))
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(8, 3, name="conv")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(OwnBatchNormalization(name="own")(x))
+    pair = adjoin(randomised(keras.Model(inputs, keras.layers.Dense(3)(x))), 2, keep=(), round_to=1)
+    statistics = pair.network.get_layer("own").own["small"].get_weights()[2]
+    pair.compile("sgd", run_eagerly=True)
+    pair.total_steps.assign(2)
+    images = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    pair.train_on_batch(images, np.array([0, 1, 2, 0]))
+    assert np.abs(pair.network.get_layer("own").own["small"].get_weights()[2] - statistics).max() > 0
+    check_close(run(pair.small(), images), run(pair, images)["small"], 1e-5)

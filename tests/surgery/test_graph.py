@@ -64,6 +64,81 @@ def test_two_nested_networks_with_the_same_layer_names():
     same_function(model, graph.build(), (4, 4, 3))
 
 
+def test_layers_of_nested_networks_may_be_called_as_those_outside():
+    """As where a network is loaded, and its layers and new ones number themselves from one."""
+    L = keras.layers
+    image = keras.Input((8, 8, 3))
+    inner = keras.Model(image, L.Activation("relu", name="activation")(L.Conv2D(4, 3, name="conv")(image)), name="base")
+    inputs = keras.Input((8, 8, 3))
+    x = L.Dense(5, name="dense")(L.GlobalAveragePooling2D()(inner(inputs)))
+    model = keras.Model(inputs, L.Activation("softmax", name="activation")(x))
+    same_function(model, Graph.of(model).build(), (8, 8, 3), 1e-6)
+    branches = [
+        keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(4, 3, name="conv")], name="branch") for _ in range(3)
+    ]
+    blocks = []
+    for index, branch in enumerate(branches):
+        image = keras.Input((8, 8, 3))
+        blocks.append(keras.Model(image, branch(image), name=f"block{index}"))
+    model = keras.Model(inputs, L.Add()([block(inputs) for block in blocks]))
+    graph = Graph.of(model)
+    assert len(graph.kernel_layers()) == 3
+    same_function(model, graph.build(), (8, 8, 3), 1e-6)
+
+
+def test_networks_and_layers_that_are_shared_stay_so():
+    L = keras.layers
+    twice = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(3, 3, padding="same", name="conv")])
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, twice(twice(inputs)))
+    assert Graph.of(model).build().count_params() == model.count_params()
+    base = keras.Model(inputs, L.Conv2D(4, 3, name="second")(L.Conv2D(3, 3, name="first")(inputs)), name="base")
+    part = keras.Model(base.input, base.get_layer("first").output, name="part")
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, [base(image), part(image)])
+    again = Graph.of(model).build()
+    assert again.count_params() == model.count_params()
+    same_function(model, again, (8, 8, 3), 1e-6)
+
+
+def test_sizes_within_networks_for_images_of_any_size():
+    L = keras.layers
+    image = keras.Input((None, None, 3))
+    x = L.Conv2D(8, 3, strides=2, padding="same", name="one")(image)
+    inner = keras.Model(image, L.Add(name="sum")([x, L.Conv2D(8, 3, padding="same", name="two")(x)]))
+    inputs = keras.Input((12, 16, 3))
+    model = keras.Model(inputs, L.Dense(5)(L.GlobalAveragePooling2D()(inner(inputs))))
+    shapes = Graph.of(model).shapes
+    assert shapes[Ref("sum")] == (None, 6, 8, 8) == shapes[Ref("one")]
+    assert not any(None in shape[1:] for shape in shapes.values())
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnConstructor(keras.Model):
+    """A functional network whose configuration says nothing of its layers."""
+
+    def __init__(self, classes=4, **kwargs):
+        inputs = keras.Input((8, 8, 3))
+        x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3)(inputs))
+        super().__init__(inputs, keras.layers.Dense(classes)(x), **kwargs)
+        self.classes = classes
+
+
+class OwnCall(OwnConstructor):
+    def call(self, inputs, training=None):
+        return 2.0 * super().call(inputs)
+
+
+def test_subclasses_of_functional_networks():
+    model = OwnConstructor()
+    same_function(model, Graph.of(model).build(), (8, 8, 3), 1e-6)
+    inputs = keras.Input((8, 8, 3))
+    outer = keras.Model(inputs, keras.layers.Dense(2)(model(inputs)))
+    same_function(outer, Graph.of(outer).build(), (8, 8, 3), 1e-6)
+    with pytest.raises(ValueError, match="`model` to compute what its layers do. .* class OwnCall has a `call`"):
+        Graph.of(OwnCall())
+
+
 def test_sequential_networks():
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3), keras.layers.Flatten()])
     same_function(model, Graph.of(model).build(), (8, 8, 1))

@@ -20,6 +20,7 @@ from tfjointrd.surgery.weights import assign_weights, weights_of
 FULL, SMALL = "full", "small"
 BATCH_NORMALIZATION_MODES = ("separate", "shared")
 BATCH_NORMALIZATIONS = (keras.layers.BatchNormalization, FusedBatchNormalization)
+_PASSED_ON = ("training", "mask")  # arguments of a layer's call that are its own business
 
 
 def compact(positions: Iterable[int]) -> Keep:
@@ -179,9 +180,15 @@ class AdjoinedGraph:
         return network
 
     def output_names(self) -> list[str]:
-        """Names of the network's outputs: their keys, or else the layers that make them."""
+        """Names of the network's outputs: their keys, or else the layers that make them; later calls are numbered."""
         outputs = self.graph.outputs
-        return list(outputs) if isinstance(outputs, Mapping) else [ref.layer for ref in self.graph.output_refs()]
+        if isinstance(outputs, Mapping):
+            return list(outputs)
+        names: list[str] = []
+        for ref in self.graph.output_refs():
+            number = sum(name == ref.layer or name.startswith(f"{ref.layer}_call") for name in names)
+            names.append(f"{ref.layer}_call{number + 1}" if number else ref.layer)
+        return names
 
     def output_keys(self, path: str) -> list[str]:
         """Keys of a path's outputs in the adjoined network: the path's name, with the output's if there are several."""
@@ -193,6 +200,7 @@ class AdjoinedGraph:
         spec, own = _with_fused_kernel(self.graph.layers[call.layer]), self._own_paths(call)
         if own and self._has_weights(call.layer):
             layer = _layer(layers, call.layer, lambda: self._adjoined(call.layer, spec, own))
+            self._check_arguments(call)
             options = {key: value for key, value in call.kwargs.items() if key == "training"}
             results = layer([tensors[call.inputs[0]][path] for path in (FULL, *own)], **options)
             found = dict(zip((FULL, *own), results, strict=True))
@@ -210,12 +218,24 @@ class AdjoinedGraph:
                 found[path] = _layer(layers, name, lambda: TakeChannels(keep, name=name))(found[FULL])  # noqa: B023
         return found
 
+    def _check_arguments(self, call: Call) -> None:
+        """A layer with weights is called with one tensor for each network, and with nothing else."""
+        others = [
+            f"{key}={value!r}" for key, value in call.kwargs.items() if key not in _PASSED_ON and value is not None
+        ]
+        others += [repr(value) for value in call.args[1:]]
+        if others or len(call.inputs) != 1:
+            raise ValueError(
+                f"Expected layer '{call.layer}' of '{self.graph.name}', which has weights and is to be narrowed, to be "
+                f"called with one tensor. Received: {len(call.inputs)} tensors and {', '.join(others) or 'no options'}."
+            )
+
     def _adjoined(self, name: str, spec: LayerSpec, paths: list[str]) -> AdjoinedLayer:
         """The layer that takes all paths because it has weights."""
         small, shares, weights = {}, {}, self.graph.weights(name)
         for path in paths:
             small[path] = replace(spec, config=narrow_spec(self.graph, self.kept[path], name).config).make()
-            if spec.cls is FusedBatchNormalization and not self.shared:
+            if issubclass(spec.cls, BATCH_NORMALIZATIONS) and not self.shared:
                 shares[path] = None
                 continue
             entries = kept_entries(self.graph, self.kept[path], name, weights)

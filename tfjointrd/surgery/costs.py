@@ -175,9 +175,16 @@ def macs(graph: GatedGraph) -> Cost:
 
     def positions(call: Call) -> float:
         layer = sources.get(call.layer)
-        kernel = kernel_parameters(layer)
         ins = [(1, *shapes[ref][1:]) for ref in call.inputs]
-        return (layer_macs(layer, ins, [(1, *shapes[call.output][1:])]) or 0) / kernel if kernel else 0
+        count, kernel = layer_macs(layer, ins, [(1, *shapes[call.output][1:])]), kernel_parameters(layer)
+        uncounted = count is None and (kernel or rule_for(call.layer, graph.graph.layers[call.layer]).producer)
+        if uncounted or (count and not kernel):
+            raise ValueError(
+                "Expected layers whose multiply-accumulates are known (`tfjointrd.surgery.register_macs`) and in "
+                "proportion to a weight named `kernel`, for a search to count them; `target_parameters` needs none. "
+                f"Received: '{graph.graph.name}' with layer '{call.layer}' ({type(layer).__name__})."
+            )
+        return count / kernel if kernel else 0
 
     return _sum(graph, graph.graph.calls, positions, lambda weight: "kernel" in weight)
 
@@ -192,7 +199,8 @@ def latency(graph: GatedGraph, table: Mapping[str, Sequence[Sequence[float]]]) -
     """Milliseconds of one image: the sum over the layers that hold a kernel.
 
     Exact where one gate chooses a layer's input. Where several do, as behind a concatenation, each counts by its part
-    of the channels. Widths of which a narrower one was measured to take longer count as long as that one.
+    of the channels. Widths of which a narrower one was measured to take longer count as long as that one. A layer that
+    is called several times counts as often, at the size of its first call.
 
     Args:
         graph: The network.
@@ -216,7 +224,9 @@ def latency(graph: GatedGraph, table: Mapping[str, Sequence[Sequence[float]]]) -
                     f"Expected `latency_table` with layer '{call.layer}' at {ins[i]} input and {outs[j]} output "
                     f"channels. Received: {sorted(measured)}."
                 )
-        total.add_table({pair: measured[ins[pair[0]], outs[pair[1]]] for pair in pairs}, call.inputs[0], call.output)
+        calls = sum(other.layer == call.layer for other in graph.graph.calls)
+        found = {pair: calls * measured[ins[pair[0]], outs[pair[1]]] for pair in pairs}
+        total.add_table(found, call.inputs[0], call.output)
     return total.cost()
 
 

@@ -132,7 +132,9 @@ class Graph:
         Raises:
             ValueError: If `model` is not functional, that is, if its layers are only known to its Python code.
         """
-        return _Reader().read(functional(model))
+        from tfjointrd.surgery.reading import Reader
+
+        return Reader().read(functional(model))
 
     def consumers(self) -> dict[Ref, list[Call]]:
         """For every tensor, the calls that take it."""
@@ -258,150 +260,16 @@ def functional(model: keras.Model, argument: str = "model") -> keras.Model:
             f"layers can be read and rebuilt. Received: {model!r} of type {type(model).__name__}."
             + (" Take its `full()` or `small()`." if hasattr(model, "small") else "")
         )
+    if type(model).__name__ != "Functional":  # a subclass, whose configuration may be its constructor's arguments
+        if any("call" in cls.__dict__ for cls in type(model).__mro__[: _functional_class_at(model)]):
+            raise ValueError(
+                f"Expected `{argument}` to compute what its layers do. Received: '{model.name}', whose class "
+                f"{type(model).__name__} has a `call` of its own."
+            )
+        return keras.Model(model.input, model.output, name=model.name)
     return model
 
 
-class _Reader:
-    """Turns the nested configuration of a network into one flat graph."""
-
-    def __init__(self):
-        self.layers: dict[str, LayerSpec] = {}
-        self.sources: dict[str, Any] = {}
-        self.shapes: dict[Ref, tuple] = {}
-        self.calls: dict[tuple[str, int], Call] = {}
-        self.call_counts: dict[str, int] = {}
-        self.inlined: dict[int, dict[str, str]] = {}
-
-    def read(self, model: keras.Model) -> Graph:
-        config = model.get_config()
-        inputs, outputs = self._network(model, config, arguments=None)
-        for ref, tensor in zip(keras.tree.flatten(outputs), keras.tree.flatten(model.outputs), strict=True):
-            self.shapes[ref] = tuple(tensor.shape)
-        kernels = frozenset(
-            name
-            for name, source in self.sources.items()
-            if any("kernel" in variable.name for variable in getattr(source, "weights", ()))
-        )
-        calls = list(self.calls.values())
-        return Graph(model.name, self.layers, calls, inputs, outputs, self.shapes, self.sources, kernels)
-
-    def _network(self, model, config, arguments):
-        """Reads one network. `arguments` are the outer tensors a nested network was called with."""
-        operations = {operation.name: operation for operation in model.operations}
-        names = self._names(model, operations, nested=arguments is not None)
-        tensors: dict[tuple[str, int], Any] = {}
-        if arguments is not None:
-            for (name, number, _), ref in zip(_histories(config["input_layers"]), arguments, strict=True):
-                tensors[name, number] = ref
-        pending = [
-            (layer["name"], number, node)
-            for layer in config["layers"]
-            for number, node in enumerate(layer["inbound_nodes"] or [None])
-        ]
-        while pending:
-            waiting = []
-            for name, number, node in pending:
-                if (name, number) in tensors:
-                    continue
-                args, kwargs = _decode(node["args"] if node else []), _decode(node["kwargs"] if node else {})
-                if any((ref.layer, ref.call) not in tensors for ref in refs_in([args, kwargs])):
-                    waiting.append((name, number, node))
-                    continue
-                self._record_shapes(node, tensors)
-                args, kwargs = (substitute(part, lambda ref: _pick(tensors, ref)) for part in (args, kwargs))
-                tensors[name, number] = self._call(operations[name], names[name], tuple(args), kwargs)
-            if len(waiting) == len(pending):
-                raise ValueError(f"The layers of '{model.name}' take tensors that the network does not produce.")
-            pending = waiting
-
-        def pick(history):
-            name, number, index = history
-            # Keras counts the node that a functional network is born with here, though not in calls' arguments.
-            inner = isinstance(operations[name], keras.Model) and not isinstance(operations[name], keras.Sequential)
-            return _pick(tensors, Ref(name, number - inner, index))
-
-        return _map_histories(config["input_layers"], pick), _map_histories(config["output_layers"], pick)
-
-    def _names(self, model, operations, nested):
-        """Layer names of one network in the flat graph; those of a nested one get its name in front if taken."""
-        if id(model) not in self.inlined:
-            taken = set(self.layers)
-            self.inlined[id(model)] = {n: f"{model.name}_{n}" if nested and n in taken else n for n in operations}
-        return self.inlined[id(model)]
-
-    def _call(self, operation, name, args, kwargs):
-        if isinstance(operation, keras.Model):
-            inner = functional(operation)
-            kwargs = {key: value for key, value in kwargs.items() if key not in ("training", "mask")}
-            _, outputs = self._network(inner, inner.get_config(), list(refs_in([args, kwargs])))
-            return outputs
-        self.layers.setdefault(name, LayerSpec(type(operation), {**operation.get_config(), "name": name}))
-        self.sources.setdefault(name, operation)
-        number = self.call_counts.get(name, 0)
-        self.call_counts[name] = number + 1
-        self.calls[name, number] = Call(name, number, args, kwargs)
-        if isinstance(operation, keras.layers.InputLayer):
-            self.shapes[Ref(name, number)] = tuple(operation.batch_shape)
-        return Ref(name, number)
-
-    def _record_shapes(self, node, tensors):
-        for tensor in _keras_tensors(node):
-            self.shapes[_pick(tensors, Ref(*tensor["keras_history"]))] = tuple(tensor["shape"])
-
-
-def _pick(tensors, ref: Ref) -> Ref:
-    """The flat graph's name for tensor `ref` of the network being read."""
-    value = tensors[ref.layer, ref.call]
-    if isinstance(value, Ref):
-        return replace(value, index=ref.index) if ref.index else value
-    return list(refs_in(value))[ref.index]
-
-
-def _is_keras_tensor(value: Any) -> bool:
-    return isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__"
-
-
-def _keras_tensors(structure: Any) -> Iterator[dict]:
-    if _is_keras_tensor(structure):
-        yield structure["config"]
-    elif isinstance(structure, Mapping):
-        for item in structure.values():
-            yield from _keras_tensors(item)
-    elif isinstance(structure, (list, tuple)):
-        for item in structure:
-            yield from _keras_tensors(item)
-
-
-def _decode(value: Any) -> Any:
-    """A call's serialised arguments with a `Ref` for each tensor and Python values for the rest."""
-    if _is_keras_tensor(value):
-        return Ref(*value["config"]["keras_history"])
-    if isinstance(value, Mapping):
-        if value.get("class_name") == "__tuple__":
-            return tuple(_decode(item) for item in value["items"])
-        if "class_name" in value:
-            return keras.saving.deserialize_keras_object(dict(value))
-        return {key: _decode(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_decode(item) for item in value]
-    return value
-
-
-def _is_history(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == 3 and isinstance(value[0], str)
-
-
-def _histories(structure: Any) -> Iterator[tuple]:
-    if _is_history(structure):
-        yield tuple(structure)
-    else:
-        for item in structure.values() if isinstance(structure, Mapping) else structure:
-            yield from _histories(item)
-
-
-def _map_histories(structure: Any, function: Callable) -> Any:
-    if _is_history(structure):
-        return function(structure)
-    if isinstance(structure, Mapping):
-        return {key: _map_histories(item, function) for key, item in structure.items()}
-    return [_map_histories(item, function) for item in structure]
+def _functional_class_at(model: keras.Model) -> int:
+    """The place of Keras' own class among those that a functional network inherits from."""
+    return [cls.__name__ for cls in type(model).__mro__].index("Functional")

@@ -150,12 +150,20 @@ def stem_and_first_stage(graph: Graph) -> list[str]:
 
     The first stage ends with the last merge (an addition or concatenation) at the resolution of the first one. In a
     network without merges that names its layers `stage2_...`, it ends before these; else it is all up to the last
-    convolution at the first resolution that holds two.
+    convolution at the first resolution that holds two, or where none does, the first convolution.
+
+    Raises:
+        ValueError: If it depends on sizes that the network does not know.
 
     Reference:
         Adjoined Networks, section 6; that stage 1 belongs to what stays full follows from the paper's parameter counts.
     """
     merges = graph.merges()
+    if merges and None in _positions(graph, merges[0]):
+        raise ValueError(
+            "Expected a network of known input size, or `keep`, names of layers that stay at full width. Received: "
+            f"'{graph.name}' with feature maps of unknown size, and keep=None, for the stem and the first stage."
+        )
     if merges:
         last = [c for c in merges if _positions(graph, c) == _positions(graph, merges[0])][-1]
         return [ref.layer for ref in graph.ancestors()[last.output]]
@@ -163,12 +171,13 @@ def stem_and_first_stage(graph: Graph) -> list[str]:
     if named is not None:
         return [call.layer for call in graph.calls[:named]]
     kernels = graph.kernel_layers()
-    resolutions = [_positions(graph, call) for call in graph.calls if call.layer in kernels]
-    first = next((r for i, r in enumerate(resolutions) if r in resolutions[:i]), None)
-    last_index = max(
-        (i for i, c in enumerate(graph.calls) if c.layer in kernels and _positions(graph, c) == first), default=-1
-    )
-    return [call.layer for call in graph.calls[: last_index + 1]]
+    maps = [c for c in graph.calls if c.layer in kernels and len(graph.shapes[c.output]) > 3]
+    if not maps:
+        return []
+    resolutions = [_positions(graph, call) for call in maps]
+    first = next((r for i, r in enumerate(resolutions) if r in resolutions[:i]), resolutions[0])
+    last = [call for call in maps if _positions(graph, call) == first][-1]
+    return [call.layer for call in graph.calls[: graph.calls.index(last) + 1]]
 
 
 def _positions(graph: Graph, call: Call) -> tuple:

@@ -1,0 +1,181 @@
+"""Reads a Keras network into a `Graph`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import keras
+
+from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, functional, refs_in, substitute
+
+
+class Reader:
+    """Turns the nested configuration of a network into one flat graph."""
+
+    def __init__(self):
+        self.layers: dict[str, LayerSpec] = {}
+        self.sources: dict[str, Any] = {}
+        self.shapes: dict[Ref, tuple] = {}
+        self.calls: dict[tuple[str, int], Call] = {}
+        self.call_counts: dict[str, int] = {}
+        self.names: dict[int, str] = {}  # of layers, by the object: names of nested ones need not differ
+
+    def read(self, model: keras.Model) -> Graph:
+        """The graph of a functional network."""
+        config = model.get_config()
+        self.names = {id(layer): layer.name for layer in model.operations if not isinstance(layer, keras.Model)}
+        inputs, outputs = self._network(model, config, arguments=None)
+        for refs, ends in ((inputs, model.inputs), (outputs, model.outputs)):
+            for ref, tensor in zip(keras.tree.flatten(refs), keras.tree.flatten(ends), strict=True):
+                self.shapes[ref] = tuple(tensor.shape)
+        self._infer_sizes(set(refs_in(inputs)))
+        kernels = frozenset(
+            name
+            for name, source in self.sources.items()
+            if any("kernel" in variable.name for variable in getattr(source, "weights", ()))
+        )
+        calls = list(self.calls.values())
+        return Graph(model.name, self.layers, calls, inputs, outputs, self.shapes, self.sources, kernels)
+
+    def _infer_sizes(self, inputs: set[Ref]) -> None:
+        """Sizes within nested networks that were made for images of any size, and are called with ones of a known."""
+        if any(None in self.shapes[ref][1:] for ref in inputs):
+            return
+        if not any(None in shape[1:] for shape in self.shapes.values()):
+            return
+        tensors: dict[Ref, Any] = {}
+        for call in self.calls.values():
+            if call.output in inputs:
+                tensors[call.output] = keras.KerasTensor(
+                    self.shapes[call.output], self.layers[call.layer].config["dtype"]
+                )
+                continue
+            args, kwargs = (substitute(part, tensors.__getitem__) for part in (call.args, call.kwargs))
+            found = keras.tree.flatten(self.sources[call.layer].compute_output_spec(*args, **kwargs))
+            tensors.update({replace(call.output, index=index): tensor for index, tensor in enumerate(found)})
+        self.shapes.update({ref: tuple(tensor.shape) for ref, tensor in tensors.items()})
+
+    def _network(self, model, config, arguments):
+        """Reads one network. `arguments` are the outer tensors a nested network was called with."""
+        operations = {operation.name: operation for operation in model.operations}
+        tensors: dict[tuple[str, int], Any] = {}
+        if arguments is not None:
+            for (name, number, _), ref in zip(_histories(config["input_layers"]), arguments, strict=True):
+                tensors[name, number] = ref
+        pending = [
+            (layer["name"], number, node)
+            for layer in config["layers"]
+            for number, node in enumerate(layer["inbound_nodes"] or [None])
+        ]
+        while pending:
+            waiting = []
+            for name, number, node in pending:
+                if (name, number) in tensors:
+                    continue
+                args, kwargs = _decode(node["args"] if node else []), _decode(node["kwargs"] if node else {})
+                if any((ref.layer, ref.call) not in tensors for ref in refs_in([args, kwargs])):
+                    waiting.append((name, number, node))
+                    continue
+                self._record_shapes(node, tensors)
+                args, kwargs = (substitute(part, lambda ref: _pick(tensors, ref)) for part in (args, kwargs))
+                tensors[name, number] = self._call(operations[name], model, tuple(args), kwargs)
+            if len(waiting) == len(pending):
+                raise ValueError(f"The layers of '{model.name}' take tensors that the network does not produce.")
+            pending = waiting
+
+        def pick(history):
+            name, number, index = history
+            # Keras counts the node that a functional network is born with here, though not in calls' arguments.
+            inner = isinstance(operations[name], keras.Model) and not isinstance(operations[name], keras.Sequential)
+            return _pick(tensors, Ref(name, number - inner, index))
+
+        return _map_histories(config["input_layers"], pick), _map_histories(config["output_layers"], pick)
+
+    def _name(self, operation, model) -> str:
+        """A layer's name in the flat graph; one of a nested network gets that one's in front if it is taken."""
+        if id(operation) not in self.names:
+            name = operation.name
+            while name in self.names.values():
+                name = f"{model.name}_{name}"
+            self.names[id(operation)] = name
+        return self.names[id(operation)]
+
+    def _call(self, operation, model, args, kwargs):
+        if isinstance(operation, keras.Model):
+            inner = functional(operation)
+            kwargs = {key: value for key, value in kwargs.items() if key not in ("training", "mask")}
+            _, outputs = self._network(inner, inner.get_config(), list(refs_in([args, kwargs])))
+            return outputs
+        name = self._name(operation, model)
+        self.layers.setdefault(name, LayerSpec(type(operation), {**operation.get_config(), "name": name}))
+        self.sources.setdefault(name, operation)
+        number = self.call_counts.get(name, 0)
+        self.call_counts[name] = number + 1
+        self.calls[name, number] = Call(name, number, args, kwargs)
+        if isinstance(operation, keras.layers.InputLayer):
+            self.shapes[Ref(name, number)] = tuple(operation.batch_shape)
+        return Ref(name, number)
+
+    def _record_shapes(self, node, tensors):
+        for tensor in _keras_tensors(node):
+            self.shapes[_pick(tensors, Ref(*tensor["keras_history"]))] = tuple(tensor["shape"])
+
+
+def _pick(tensors, ref: Ref) -> Ref:
+    """The flat graph's name for tensor `ref` of the network being read."""
+    value = tensors[ref.layer, ref.call]
+    if isinstance(value, Ref):
+        return replace(value, index=ref.index) if ref.index else value
+    return list(refs_in(value))[ref.index]
+
+
+def _is_keras_tensor(value: Any) -> bool:
+    return isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__"
+
+
+def _keras_tensors(structure: Any) -> Iterator[dict]:
+    if _is_keras_tensor(structure):
+        yield structure["config"]
+    elif isinstance(structure, Mapping):
+        for item in structure.values():
+            yield from _keras_tensors(item)
+    elif isinstance(structure, (list, tuple)):
+        for item in structure:
+            yield from _keras_tensors(item)
+
+
+def _decode(value: Any) -> Any:
+    """A call's serialised arguments with a `Ref` for each tensor and Python values for the rest."""
+    if _is_keras_tensor(value):
+        return Ref(*value["config"]["keras_history"])
+    if isinstance(value, Mapping):
+        if value.get("class_name") == "__tuple__":
+            return tuple(_decode(item) for item in value["items"])
+        if "class_name" in value:
+            return keras.saving.deserialize_keras_object(dict(value))
+        return {key: _decode(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_decode(item) for item in value]
+    return value
+
+
+def _is_history(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 3 and isinstance(value[0], str)
+
+
+def _histories(structure: Any) -> Iterator[tuple]:
+    if _is_history(structure):
+        yield tuple(structure)
+    else:
+        for item in structure.values() if isinstance(structure, Mapping) else structure:
+            yield from _histories(item)
+
+
+def _map_histories(structure: Any, function: Callable) -> Any:
+    if _is_history(structure):
+        return function(structure)
+    if isinstance(structure, Mapping):
+        return {key: _map_histories(item, function) for key, item in structure.items()}
+    return [_map_histories(item, function) for item in structure]
