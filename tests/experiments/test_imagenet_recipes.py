@@ -86,7 +86,7 @@ def small_networks(monkeypatch, tmp_path):
         monkeypatch.setitem(catalog._RECIPES, name, {**catalog._RECIPES[name], "smoke": changed})
 
 
-def test_teacher_and_student_train_from_the_files(imagenette, tmp_path, small_networks, monkeypatch):
+def test_teacher_and_student_train_from_the_files(imagenette, tmp_path, small_networks, monkeypatch, no_files):
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if self.model.optimizer.iterations == 3:  # in the second epoch

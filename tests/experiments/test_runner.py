@@ -38,7 +38,7 @@ def network(tmp_path_factory):
 
 
 @pytest.fixture
-def small(network):
+def small(network, no_files):
     return {"network": network, **SMALL}
 
 
@@ -129,7 +129,7 @@ def jointrd(tmp_path_factory):
     return Recipe(method="jointrd", network=str(path), teacher=str(path), **SMALL)
 
 
-def test_gradients_are_recorded_over_an_interruption(jointrd, tmp_path):
+def test_gradients_are_recorded_over_an_interruption(jointrd, tmp_path, no_files):
     run(jointrd, tmp_path / "whole", verbose=0)
     whole = read(tmp_path / "whole" / "gradients.csv", GradientRecorder.columns)
     assert [(row["epoch"], row["step"]) for row in whole[::2]] == [(0, 0), (1, 6), (2, 12), (3, 18)]

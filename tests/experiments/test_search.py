@@ -11,7 +11,7 @@ import pytest
 from shallow import make_shallow
 
 from tfjointrd import data, report
-from tfjointrd.experiments import Interrupted, Recipe, catalog, run, run_named
+from tfjointrd.experiments import Interrupted, Recipe, card, catalog, run, run_named
 from tfjointrd.experiments.folder import load_data
 from tfjointrd.experiments.methods import build_network
 from tfjointrd.surgery.widths import widths_of
@@ -42,6 +42,7 @@ def out(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         make_shallow(patch)
+        patch.setattr(card, "QUANTIZATIONS", {})
         for name in ("search_resnet20_a2_digits", "dan_resnet20_a2_digits"):
             fields = catalog.get(name, "smoke").as_dict()
             short = Recipe(**{**fields, "epochs": 2, "images": 128})
@@ -103,7 +104,7 @@ OPTIONS = {"held_out": 0.1, "ties": "free", "budget": "parameters", "target": 0.
 
 
 @pytest.mark.parametrize("options", [{}, OPTIONS], ids=["default", "options"])  # OPTIONS: two batches are held out
-def test_an_interrupted_search_goes_on(options, tmp_path):
+def test_an_interrupted_search_goes_on(options, tmp_path, no_files):
     """Weights, noise, temperature and budget end as they do without the interruption, and so does the record."""
 
     inputs = keras.Input((8, 8, 1))
@@ -146,7 +147,7 @@ def test_gates_learn_from_images_of_their_own(tmp_path, monkeypatch):
     assert not rows["weights"] & rows["gates"]
 
 
-def test_a_budget_in_milliseconds(tmp_path):
+def test_a_budget_in_milliseconds(tmp_path, no_files):
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(16, 3)(keras.layers.Conv2D(16, 3)(inputs))
     network = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)))
@@ -209,7 +210,7 @@ def test_options_that_a_search_cannot_have(options, message):
         Recipe(**{"method": "search", **options})
 
 
-def test_a_search_without_batch_normalisations(tmp_path):
+def test_a_search_without_batch_normalisations(tmp_path, no_files):
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Rescaling(1 / 255)(inputs)
     for filters in (4, 8):
