@@ -417,3 +417,14 @@ def test_batch_normalisations_of_a_class_of_their_own(randomised):
     pair.train_on_batch(images, np.array([0, 1, 2, 0]))
     assert np.abs(pair.network.get_layer("own").own["small"].get_weights()[2] - statistics).max() > 0
     check_close(run(pair.small(), images), run(pair, images)["small"], 1e-5)
+
+
+def test_one_slope_for_all_channels(randomised):
+    inputs = keras.Input((8, 8, 3))
+    x = inputs
+    for index in range(3):
+        x = keras.layers.Conv2D(16, 3, name=f"conv{index}")(x)
+        x = keras.layers.PReLU(shared_axes=[1, 2, 3], name=f"prelu{index}")(x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+    _, small = check_exact(model, 2, randomised)
+    assert small.get_layer("prelu2").alpha.shape == (1, 1, 1)

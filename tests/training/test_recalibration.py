@@ -38,7 +38,7 @@ def test_one_batch_gives_its_own_statistics(tiny, images):
 def test_several_batches_give_the_mean(tiny, images):
     x, y = images
     model = tiny()
-    first, second = (statistics(recalibrate_batchnorm(model, part)) for part in (x[:32], x[32:]))
+    first, second = (statistics(recalibrate_batchnorm(model, part)) for part in (x[:32], (x[32:], y[32:])))
     model.get_layer("stem_bn").trainable = False  # measures all the same
     together = statistics(recalibrate_batchnorm(model, [(x[:32], y[:32]), (x[32:], y[32:])]))
     for path, value in together.items():

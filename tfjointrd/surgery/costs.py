@@ -238,9 +238,9 @@ def _sum(graph: GatedGraph, calls: list[Call], factor: Callable[[Call], float], 
         if not scale:
             continue
         spec = graph.graph.layers[call.layer]
-        axes = rule_for(call.layer, spec).weight_axes(spec.config)
+        rule = rule_for(call.layer, spec)
         for name, value in weights.items():
-            kinds = axes.get(name, (None,) * value.ndim)[-value.ndim or None :]
+            kinds = rule.axes_of(spec.config, name, value)
             ins = call.inputs[0] if any(kind == IN or isinstance(kind, tuple) for kind in kinds) else None
             outs = call.output if OUT in kinds else None
             kept = math.prod(graph.graph.shapes[ref][-1] for ref in (ins, outs) if ref is not None)

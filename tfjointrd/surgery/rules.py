@@ -70,11 +70,14 @@ class Rule:
                 return np.add.outer(kept_in * axis[1], np.arange(axis[1])).ravel()
             return {IN: kept_in, OUT: kept_out, None: None}[axis]
 
-        axes = self.weight_axes(config)
         return {
-            name: [positions(axis) for axis in axes.get(name, (None,) * value.ndim)[-value.ndim or None :]]
-            for name, value in weights.items()
+            name: [positions(axis) for axis in self.axes_of(config, name, value)] for name, value in weights.items()
         }
+
+    def axes_of(self, config: Config, name: str, value: np.ndarray) -> list[Axis]:
+        """What the axes of one weight are; an axis of size one serves all channels."""
+        axes = self.weight_axes(config).get(name, (None,) * value.ndim)[-value.ndim or None :]
+        return [None if size == 1 else axis for axis, size in zip(axes, value.shape, strict=True)]
 
 
 _RULES: dict[type, Rule] = {}

@@ -23,8 +23,8 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
 
     Args:
         model: A functional or Sequential network. It is changed in place.
-        data: Images `(n, height, width, channels)`, or batches of images or `(images, ...)`, best as they come in the
-            training, augmented. No labels are needed.
+        data: Images `(n, height, width, channels)`, arrays `(x, y)`, or batches of images or `(images, ...)`, best as
+            they come in the training, augmented. No labels are needed.
         steps: Number of batches; by default one pass over `data`.
 
     Returns:
@@ -81,6 +81,8 @@ def _normalizations(graph: Graph) -> list[keras.layers.BatchNormalization]:
 
 def _batches(data: Any) -> Iterator:
     """The images, batch by batch."""
+    if isinstance(data, tuple) and all(hasattr(part, "shape") for part in data):
+        data = data[0]  # arrays (x, y)
     if isinstance(data, np.ndarray) or keras.ops.is_tensor(data):
         yield from (data[start : start + _BATCH_SIZE] for start in range(0, len(data), _BATCH_SIZE))
         return
