@@ -6,7 +6,7 @@ import pytest
 from test_distillation import compiled, copy_of, cross_entropy, divergence, log_softmax, losses, numpy, outputs_of, pair
 from test_features import distance_by_cases
 
-from tfjointrd import Distillation, JointRD, adjoin
+from tfjointrd import JointRD, adjoin
 from tfjointrd.experiments import Recipe, run
 from tfjointrd.surgery.graph import Graph
 from tfjointrd.surgery.shortcuts import shortcuts
@@ -16,10 +16,10 @@ from tfjointrd.training.features import margins
 TAPS = ("stage1_relu", "stage2_relu")
 
 
-def both(tiny, cls=JointRD, kl_weight=0.5, **options):
+def both(tiny, kl_weight=0.5, **options):
     """The model, and the networks that it was made of."""
     plain, teacher = pair(tiny)
-    return cls(adjoin(plain, 2, round_to=1, kl_weight=kl_weight), teacher, **options), plain, teacher
+    return JointRD(adjoin(plain, 2, round_to=1, kl_weight=kl_weight), teacher, **options), plain, teacher
 
 
 def adjoined_kl(full, small):
@@ -104,7 +104,7 @@ def test_lambda_follows_the_whole_training(tiny, images):
     x, y = images
     found = {}
     for kl_weight in (None, Constant(0.0)):
-        joint, plain, _ = both(tiny, Distillation, alpha=0, kl_weight=kl_weight)
+        joint, plain, _ = both(tiny, tail_weight=0.0, kl_weight=kl_weight)
         found[kl_weight is None] = losses(joint, x, y, steps=4)
     full = outputs_of(plain, ["logits"], x, True)[0]
     small = outputs_of(joint.student.small(), ["logits"], x, True)[0]
