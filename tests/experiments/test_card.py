@@ -75,6 +75,10 @@ def test_what_is_no_card(tmp_path, content, message):
 def test_cards_from_before_a_field_was_added(tmp_path):
     cards.write(tmp_path, without("image_size", "recipe"))
     assert cards.read(tmp_path, RECIPE) == card()
+    older = card()
+    older["recipe"]["tail_floor"] = 0.005  # once allowed for all methods, and read by those with tails only
+    cards.write(tmp_path, older)
+    assert cards.read(tmp_path, RECIPE) == card()
 
 
 def test_accuracies_are_fractions(tmp_path):

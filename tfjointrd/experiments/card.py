@@ -17,7 +17,7 @@ import numpy as np
 from tfjointrd import data, report
 from tfjointrd.experiments.checkpoint import sync, write_json
 from tfjointrd.experiments.keeper import State
-from tfjointrd.experiments.recipe import Recipe
+from tfjointrd.experiments.recipe import OF_METHODS, Recipe
 
 CARD, SCHEMA = "card.json", 1
 QUANTIZATIONS = {"float32": None, "int8": "int8"}
@@ -215,8 +215,11 @@ def read(folder: str | os.PathLike, recipe: Recipe | None = None) -> dict:
 
 
 def completed(fields: Mapping) -> dict:
-    """The fields of a recipe with those that it lacks because they are newer, at their defaults."""
-    return {**{name: Recipe().as_dict()[name] for name in _NEWER}, **fields}
+    """The fields of a recipe as this version has them: what is newer, and what its method ignores, at the defaults."""
+    defaults = Recipe().as_dict()
+    ignored = {name for methods, names in OF_METHODS if fields.get("method") not in methods for name in names}
+    newer = {name: defaults[name] for name in _NEWER}
+    return {**newer, **fields, **{name: defaults[name] for name in ignored & fields.keys()}}
 
 
 def _without_seed(recipe: Recipe) -> dict:
