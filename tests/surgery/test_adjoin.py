@@ -344,13 +344,13 @@ def test_small_networks_report(residual):
 
 
 def test_a_classic_network(randomised):
-    """No two convolutions at one resolution: the first one stays full."""
+    """No two convolutions at one resolution, so that there is no first stage; two `Dense` layers are none."""
     L = keras.layers
     layers = [keras.Input((32, 32, 3)), L.Conv2D(32, 3, name="first", activation="relu"), L.MaxPooling2D()]
     layers += [L.Conv2D(64, 3, activation="relu"), L.MaxPooling2D(), L.Conv2D(64, 3, activation="relu"), L.Flatten()]
     model = keras.Sequential([*layers, L.Dense(64, activation="relu"), L.Dense(10)])
     _, small = check_exact(model, 2, randomised)
-    assert [layer.filters for layer in small.layers if isinstance(layer, L.Conv2D)] == [32, 32, 32]
+    assert [layer.filters for layer in small.layers if isinstance(layer, L.Conv2D)] == [16, 32, 32]
     multilayer = keras.Sequential([keras.Input((8, 8, 1)), L.Flatten(), L.Dense(64, activation="relu"), L.Dense(10)])
     _, small = check_exact(multilayer, 2, randomised)
     assert small.layers[-2].units == 32

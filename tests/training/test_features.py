@@ -6,7 +6,7 @@ import pytest
 
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.surgery.graph import Graph
-from tfjointrd.training.features import connector, last_map, margin_distance, margin_layer, margins
+from tfjointrd.training.features import connector, last_map, margin_distance, margin_layer, margins, relu_of
 
 L = keras.layers
 
@@ -110,3 +110,23 @@ def test_connectors():
     for inputs in ((4, 4, 4), (9, 8, 4)):
         with pytest.raises(ValueError, match="multiple of .* for 'joint'. Received: shape"):
             connector(inputs, (8, 8, 4), "joint")
+
+
+@pytest.mark.parametrize("kind", ["layer", "activation", "operator", "none"])
+def test_relus_are_made_again(kind):
+    inputs = keras.Input((4, 4, 2))
+    makers = {
+        "layer": L.LeakyReLU(0.2, name="end"),
+        "activation": L.Activation("relu6", name="end"),
+        "operator": keras.ops.hard_silu,
+        "none": L.MaxPooling2D(name="end"),
+    }
+    x = makers[kind](inputs)
+    graph = Graph.of(keras.Model(inputs, x))
+    again = relu_of(graph, graph.calls[-1].layer)
+    if kind == "none":
+        assert again is None
+        return
+    values = np.linspace(-8, 8, 32, dtype="float32").reshape(1, 4, 4, 2)
+    np.testing.assert_array_equal(numpy(again(values)), numpy(makers[kind](values)))
+    assert connector((4, 4, 2), (2, 2, 3), "joined", again).output_shape == (None, 2, 2, 3)

@@ -234,7 +234,7 @@ def test_networks_whose_layers_were_called_before(tiny, images, form):
         joint = compiled(JointRD(*networks, tail_weight=1.0, feature_weight=1e-3, teacher_mode="joint"))
         keras.utils.set_random_seed(3)
         for connector in joint.connectors.values():
-            connector.layers[1].kernel.assign(keras.random.normal(connector.layers[1].kernel.shape, seed=1))
+            connector.layers[0].kernel.assign(keras.random.normal(connector.layers[0].kernel.shape, seed=1))
         joint.fit(x, y, batch_size=32, shuffle=False, verbose=0)
     for ours, theirs in zip((student, teacher), copies, strict=True):
         for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):

@@ -150,7 +150,7 @@ def stem_and_first_stage(graph: Graph) -> list[str]:
 
     The first stage ends with the last merge (an addition or concatenation) at the resolution of the first one. In a
     network without merges that names its layers `stage2_...`, it ends before these; else it is all up to the last
-    convolution at the first resolution that holds two, or where none does, the first convolution.
+    convolution at the first resolution that holds two, and nothing where none does.
 
     Raises:
         ValueError: If it depends on sizes that the network does not know.
@@ -172,10 +172,10 @@ def stem_and_first_stage(graph: Graph) -> list[str]:
         return [call.layer for call in graph.calls[:named]]
     kernels = graph.kernel_layers()
     maps = [c for c in graph.calls if c.layer in kernels and len(graph.shapes[c.output]) > 3]
-    if not maps:
-        return []
     resolutions = [_positions(graph, call) for call in maps]
-    first = next((r for i, r in enumerate(resolutions) if r in resolutions[:i]), resolutions[0])
+    first = next((r for i, r in enumerate(resolutions) if r in resolutions[:i]), None)
+    if first is None:
+        return []
     last = [call for call in maps if _positions(graph, call) == first][-1]
     return [call.layer for call in graph.calls[: graph.calls.index(last) + 1]]
 

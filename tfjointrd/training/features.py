@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import keras
 import numpy as np
 from keras import ops
@@ -69,10 +71,14 @@ def _is_relu(graph: Graph, call: Call) -> bool:
     return is_layer and activation.replace("_", "") in _RELUS
 
 
-def relu_of(graph: Graph, layer: str):
-    """A layer like the named one if that is a ReLU or one of its relatives, else `None`."""
-    call = next(call for call in graph.calls if call.layer == layer)
-    return graph.layers[layer].make() if _is_relu(graph, call) else None
+def relu_of(graph: Graph, layer: str) -> keras.Layer | None:
+    """A new layer that does what the named one does if that is a ReLU or one of its relatives, else `None`."""
+    call, spec = next(call for call in graph.calls if call.layer == layer), graph.layers[layer]
+    if not _is_relu(graph, call):
+        return None
+    if issubclass(spec.cls, keras.Layer):
+        return spec.make()
+    return keras.layers.Activation(re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", spec.cls.__name__).lower())  # of keras.ops
 
 
 def _producer(graph: Graph, call: Call) -> Call | None:
@@ -148,7 +154,7 @@ def margin_distance(feature, target, margin, sample_weight=None):
     return weighted_mean(ops.sum(squares, axis=(1, 2, 3)), sample_weight)
 
 
-def connector(inputs: tuple, outputs: tuple, name: str, activation=None) -> keras.Model:
+def connector(inputs: tuple, outputs: tuple, name: str, activation: keras.Layer | None = None) -> keras.Sequential:
     """A learned 1x1 convolution and batch normalisation from one feature map's shape to another's.
 
     Args:
@@ -167,17 +173,19 @@ def connector(inputs: tuple, outputs: tuple, name: str, activation=None) -> kera
             f"Expected a feature map whose height and width are a multiple of {tuple(outputs)}'s for '{name}'. "
             f"Received: shape {tuple(inputs)}."
         )
-    image = keras.Input(inputs)
-    convolution = keras.layers.Conv2D(
-        outputs[-1],
-        1,
-        strides,
-        use_bias=False,
-        kernel_initializer=keras.initializers.RandomNormal(stddev=np.sqrt(2.0 / outputs[-1])),
-        name=f"{name}_conv",
-    )
-    x = FusedBatchNormalization(name=f"{name}_bn")(convolution(image))
-    return keras.Model(image, x if activation is None else activation(x), name=name)
+    layers = [
+        keras.Input(inputs),
+        keras.layers.Conv2D(
+            outputs[-1],
+            1,
+            strides,
+            use_bias=False,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=np.sqrt(2.0 / outputs[-1])),
+            name=f"{name}_conv",
+        ),
+        FusedBatchNormalization(name=f"{name}_bn"),
+    ]
+    return keras.Sequential([*layers, *([activation] if activation else [])], name=name)
 
 
 def connector_strides(inputs: tuple, outputs: tuple) -> tuple[int, int] | None:
