@@ -8,6 +8,7 @@ import sys
 import pytest
 from jax_process import JAX, NO_TENSORFLOW, run_tests
 
+from tfjointrd import models
 from tfjointrd.__main__ import main
 
 FILES = [
@@ -43,7 +44,14 @@ def test_recipes_import_without_tensorflow(module):
     )
 
 
-def test_a_checkpoint_within_a_block_is_gone_on_from(tmp_path):
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("networks") / "resnet8.keras"
+    models.cifar_resnet(8, num_classes=10, input_shape=(8, 8, 1)).save(path)
+    return path
+
+
+def test_a_checkpoint_within_a_block_is_gone_on_from(network, tmp_path):
     """`fit`, on another backend or in several processes, may stop where resident training has no border."""
     code = """
 import keras
@@ -52,7 +60,7 @@ class Stop(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if batch == 2:
             raise KeyboardInterrupt
-recipe, folder = Recipe(network="resnet20", epochs=2, batch_size=16, images=96), sys.argv[1]
+recipe, folder = Recipe(network=sys.argv[2], epochs=2, batch_size=16, images=96), sys.argv[1]
 fits, runner._fits_device = runner._fits_device, lambda *arguments: False
 try:
     run(recipe, folder, verbose=0, minutes=0, callbacks=[Stop()])
@@ -62,17 +70,17 @@ runner._fits_device = fits
 assert len(run(recipe, folder, verbose=0).card["seeds"]["0"]["history"]) == 2
 """
     subprocess.run(
-        [sys.executable, "-c", NO_TENSORFLOW + code, str(tmp_path)],
+        [sys.executable, "-c", NO_TENSORFLOW + code, str(tmp_path), str(network)],
         env={**os.environ, **JAX},
         check=True,
     )
     assert "checkpoint_000000_00000003.npz" not in os.listdir(tmp_path)
 
 
-def test_training_by_recipe(tmp_path):
+def test_training_by_recipe(network, tmp_path):
     """The command line trains on a machine that has no TensorFlow, as accelerators may."""
     code = NO_TENSORFLOW + "from tfjointrd.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    options = ["--network", "resnet20", "--epochs", "1", "--batch-size", "480", "--out", str(tmp_path)]
+    options = ["--network", str(network), "--epochs", "1", "--batch-size", "480", "--out", str(tmp_path)]
     result = subprocess.run(
         [sys.executable, "-c", code, "train", "--method", "adjoined", *options],
         env={**os.environ, **JAX},
