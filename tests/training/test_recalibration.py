@@ -40,11 +40,14 @@ def test_several_batches_give_the_mean(tiny, images):
     model = tiny()
     first, second = (statistics(recalibrate_batchnorm(model, part)) for part in (x[:32], (x[32:], y[32:])))
     model.get_layer("stem_bn").trainable = False  # measures all the same
-    together = statistics(recalibrate_batchnorm(model, [(x[:32], y[:32]), (x[32:], y[32:])]))
+    together = statistics(recalibrate_batchnorm(model, ((x[:32], y[:32]), (x[32:], y[32:]))))
     for path, value in together.items():
         np.testing.assert_allclose(value, (first[path] + second[path]) / 2, rtol=1e-4, atol=1e-6)
     assert not model.get_layer("stem_bn").trainable
-    again = statistics(recalibrate_batchnorm(model, [x[:32], x[32:]], steps=1))
+    apart = statistics(recalibrate_batchnorm(model, (x[:32], x[32:])))  # two batches, and not images with labels
+    for path, value in apart.items():
+        np.testing.assert_allclose(value, together[path], rtol=1e-4, atol=1e-6)
+    again = statistics(recalibrate_batchnorm(model, (x[:32], x[32:]), steps=1))
     for path, value in again.items():
         np.testing.assert_allclose(value, first[path], rtol=1e-4, atol=1e-6)
 

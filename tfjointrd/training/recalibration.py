@@ -81,8 +81,9 @@ def _normalizations(graph: Graph) -> list[keras.layers.BatchNormalization]:
 
 def _batches(data: Any) -> Iterator:
     """The images, batch by batch."""
-    if isinstance(data, tuple) and all(hasattr(part, "shape") for part in data):
-        data = data[0]  # arrays (x, y)
+    arrays = isinstance(data, tuple) and len(data) == 2 and all(hasattr(part, "shape") for part in data)
+    if arrays and len(data[1].shape) < len(data[0].shape):
+        data = data[0]  # arrays (x, y), and not two batches of images
     if isinstance(data, np.ndarray) or keras.ops.is_tensor(data):
         yield from (data[start : start + _BATCH_SIZE] for start in range(0, len(data), _BATCH_SIZE))
         return
