@@ -98,6 +98,20 @@ def test_names_of_the_interface(network, tmp_path):
     assert (signature["inputs"], signature["outputs"]) == (["image"], ["scores"])
 
 
+def test_files_of_one_saved_model(network, int8_file, tmp_path, monkeypatch):
+    """Both forms from what was written once are those from what each wrote for itself."""
+    options = {"representative_data": pixels(200), "saved_model": tmp_path / "saved"}
+    first = export.tflite(network, tmp_path / "float32.tflite", **options)
+    monkeypatch.setattr(export, "_save", lambda *_: pytest.fail("written again"))
+    second = export.tflite(network, tmp_path / "int8.tflite", "int8", **options)
+    assert first.max_difference <= 1e-5 * first.output_scale and second.bytes == int8_file.bytes
+    images = pixels()
+    np.testing.assert_array_equal(*(TFLiteModel(report.path).predict(images) for report in (second, int8_file)))
+    keras.utils.set_random_seed(7)
+    with pytest.raises(ValueError, match="does not compute what the network computes"):
+        export.tflite(small_network(), tmp_path / "float32.tflite", saved_model=tmp_path / "saved")
+
+
 def test_int8_takes_raw_pixels_as_bytes(network, int8_file):
     assert (int8_file.input_type, int8_file.output_type) == ("uint8", "float32")
     assert int8_file.input_quantization == (1.0, 0)

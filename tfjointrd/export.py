@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def tflite(
     output_type: str = "float32",
     tolerance: float = 1e-3,
     min_agreement: float = 0.8,
+    saved_model: str | os.PathLike | None = None,
 ) -> ExportReport:
     """Writes a classifier as a `.tflite` file and proves that it computes what the Keras network computes.
 
@@ -102,6 +104,9 @@ def tflite(
             by 1e-6 to 1e-5 from one implementation to the next; what is really wrong differs by 1e-2 and more.
         min_agreement: Least share of images on which an int8 file has to name the network's class. Trained networks
             reach 0.95 and more. An untrained one may not, as its outputs hardly differ between classes.
+        saved_model: Folder for the SavedModel by way of which the network is converted, temporary by default. A
+            SavedModel that is there already is taken for that of `model`: what several files of one network share is
+            then written once.
 
     Returns:
         An `ExportReport`.
@@ -129,7 +134,8 @@ def tflite(
         images = random_images(model) if representative_data is None else sample(representative_data, model)
         model = _in_float32(model)
         calibration, check = (images[::2], images[1::2]) if quantization == "int8" else (None, images[::2])
-        part.write_bytes(_convert(model, calibration, input_type, output_type))
+        with tempfile.TemporaryDirectory() if saved_model is None else nullcontext(saved_model) as saved:
+            part.write_bytes(_convert(model, Path(saved), calibration, input_type, output_type))
         report = _compare(model, part, check if len(check) else images, Path(path), quantization)
         _check_agreement(report, tolerance, min_agreement)
     return report
@@ -262,16 +268,19 @@ def _float32_config(config: Any) -> Any:
     return [_float32_config(value) for value in config] if isinstance(config, list) else config
 
 
-def _convert(model: keras.Model, calibration: np.ndarray | None, input_type: str, output_type: str) -> bytes:
+def _convert(
+    model: keras.Model, saved: Path, calibration: np.ndarray | None, input_type: str, output_type: str
+) -> bytes:
     """The content of the `.tflite` file; int8 if there are images to calibrate on."""
     import tensorflow as tf
 
     from tfjointrd.scales import with_usable_scales
 
     # By way of a SavedModel: conversion from a concrete function loses the weights of Keras 3 networks.
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        _save(model, folder)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+    with quiet():
+        if not (saved / "saved_model.pb").exists():
+            _save(model, saved)
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if calibration is not None:
             images = with_pixel_limits(calibration)
@@ -290,7 +299,7 @@ def _convert(model: keras.Model, calibration: np.ndarray | None, input_type: str
     return content if calibration is None else with_usable_scales(content)
 
 
-def _save(model: keras.Model, folder: str) -> None:
+def _save(model: keras.Model, folder: Path) -> None:
     """Writes a SavedModel for one image at a time, with the names of the Keras network at its interface."""
     import tensorflow as tf
 
@@ -299,7 +308,7 @@ def _save(model: keras.Model, folder: str) -> None:
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint("serving_default", lambda x: {output_name: model(x, training=False)}, [signature])
-    archive.write_out(folder, verbose=False)
+    archive.write_out(str(folder), verbose=False)
 
 
 # === Comparison ===

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -328,16 +329,17 @@ def _export(network: keras.Model, name: str, folder: Path, train, validation) ->
     from tfjointrd import export
 
     accuracies, failed = {}, {}
-    for kind, quantization in QUANTIZATIONS.items():
-        path = folder / f"{name}_{kind}.tflite"
-        try:
-            export.tflite(network, path, quantization=quantization, representative_data=train)
-            accuracies[kind] = export.accuracy(path, validation)
-            sync(path)  # before the card says that it is there
-        except (ValueError, RuntimeError) as error:
-            path.unlink(missing_ok=True)
-            failed[kind] = str(error)
-            print(f"{name} was not exported as {kind}: {error}")
+    with tempfile.TemporaryDirectory() as saved:
+        for kind, quantization in QUANTIZATIONS.items():
+            path = folder / f"{name}_{kind}.tflite"
+            try:
+                export.tflite(network, path, quantization, train, saved_model=saved)
+                accuracies[kind] = export.accuracy(path, validation)
+                sync(path)  # before the card says that it is there
+            except (ValueError, RuntimeError) as error:
+                path.unlink(missing_ok=True)
+                failed[kind] = str(error)
+                print(f"{name} was not exported as {kind}: {error}")
     return accuracies, failed
 
 
