@@ -13,13 +13,15 @@ import pytest
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="also run the tests that take over a minute")
+    parser.addoption("--slow", action="store_true", help="also run the slow tests")
 
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords and not config.getoption("--slow"):
-            item.add_marker(pytest.mark.skip(reason="takes over a minute; run with --slow"))
+            item.add_marker(
+                pytest.mark.skip(reason="takes over a minute, or is one more case of a test; run with --slow")
+            )
         for mark in item.iter_markers("data"):
             (name,) = mark.args
             folder = os.environ.get("TFDS_DATA_DIR")
@@ -32,6 +34,16 @@ def pytest_collection_finish(session):
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compiled_on_jax(tmp_path_factory):
+    """Processes on JAX compile what others have compiled no second time."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(shared / "compiled_on_jax"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,8 @@ def test_train_export_report(tmp_path, capsys, monkeypatch):
     assert (out / "model.tflite").exists()
     assert main(["report", network]) == 0
     assert "stage3_block1_conv2" in capsys.readouterr().out
-    assert main(["report", "resnet20", "--data", "digits"]) == 0
+    assert main(["report", "resnet20", "--data", "imagenette", "--image-size", "64"]) == 0
+    assert "64x64x16" in capsys.readouterr().out
 
 
 def test_benchmark(tmp_path, capsys):

@@ -31,8 +31,8 @@ SELECTED = (
 )
 
 
-def test_core_on_jax(tmp_path):
-    assert run_tests(tmp_path, *FILES, "-k", SELECTED) >= 25
+def test_core_on_jax():
+    assert run_tests(*FILES, "-k", SELECTED) >= 25
 
 
 @pytest.mark.parametrize("module", ["tfjointrd.experiments", "tfjointrd.__main__"])

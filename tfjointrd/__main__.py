@@ -245,7 +245,7 @@ def _add_report(commands) -> None:
     parser.add_argument(
         "network", nargs="+", help="a .keras file, a network of tfjointrd.models or keras.applications, or a folder"
     )
-    parser.add_argument("--data", default="cifar10", help="whose image size and classes to build a named network for")
+    _add_form(parser)
     parser.set_defaults(command=_report)
 
 
@@ -258,7 +258,7 @@ def _report(options) -> None:
     folders = [name for name in options.network if Path(name).is_dir()]
     if not folders:
         for name in options.network:
-            report.summary(build_network(name, data.info(options.data)))
+            report.summary(build_network(name, data.info(options.data, image_size=options.image_size)))
         return
     if folders != options.network:
         raise ValueError(f"Expected either networks or folders of finished trainings. Received: {options.network}.")
@@ -287,7 +287,7 @@ def _add_benchmark(commands) -> None:
     parser.add_argument("--alphas", type=float, nargs="+", default=[1, 2, 4], help="candidates of the search (layers)")
     parser.add_argument("--round-to", type=int, default=1, help="multiple that their widths are rounded to (layers)")
     parser.add_argument("--quantization", choices=["none", "int8"], default="none", help="of the layers' files")
-    parser.add_argument("--data", default="cifar10", help="whose image size and classes to build a named network for")
+    _add_form(parser)
     parser.set_defaults(command=_benchmark)
 
 
@@ -303,7 +303,7 @@ def _benchmark(options) -> None:
         return
     if len(options.file) > 1:
         raise ValueError(f"Expected one network with `--layers`. Received: {', '.join(options.file)}.")
-    network = build_network(options.file[0], data.info(options.data))
+    network = build_network(options.file[0], data.info(options.data, image_size=options.image_size))
     quantization = None if options.quantization == "none" else options.quantization
     table = report.layer_latencies(
         network,
@@ -316,6 +316,12 @@ def _benchmark(options) -> None:
     )
     least, most = (sum(pick(rows)[-1] for rows in table.values()) for pick in (min, max))
     print(f"{options.layers}: {len(table)} layers, {least:.3f} ms at their narrowest to {most:.3f} ms at their widest")
+
+
+def _add_form(parser) -> None:
+    """What a network that has only a name is built for."""
+    parser.add_argument("--data", default="cifar10", help="whose image size and classes to build a named network for")
+    parser.add_argument("--image-size", type=int, help="side of photographs in pixels (default: 224)")
 
 
 def _load(path: str):

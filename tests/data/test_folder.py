@@ -87,6 +87,7 @@ def test_fit_takes_both_pipelines(split_folder):
 
 def test_info_opens_the_folder(split_folder):
     assert info(split_folder).input_shape == (224, 224, 3)
+    assert info(split_folder, image_size=32).input_shape == (32, 32, 3)
 
 
 def test_hidden_folders_are_no_classes(split_folder):

@@ -34,7 +34,12 @@ def test_wrong_arguments(arguments, message):
 
 
 def test_size_of_the_images_themselves_is_allowed():
-    assert load("digits", image_size=8)[0].info == info("digits")
+    assert load("digits", image_size=8)[0].info == info("digits") == info("digits", image_size=8)
+    assert info("imagenette", image_size=160).input_shape == (160, 160, 3)
+    with pytest.raises(ValueError, match="Expected no `image_size` for cifar10, .* Received: image_size=64"):
+        info("cifar10", image_size=64)
+    with pytest.raises(ValueError, match="`image_size` to be a positive integer. Received: image_size=0"):
+        info("imagenette", image_size=0)
 
 
 def test_known_sets_are_described_without_their_data():

@@ -21,7 +21,13 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 """
-MAIN = "import sys; from tfjointrd.__main__ import main; sys.exit(main(sys.argv[1:]))"
+MAIN = """
+import sys
+from tfjointrd.__main__ import main
+from tfjointrd.experiments import card
+card.QUANTIZATIONS = {}  # no .tflite files, which take longer than the training
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(scope="module")

@@ -173,6 +173,29 @@ def test_a_checkpoint_of_another_network(small, finished, tmp_path):
     assert names(tmp_path) == before
 
 
+def test_a_checkpoint_with_other_images(small, tmp_path):
+    """As when files were added to a folder, or lost, between two sessions: another order, and other steps."""
+
+    def write(count):
+        rng = np.random.default_rng(0)
+        x, y = rng.integers(0, 256, (count, 8, 8, 1), dtype="uint8"), np.arange(count) % 10
+        np.savez(tmp_path / "set.npz", x_train=x, y_train=y, x_test=x[:40], y_test=y[:40])
+
+    write(100)
+    recipe, folder = Recipe(**{**small, "data": str(tmp_path / "set.npz"), "batch_size": 20}), tmp_path / "run"
+    with pytest.raises(Interrupted):
+        run(recipe, folder, verbose=0, callbacks=[Press(1)])
+    before = names(folder)
+    write(80)
+    with pytest.raises(
+        ValueError, match="that the training in .* began with, 100 images. Received: 'set' with 80 images"
+    ):
+        run(recipe, folder, verbose=0)
+    assert names(folder) == before
+    write(100)
+    assert len(run(recipe, folder, verbose=0).card["seeds"]["0"]["history"]) == 3
+
+
 def test_a_folder_of_another_recipe_is_left_alone(finished):
     before = sorted(finished.folder.iterdir())
     with pytest.raises(ValueError, match="holds a training with alpha=2"):

@@ -6,7 +6,13 @@ import pytest
 from tfjointrd import adjoin, models, report
 
 
-@pytest.mark.parametrize(("depth", "published"), [(121, 7_978_856), (169, 14_149_480), (201, 20_013_928)])
+@pytest.mark.parametrize(
+    ("depth", "published"),
+    [
+        (121, 7_978_856),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((169, 14_149_480), (201, 20_013_928))),
+    ],
+)
 def test_parameters(depth, published):
     """As published for the networks of the paper, 1,000 classes."""
     assert report.profile(getattr(models, f"densenet{depth}")()).trainable_parameters == published

@@ -6,6 +6,11 @@ import pytest
 from tfjointrd import models, report
 
 
+def deep(*case):
+    """A network that is a deeper one of others."""
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
 def counted(model):
     costs = report.profile(model)
     assert not costs.uncounted
@@ -13,7 +18,7 @@ def counted(model):
 
 
 @pytest.mark.parametrize("shortcut", ["A", "B"])
-@pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
+@pytest.mark.parametrize("depth", [20, 32, 44, 56, deep(110)])
 def test_cifar_resnets(depth, shortcut):
     model = getattr(models, f"resnet{depth}")(shortcut=shortcut)
     assert counted(model) == arithmetic.cifar(depth, shortcut=shortcut)
@@ -26,7 +31,7 @@ def test_wide_resnets(depth):
 
 @pytest.mark.parametrize(
     ("depth", "published"),
-    [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160), (152, 60_192_808)],
+    [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), deep(101, 44_549_160), deep(152, 60_192_808)],
 )
 def test_imagenet_resnets(depth, published):
     model = getattr(models, f"resnet{depth}")()
@@ -34,7 +39,7 @@ def test_imagenet_resnets(depth, published):
     assert report.profile(model).trainable_parameters == published
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 100, 101, 152])
+@pytest.mark.parametrize("depth", [18, 34, 50, deep(100), deep(101), deep(152)])
 def test_xresnets(depth):
     assert counted(getattr(models, f"xresnet{depth}")()) == arithmetic.xresnet(depth)
 

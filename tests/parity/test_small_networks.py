@@ -11,18 +11,22 @@ def counts(model):
     return profile.kernel_parameters, profile.macs
 
 
-@pytest.mark.parametrize("depth, alpha", [(20, 2), (20, 4), (20, 8), (20, 16), (56, 2), (56, 16)])
+@pytest.mark.parametrize(
+    "depth, alpha",
+    [(20, 2), (20, 4), (20, 8), (20, 16), *(pytest.param(56, alpha, marks=pytest.mark.slow) for alpha in (2, 16))],
+)
 @pytest.mark.parametrize("shortcut", ["A", "B"])
 def test_cifar(depth, alpha, shortcut):
     model = getattr(models, f"resnet{depth}")(shortcut=shortcut)
     assert counts(adjoin(model, alpha, round_to=1).small()) == arithmetic.cifar(depth, alpha, shortcut)
 
 
-@pytest.mark.parametrize("alpha", [2, 4, 16])
-def test_xresnet(alpha):
-    assert counts(adjoin(models.xresnet50(), alpha, round_to=1).small()) == arithmetic.xresnet(50, alpha)
-    if alpha == 2:
-        assert counts(adjoin(models.xresnet18(), alpha, round_to=1).small()) == arithmetic.xresnet(18, alpha)
+@pytest.mark.parametrize(
+    "depth, alpha", [(18, 2), (50, 4), *(pytest.param(50, alpha, marks=pytest.mark.slow) for alpha in (2, 16))]
+)
+def test_xresnet(depth, alpha):
+    model = getattr(models, f"xresnet{depth}")()
+    assert counts(adjoin(model, alpha, round_to=1).small()) == arithmetic.xresnet(depth, alpha)
 
 
 def test_the_papers_printed_figures():

@@ -65,8 +65,14 @@ def searching(name, ties="shared", **options):
     return dan
 
 
-@pytest.mark.parametrize("ties", ["shared", "free"])
-@pytest.mark.parametrize("name", ["parts", "grouped", "resnet20", "resnet20A", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    ("name", "ties"),
+    [
+        *itertools.product(["parts", "grouped", "resnet20A"], ["shared", "free"]),
+        ("mobilenet_v2", "free"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("mobilenet_v2", "shared"), ("resnet20", "free"))),
+    ],
+)
 def test_a_choice_is_the_narrow_network(name, ties):
     """Values to 1e-5; multiply-accumulates and parameters exactly."""
     dan = searching(name, ties)

@@ -123,7 +123,7 @@ def test_saved_and_trained_on(tiny, images, tmp_path):
     np.testing.assert_allclose(again.small().predict(x, verbose=0), pair.small().predict(x, verbose=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_mixed_precision(tiny, images, policy):
     x, y = images
     keras.config.set_dtype_policy(policy)

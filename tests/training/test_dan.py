@@ -87,7 +87,7 @@ def test_who_moves_and_by_which_optimizer(tiny, images):
     assert float(numpy(again.optimizer.pair[1].learning_rate)) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("target", [0.6, 0.85])
+@pytest.mark.parametrize("target", [0.6, pytest.param(0.85, marks=pytest.mark.slow)])
 def test_the_budget_is_reached(tiny, images, target):
     """Expected multiply-accumulates come to the target, and the chosen network does not exceed it."""
     x, y = images
@@ -337,7 +337,7 @@ def test_evaluation_is_of_the_network_that_comes_out(tiny, images):
     assert dan.evaluate(x, y, verbose=0, return_dict=True)["small_accuracy"] == pytest.approx(accuracy, abs=1e-6)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_mixed_precision(tiny, images, policy):
     x, y = images
     keras.config.set_dtype_policy(policy)

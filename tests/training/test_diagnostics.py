@@ -105,7 +105,10 @@ def test_the_weight_scales_the_teachers_norm_only(tiny, images):
     assert rows[1]["cosine"] == pytest.approx(rows[0]["cosine"], abs=1e-5)
 
 
-@pytest.mark.parametrize("form", ["plain", "adjoined", "joint teacher"])
+ADJOINED = pytest.param("adjoined", marks=[] if keras.backend.backend() == "jax" else pytest.mark.slow, id="adjoined")
+
+
+@pytest.mark.parametrize("form", ["plain", ADJOINED, "joint teacher"])
 def test_nothing_moves(tiny, images, form):
     """Weights, statistics, counters, random states and moments are those of a training without the callback."""
 
@@ -190,6 +193,6 @@ def test_errors(tiny, images, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="this is the test that starts the others on JAX")
-def test_on_jax(tmp_path):
+def test_on_jax():
     selected = "by_hand or nothing_moves[adjoined]"  # every case compiles anew on JAX
-    assert run_tests(tmp_path, __file__, "-k", selected) == 2
+    assert run_tests(__file__, "-k", selected) == 2

@@ -158,7 +158,7 @@ def test_continued_from_a_file_or_a_checkpoint(tiny, images, tmp_path):
     equal(restored, joint, atol=1e-6)
 
 
-def test_mixed_precision(tiny, images):
+def test_mixed_precision(tiny, images, tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     student, teacher = pair(tiny)
     before = copy_of(student), copy_of(teacher)
@@ -169,6 +169,12 @@ def test_mixed_precision(tiny, images):
     assert float(numpy(joint.optimizer.inner_optimizer.optimizers[0].learning_rate)) == 0.5
     config = joint.get_compile_config()
     assert config["optimizer"]["class_name"] == "SGD" and config["teacher_optimizer"]["class_name"] == "Adam"
+    joint.save(tmp_path / "joint.keras")
+    keras.config.set_dtype_policy("float32")
+    again = keras.saving.load_model(tmp_path / "joint.keras")
+    for one, other in zip(again.optimizer.variables, joint.optimizer.variables, strict=True):  # the loss scale included
+        np.testing.assert_array_equal(numpy(one), numpy(other))
+    assert type(again.optimizer) is type(joint.optimizer) is keras.optimizers.LossScaleOptimizer
 
 
 # === Other backends ===

@@ -16,8 +16,8 @@ on_jax = pytest.mark.skipif(not ON_JAX, reason="runs on JAX, by test_on_jax_with
 
 
 @pytest.mark.skipif(ON_JAX, reason="is itself that process")
-def test_on_jax_without_tensorflow(tmp_path):
-    assert run_tests(tmp_path, __file__) >= 25
+def test_on_jax_without_tensorflow():
+    assert run_tests(__file__) >= 25
 
 
 @pytest.mark.skipif(ON_JAX, reason="is about other backends")

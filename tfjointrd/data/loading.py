@@ -23,7 +23,7 @@ def names() -> tuple[str, ...]:
     return tuple(KNOWN)
 
 
-def info(name: str, *, data_dir: str | os.PathLike | None = None) -> DatasetInfo:
+def info(name: str, *, image_size: int | None = None, data_dir: str | os.PathLike | None = None) -> DatasetInfo:
     """What is known of a data set.
 
     The sets of `names()` are described without their data; any other set is opened, but never
@@ -31,10 +31,15 @@ def info(name: str, *, data_dir: str | os.PathLike | None = None) -> DatasetInfo
 
     Args:
         name: As in `load`.
+        image_size: As in `load`.
         data_dir: As in `load`.
 
     Returns:
         A `DatasetInfo`.
+
+    Raises:
+        ValueError: As for `load`.
+        FileNotFoundError: As for `load`.
 
     Example:
 
@@ -42,7 +47,13 @@ def info(name: str, *, data_dir: str | os.PathLike | None = None) -> DatasetInfo
     10
     """
     name = os.fspath(name)
-    return KNOWN[name] if name in KNOWN else load(name, data_dir=data_dir, download=False)[0].info
+    if name not in KNOWN:
+        return load(name, image_size=image_size, data_dir=data_dir, download=False)[0].info
+    _check_image_size(image_size)
+    if image_size is not None and KNOWN[name].resizable:
+        return replace(KNOWN[name], input_shape=(image_size, image_size, KNOWN[name].input_shape[-1]))
+    _check_own_size(KNOWN[name], image_size)
+    return KNOWN[name]
 
 
 def load(
@@ -143,12 +154,7 @@ def _looks_like_folder(name: str, path: Path) -> bool:
 def _from_arrays(
     found: DatasetInfo, arrays: Arrays, batch_size: int, augment: bool | str, seed: int, image_size: int | None
 ) -> tuple[ArrayPipeline, ArrayPipeline]:
-    height, width, _ = found.input_shape
-    if image_size not in (None, height) or image_size not in (None, width):
-        raise ValueError(
-            f"Expected no `image_size` for {found.name}, whose images are {height}x{width}. "
-            f"Received: image_size={image_size}"
-        )
+    _check_own_size(found, image_size)
     own = found.name if augment is True else augment
     padding, flip = _AUGMENTATION.get(own, (0, False))
     x_train, y_train, x_validation, y_validation = arrays
@@ -165,11 +171,25 @@ def _check_arguments(batch_size, augment, seed, image_size, validation_split) ->
         )
     if not _is_integer(seed) or seed < 0:
         raise ValueError(f"Expected `seed` to be a non-negative integer. Received: seed={seed!r}")
-    if image_size is not None and (not _is_integer(image_size) or image_size < 1):
-        raise ValueError(f"Expected `image_size` to be a positive integer. Received: image_size={image_size!r}")
+    _check_image_size(image_size)
     if not 0 < validation_split < 1:
         raise ValueError(
             f"Expected `validation_split` to lie between 0 and 1. Received: validation_split={validation_split!r}"
+        )
+
+
+def _check_image_size(image_size) -> None:
+    if image_size is not None and (not _is_integer(image_size) or image_size < 1):
+        raise ValueError(f"Expected `image_size` to be a positive integer. Received: image_size={image_size!r}")
+
+
+def _check_own_size(found: DatasetInfo, image_size: int | None) -> None:
+    """Refuses another size for images that have their own."""
+    height, width, _ = found.input_shape
+    if image_size not in (None, height) or image_size not in (None, width):
+        raise ValueError(
+            f"Expected no `image_size` for {found.name}, whose images are {height}x{width}. "
+            f"Received: image_size={image_size}"
         )
 
 

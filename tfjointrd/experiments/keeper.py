@@ -28,12 +28,14 @@ class State:
         position: Number of steps taken in the epoch that runs.
         history: Metrics of each finished epoch; `None` for one that is not a finite number.
         seconds: Time spent training, in seconds.
+        images: Number of training images; 0 in checkpoints of earlier versions.
     """
 
     epoch: int = 0
     position: int = 0
     history: list[dict[str, float | None]] = field(default_factory=list)
     seconds: float = 0.0
+    images: int = 0
 
 
 class Keeper(keras.callbacks.Callback):
@@ -107,7 +109,7 @@ class Keeper(keras.callbacks.Callback):
             self.model.jax_state_sync()
         now = time.monotonic()
         self.state.seconds, self.began = self.state.seconds + now - self.began, now
-        progress = {"history": self.state.history, "seconds": self.state.seconds}
+        progress = {"history": self.state.history, "seconds": self.state.seconds, "images": self.state.images}
         try:
             self.checkpoints.save(self.model, epoch, position, progress)
         except OSError as error:

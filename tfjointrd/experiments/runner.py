@@ -76,7 +76,8 @@ def run(
         The finished `Run`.
 
     Raises:
-        ValueError: If `folder` holds a training of another recipe or version, or a checkpoint of another network.
+        ValueError: If `folder` holds a training of another recipe or version, or a checkpoint of another network or
+            with another number of images.
         PermissionError: If `folder` cannot be written.
         BlockingIOError: If another process trains in `folder`.
         Interrupted: If the user stops it (Ctrl-C) or the machine does (SIGTERM).
@@ -113,7 +114,7 @@ def run(
         train, validation = (group.share(pipeline) for pipeline in pipelines)
         with group.scope():
             model = _compiled(resolved, train)
-            state, checkpoint = _state(model, train, folder)
+            state, checkpoint = _state(model, train, folder, pipelines[0].size)
             if not group.same((state.epoch, state.position)):
                 raise ValueError(f"Expected a folder that all processes see. Received: folder='{folder}'.")
             if group.chief:
@@ -169,15 +170,21 @@ def _compiled(recipe: Recipe, train: data.Pipeline) -> keras.Model:
     return model
 
 
-def _state(model: keras.Model, train: data.Pipeline, folder: Path) -> tuple[State, Checkpoint | None]:
+def _state(model: keras.Model, train: data.Pipeline, folder: Path, images: int) -> tuple[State, Checkpoint | None]:
     """How far the training is; with a checkpoint, the model is brought there."""
     checkpoint = Checkpoints(folder).newest()
     if checkpoint is None:
-        return State(), None
+        return State(images=images), None
+    began = checkpoint.progress.get("images")
+    if began and began != images:
+        raise ValueError(
+            f"Expected the data that the training in '{folder}' began with, {began} images. Received: "
+            f"'{train.info.name}' with {images} images. Bring them back, or start in a new folder."
+        )
     checkpoint.restore(model, ("model", "optimizer"))
     if checkpoint.position:
         model.test_on_batch(*train.batch(0))  # makes the metrics' variables, which are restored later
-    return State(checkpoint.epoch, checkpoint.position, **checkpoint.progress), checkpoint
+    return State(checkpoint.epoch, checkpoint.position, **{**checkpoint.progress, "images": images}), checkpoint
 
 
 def _recorders(model, validation: data.Pipeline, folder: Path, group) -> list[keras.callbacks.Callback]:

@@ -123,14 +123,20 @@ class ScheduledModel(keras.Model):
         self._compile_arguments = {key: keras.saving.serialize_keras_object(value) for key, value in arguments.items()}
 
     def get_compile_config(self):
-        """The arguments of `compile`, serialised."""
+        """The arguments of `compile`, serialised, and the dtype policy, by which it scales the loss or does not."""
         if not self.compiled:
             return {}
-        return {"optimizer": keras.saving.serialize_keras_object(self.optimizer), **self._compile_arguments}
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "dtype_policy": keras.saving.serialize_keras_object(self.dtype_policy),
+            **self._compile_arguments,
+        }
 
     def compile_from_config(self, config):
         """Compiles again with the arguments from `get_compile_config`."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        arguments = keras.saving.deserialize_keras_object(config)
+        self.dtype_policy = arguments.pop("dtype_policy", self.dtype_policy)
+        self.compile(**arguments)
         self.optimizer.build(self.trainable_variables)
 
     # === fit ===
