@@ -188,7 +188,7 @@ def test_a_checkpoint_with_other_images(small, tmp_path):
     before = names(folder)
     write(80)
     with pytest.raises(
-        ValueError, match="that the training in .* began with, 100 images. Received: 'set' with 80 images"
+        ValueError, match="that the training in .* began with, 100 images. Received: '.*set.npz' with 80 images"
     ):
         run(recipe, folder, verbose=0)
     assert names(folder) == before

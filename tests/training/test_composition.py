@@ -6,7 +6,7 @@ import pytest
 from test_distillation import compiled, copy_of, cross_entropy, divergence, log_softmax, losses, numpy, outputs_of, pair
 from test_features import distance_by_cases
 
-from tfjointrd import JointRD, adjoin
+from tfjointrd import JointRD, adjoin, remove_shortcuts
 from tfjointrd.experiments import Recipe, run
 from tfjointrd.surgery.graph import Graph
 from tfjointrd.surgery.shortcuts import shortcuts
@@ -56,6 +56,14 @@ def test_loss(tiny, images, options):
     expected /= 3 if options.get("path_scale") == "mean" else 1
     assert losses(joint, x, y) == pytest.approx([expected], rel=1e-4)
     assert adjoined_kl(full, small) > 1e-3
+
+
+def test_steps_need_the_length_of_the_training(tiny, images):
+    """lambda(t) is the student's; m(t) is constant here."""
+    joint = JointRD(adjoin(remove_shortcuts(tiny()), 2, round_to=1), tiny(), tail_weight=1.0)
+    joint.compile("sgd")
+    with pytest.raises(ValueError, match="over which `kl_weight` changes.* Received: total_steps=0"):
+        joint.train_on_batch(*images)
 
 
 def test_trains_and_gives_a_narrow_plain_network(tiny, images):

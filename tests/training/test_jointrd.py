@@ -84,6 +84,87 @@ def test_loss(tiny, images):
     assert result["accuracy"] == pytest.approx((student.predict(x, verbose=0).argmax(-1) == y).mean())
 
 
+def test_sample_and_class_weights(tiny, images):
+    """Each image's weight multiplies its part of every path's loss."""
+    x, y = images
+    joint = compiled(JointRD(*pair(tiny), tail_weight=Constant(0.5)), learning_rate=0.0)
+    outputs = {name: numpy(value) for name, value in joint(x, training=True).items()}
+    of_class = {0: 3.0, 1: 0.0, 2: 0.5}
+    weights = np.array([of_class[label] for label in y])
+    losses = {}
+    for name, logits in outputs.items():
+        shifted = logits - logits.max(-1, keepdims=True)
+        losses[name] = (np.log(np.exp(shifted).sum(-1)) - shifted[np.arange(64), y]) * weights
+    expected = losses["student"].mean() + 0.5 * (losses["stage1_relu"].mean() + losses["stage2_relu"].mean())
+    for options in ({"sample_weight": weights}, {"class_weight": of_class}):
+        loss = joint.fit(x, y, batch_size=64, verbose=0, **options).history["loss"][0]
+        assert loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_losses_of_layers_count(tiny, images):
+    x, y = images
+    student, teacher = pair(tiny)
+    plain = compiled(JointRD(student, teacher), learning_rate=0.0).fit(x, y, batch_size=64, verbose=0).history["loss"]
+    student.get_layer("logits").kernel.regularizer = keras.regularizers.L2(0.1)
+    regularised = compiled(JointRD(student, teacher), learning_rate=0.0)
+    loss = regularised.fit(x, y, batch_size=64, verbose=0).history["loss"][0]
+    penalty = 0.1 * np.square(numpy(student.get_layer("logits").kernel)).sum()
+    assert loss == pytest.approx(plain[0] + penalty, rel=1e-4) and penalty > 1e-3
+
+
+@pytest.mark.parametrize("form", [lambda output: [output], lambda output: {"scores": output}], ids=["list", "dict"])
+def test_an_output_in_a_list_or_dict(tiny, images, form):
+    x, y = images
+    student, teacher = (keras.Model(network.input, form(network.output)) for network in pair(tiny))
+    joint = compiled(JointRD(student, teacher, feature_weight=1e-3, alpha=0.5))
+    history = joint.fit(x, y, epochs=1, validation_data=(x, y), verbose=0).history
+    assert np.isfinite(history["loss"] + history["val_loss"]).all()
+    assert joint.predict(x, verbose=0).shape == (64, 3)
+
+
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+def test_two_classes_with_one_output(tiny, images, activation):
+    x, y = images
+    networks = []
+    for network in pair(tiny):
+        outputs = keras.layers.Dense(1, activation=activation, name="score")(network.get_layer("head_pool").output)
+        networks.append(keras.Model(network.input, outputs))
+    joint = compiled(JointRD(*networks, tail_weight=Constant(0.5)), learning_rate=0.0)
+    losses = {}
+    for name, value in joint(x, training=True).items():
+        p = numpy(value)[:, 0] if activation else 1 / (1 + np.exp(-numpy(value)[:, 0]))
+        losses[name] = -np.log(np.where(y > 0, p, 1 - p)).mean()
+    expected = losses["student"] + 0.5 * (losses["stage1_relu"] + losses["stage2_relu"])
+    assert joint.fit(x, y > 0, batch_size=64, verbose=0).history["loss"][0] == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(ValueError, match="between 0 and 1 for a network with one output. Received: labels between 0 a"):
+        joint.fit(x, y, verbose=0)
+    with pytest.raises(ValueError, match=r"an output for each class, .* Received: alpha=0.9, and 1 output\(s\)"):
+        Distillation(*networks)
+
+
+def test_maps_of_other_images_are_not_compared(tiny):
+    L = keras.layers
+    student, teacher = pair(tiny)
+    inputs = keras.Input((8, 8, 1))
+    augmenting = keras.Model(inputs, student(L.RandomFlip("horizontal", name="flip")(inputs)))
+    JointRD(augmenting, teacher, boundaries=["stage1_relu"])  # every path of the same image
+    with pytest.raises(ValueError, match="without random augmentation, .* Received: .* with the RandomFlip 'flip'"):
+        JointRD(augmenting, teacher, boundaries=["stage1_relu"], feature_weight=1e-3)
+    inputs = keras.Input((1, 8, 8))
+    first = L.Conv2D(3, 3, data_format="channels_first", padding="same", name="first")(inputs)
+    outputs = L.Dense(3)(L.GlobalAveragePooling2D(data_format="channels_first")(first))
+    with pytest.raises(ValueError, match="'first' expects data_format='channels_last'. Received: data_format='chan"):
+        Distillation(keras.Model(inputs, outputs), teacher, feature_weight=1e-3)
+
+
+def test_the_length_of_the_training_is_that_of_this_fit(tiny, images):
+    """Also where a callback puts an earlier training's state back, as `BackupAndRestore` does."""
+    joint = compiled(JointRD(*pair(tiny)))
+    back = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: joint.total_steps.assign(7.0))
+    joint.fit(*images, batch_size=16, epochs=2, verbose=0, callbacks=[back])
+    assert float(numpy(joint.total_steps)) == 8.0
+
+
 def test_who_moves(tiny, images):
     """The student does, the teacher does not; what lies behind the last boundary moves by its own path alone."""
     x, y = images

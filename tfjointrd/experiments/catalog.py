@@ -76,8 +76,8 @@ JOINTRD_PAPER_IMAGENET = {
 }
 # The tails fade over 60 of 120 epochs.
 TAILS_PAPER_IMAGENET = {"tail_floor": 5e-3, "tail_fade": 0.5}
-# Weight of the feature loss at 224 pixels, where a feature map has more pixels to sum over; 1e-3 at 32.
-FEATURE_WEIGHT_IMAGENET = 1e-4
+# Weight of the feature loss at 32 pixels, and at 224, where a feature map has more pixels to sum over.
+FEATURE_WEIGHT, FEATURE_WEIGHT_IMAGENET = 1e-3, 1e-4
 # Adjoined Networks for CIFAR: the authors' code. Its augmentation (rotation, warp, light) is not among ours.
 AN_PAPER = {
     "epochs": 100,
@@ -168,10 +168,10 @@ PLAIN: dict[str, dict] = {
     "dirac": {"method": "plain", "dirac": True},
     "kd": {"method": "distilled", "kd_weight": 0.9},
     "kd_dirac": {"method": "distilled", "kd_weight": 0.9, "dirac": True},
-    "feature_kd": {"method": "distilled", "feature_weight": 1e-3},
-    "feature_kd_dirac": {"method": "distilled", "feature_weight": 1e-3, "dirac": True},
-    "jointrd": {"method": "jointrd", "dirac": True, "feature_weight": 1e-3},
-    "jointrd_kd": {"method": "jointrd", "dirac": True, "feature_weight": 1e-3, "kd_weight": 0.9},
+    "feature_kd": {"method": "distilled", "feature_weight": FEATURE_WEIGHT},
+    "feature_kd_dirac": {"method": "distilled", "feature_weight": FEATURE_WEIGHT, "dirac": True},
+    "jointrd": {"method": "jointrd", "dirac": True, "feature_weight": FEATURE_WEIGHT},
+    "jointrd_kd": {"method": "jointrd", "dirac": True, "feature_weight": FEATURE_WEIGHT, "kd_weight": 0.9},
     "jointrd_ordinary": {"method": "jointrd"},
     "jointrd_routing": {"method": "jointrd", "dirac": True},
     "jointrd_routing_projections": {"method": "jointrd", "dirac": True, "keep_projections": "downsampling"},
@@ -188,23 +188,23 @@ def _register_all_methods(
     fields = {"network": network, "data": data}
     scales = {"smoke": smoke, "laptop": laptop, "paper": jointrd_paper}
     register(f"{network}_{data}", scales, method="standard", **fields)
-    tails = TAILS_PAPER_IMAGENET if jointrd_paper is JOINTRD_PAPER_IMAGENET else {}
-    for prefix, own in PLAIN.items():
+    plain = {f"{prefix}_{network}": own for prefix, own in PLAIN.items()}
+    # Both papers at once, as `jointrd` but with ordinary convolutions: those with an identity cannot be adjoined.
+    both = {"method": "jointrd_adjoined", "feature_weight": FEATURE_WEIGHT}
+    plain |= {f"jointrd_an_{network}_a{alpha}": {**both, "alpha": alpha} for alpha in _ALPHAS}
+    for name, own in plain.items():
         taught = own["method"] in TAUGHT and own.get("teacher_mode") != "joint"
         teacher = {"teacher": f"{network}_{data}"} if taught else {}
         settings = {scale: {**common, **own} for scale, common in scales.items()}
-        if own["method"] == "jointrd":
-            settings["paper"] = {**tails, **settings["paper"]}
-        if jointrd_paper is JOINTRD_PAPER_IMAGENET and "feature_weight" in own:
-            settings["paper"]["feature_weight"] = FEATURE_WEIGHT_IMAGENET
-        register(f"{prefix}_{network}_{data}", settings, **fields, **teacher)
+        if jointrd_paper is JOINTRD_PAPER_IMAGENET:
+            if "jointrd" in own["method"]:
+                settings["paper"] = {**TAILS_PAPER_IMAGENET, **settings["paper"]}
+            if "feature_weight" in own:
+                settings["paper"]["feature_weight"] = FEATURE_WEIGHT_IMAGENET
+        register(f"{name}_{data}", settings, **fields, **teacher)
     widths = {"smoke": smoke, "laptop": laptop, "paper": an_paper}
     register(f"standard_{network}_{data}", widths, method="standard", **fields)
     _register_widths(network, data, widths)
-    scales = {**scales, "paper": {**jointrd_paper, **tails}}
-    for alpha in _ALPHAS:
-        own = {"method": "jointrd_adjoined", "alpha": alpha, "teacher": f"{network}_{data}"}
-        register(f"jointrd_an_{network}_a{alpha}_{data}", scales, **fields, **own)
 
 
 def _candidates(alpha: int) -> tuple[int, ...]:

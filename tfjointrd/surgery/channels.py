@@ -15,6 +15,20 @@ from tfjointrd.surgery.graph import Call, Graph, Ref
 from tfjointrd.surgery.rules import rule_for
 
 
+def check_channels_last(graph: Graph) -> None:
+    """Checks that channels are the last axis everywhere.
+
+    Raises:
+        ValueError: If a layer has them elsewhere.
+    """
+    for name, spec in graph.layers.items():
+        data_format = spec.config.get("data_format") or "channels_last"
+        if data_format != "channels_last":
+            raise ValueError(
+                f"Layer '{name}' expects data_format='channels_last'. Received: data_format='{data_format}'."
+            )
+
+
 class Channels:
     """The channels of a network and the ties between them.
 
@@ -36,6 +50,7 @@ class Channels:
         self._fixed: list[tuple[np.ndarray, str]] = []
         self._made: dict[str, np.ndarray] = {}
         self._taken: dict[str, list[np.ndarray]] = {}
+        check_channels_last(graph)
         for call in graph.calls:
             self._visit(call)
         for ref in graph.output_refs():
@@ -43,11 +58,6 @@ class Channels:
 
     def _visit(self, call: Call) -> None:
         spec = self.graph.layers[call.layer]
-        if spec.config.get("data_format", "channels_last") != "channels_last":
-            raise ValueError(
-                f"Layer '{call.layer}' expects data_format='channels_last'. "
-                f"Received: data_format='{spec.config['data_format']}'."
-            )
         inputs = [self.ids[ref] for ref in call.inputs]
         rule = rule_for(call.layer, spec)
         if rule.weight_axes(spec.config):  # one kernel, several calls: all see the same channels

@@ -180,7 +180,7 @@ def macs(graph: GatedGraph) -> Cost:
         uncounted = count is None and (kernel or rule_for(call.layer, graph.graph.layers[call.layer]).producer)
         if uncounted or (count and not kernel):
             raise ValueError(
-                "Expected layers whose multiply-accumulates are known (`tfjointrd.surgery.register_macs`) and in "
+                "Expected layers whose multiply-accumulates are known (`tfjointrd.report.register_macs`) and in "
                 "proportion to a weight named `kernel`, for a search to count them; `target_parameters` needs none. "
                 f"Received: '{graph.graph.name}' with layer '{call.layer}' ({type(layer).__name__})."
             )

@@ -8,6 +8,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 
+from tfjointrd.surgery.channels import check_channels_last
 from tfjointrd.surgery.graph import Call, Graph, Ref, substitute
 
 DOWNSAMPLING = "downsampling"
@@ -38,7 +39,7 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool | str = False, n
 
     Raises:
         ValueError: If `model` is not functional, no shortcut is found, or `keep_projections` is none of these values;
-            with `"downsampling"`, if the network's input size is not known.
+            with `"downsampling"`, if the network's input size is not known or its channels are not the last axis.
 
     Example:
 
@@ -55,6 +56,8 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool | str = False, n
             f"Received: keep_projections={keep_projections!r}."
         )
     graph = Graph.of(model)
+    if keep_projections == DOWNSAMPLING:
+        check_channels_last(graph)
     ancestors = graph.ancestors()
     instead = {
         call.output: _without_drop_path(graph, main)

@@ -18,6 +18,10 @@ class _Progress(keras.callbacks.Callback):
         super().__init__()
         self.initial_epoch = initial_epoch
 
+    def on_epoch_begin(self, epoch, logs=None):
+        """Sets the length again: `keras.callbacks.BackupAndRestore` has put that of the interrupted training back."""
+        self.model.total_steps.assign(float(self.params["steps"] * self.params["epochs"]))
+
     def on_test_begin(self, logs=None):
         """Called before each evaluation."""
         self.model.before_evaluation()
@@ -108,7 +112,8 @@ class ScheduledModel(keras.Model):
         Args:
             optimizer: As for `keras.Model.compile`.
             loss: Cross-entropy for your labels, as for `keras.Model.compile`. By default integer labels are expected,
-                and logits or probabilities are told apart by the network's last layer.
+                and logits or probabilities are told apart by the network's last layer; for one output, or several of a
+                sigmoid, labels 0 and 1.
             metrics: As for a `keras.Model` with one output, e.g. `["accuracy"]`.
             **kwargs: As for `keras.Model.compile`.
         """
@@ -163,7 +168,7 @@ class ScheduledModel(keras.Model):
         Raises:
             ValueError: If the loss changes over the training, and its length was not set.
         """
-        changing = [key for key, value in vars(self).items() if isinstance(value, Schedule) and not value.constant]
+        changing = [key for key, value in self.schedules().items() if not value.constant]
         if changing and not float(ops.convert_to_numpy(self.total_steps.value)):
             raise ValueError(
                 f"Expected the length of the training, over which `{changing[0]}` changes: call "
@@ -171,13 +176,19 @@ class ScheduledModel(keras.Model):
             )
         return super().train_on_batch(*args, **kwargs)
 
+    def schedules(self) -> dict[str, Schedule]:
+        """What the loss changes by, by the name of the argument."""
+        return {key: value for key, value in vars(self).items() if isinstance(value, Schedule)}
+
     def _check_labels(self, x, y) -> None:
         """Looks at the labels given as an array, or at the first batch of a data set."""
         if y is None:
             batch = None
             if isinstance(x, keras.utils.PyDataset):
                 batch = x[0]
-            elif hasattr(x, "element_spec"):  # a tf.data.Dataset
+            elif hasattr(x, "element_spec") and hasattr(
+                x, "take"
+            ):  # a tf.data.Dataset; a distributed one has no `take`
                 batch = next(iter(x.take(1)))
             y = batch[1] if isinstance(batch, (list, tuple)) and len(batch) > 1 else None
         if y is not None:
@@ -199,10 +210,11 @@ class ScheduledModel(keras.Model):
             ValueError: If they lie outside its classes.
         """
         y = np.asarray(y)
-        sparse = y.ndim == 1 or y.shape[-1] == 1
-        if sparse and y.size and (y.min() < 0 or y.max() >= classes):
+        sparse, highest = y.ndim == 1 or y.shape[-1] == 1, max(classes - 1, 1)
+        if sparse and y.size and (y.min() < 0 or y.max() > highest):
+            kind = f"{classes} classes" if classes > 1 else "one output"
             raise ValueError(
-                f"Expected labels between 0 and {classes - 1} for a network with {classes} classes. "
+                f"Expected labels between 0 and {highest} for a network with {kind}. "
                 f"Received: labels between {y.min()} and {y.max()}."
             )
         if not sparse and y.shape[-1] != classes:

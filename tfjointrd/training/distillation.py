@@ -8,12 +8,13 @@ import keras
 from keras import ops
 
 from tfjointrd.layers.batch_normalization import check_synchronized
+from tfjointrd.surgery.channels import check_channels_last
 from tfjointrd.surgery.graph import Graph, functional, refs_in
 from tfjointrd.training.adjoined import Adjoined
 from tfjointrd.training.base import ScheduledModel
 from tfjointrd.training.dan import DAN
 from tfjointrd.training.features import connector, last_map, margin_distance, margin_layer, margins
-from tfjointrd.training.losses import categorical, distillation, ends_in_softmax, per_replica
+from tfjointrd.training.losses import default_loss, distillation, final_activation, per_replica
 from tfjointrd.training.taps import Taps
 
 STUDENT, TEACHER, FEATURES = "student", "teacher", "features"
@@ -34,7 +35,8 @@ class Distillation(ScheduledModel):
     Args:
         student: The network to train: functional, Sequential or `Adjoined`, of any architecture.
         teacher: The trained network. It is copied, and not changed.
-        alpha: Weight of the teacher's outputs, from 0 to 1.
+        alpha: Weight of the teacher's outputs, from 0 to 1. They are those of the images as they come: without what
+            augmentation layers of the networks would do.
         temperature: T, by which logits are divided.
         feature_weight: w. The authors of Residual Distillation take 1e-3 at 32 pixels and 1e-4 at 224.
         name: The model's name.
@@ -49,8 +51,9 @@ class Distillation(ScheduledModel):
     Raises:
         ValueError: If a network is not functional or has several outputs, the networks share weights, differ in their
             classes or take images of other shapes, an argument is out of its range, or neither outputs nor features
-            have a weight; with a `feature_weight`, if a network has no feature map,
-            the teacher no batch normalisation ahead of its, or the resolutions do not fit.
+            have a weight; with an `alpha`, if there is not an output for each class; with a `feature_weight`, if a
+            network has no feature map, the teacher no batch normalisation ahead of its, the resolutions do not fit, or
+            the student augments its images by itself.
 
     Example:
 
@@ -90,18 +93,17 @@ class Distillation(ScheduledModel):
         teacher = functional(teacher, "teacher")
         check_synchronized(self.student)
         self.graphs = {STUDENT: student.graph if self.adjoined else Graph.of(self.student), TEACHER: Graph.of(teacher)}
+        self.activations = {key: final_activation(graph) for key, graph in self.graphs.items()}
         self._maps = {key: last_map(graph) for key, graph in self.graphs.items()} if feature_weight else {}
         self._check_networks(teacher)
+        if feature_weight:
+            self._check_maps()
         self._configure(**options)
         self._check_sizes()
         self.teacher = self._prepare(teacher)
         networks = {STUDENT: self.student.network if self.adjoined else self.student, TEACHER: self.teacher}
         whole = not (feature_weight or len(self.paths()) > 1)  # no tensor within a network is asked for
         self._taps = {key: Taps(network, self.graphs[key], whole) for key, network in networks.items()}
-        self.softmax = {
-            STUDENT: self.student.softmax[0] if self.adjoined else ends_in_softmax(self.student),
-            TEACHER: ends_in_softmax(teacher),
-        }
         self.connectors = self._make_connectors()
         # They share the layers of the networks; in a plain namespace Keras does not take them for layers of their own.
         self._networks = SimpleNamespace(**self._make_networks())
@@ -126,6 +128,12 @@ class Distillation(ScheduledModel):
                 f"Expected `student` and `teacher` to have the same classes. Received: a student with "
                 f"{classes[STUDENT]} and a teacher with {classes[TEACHER]}."
             )
+        if self.alpha and (classes[TEACHER] == 1 or "sigmoid" in self.activations.values()):
+            raise ValueError(
+                "Expected networks with an output for each class, logits or a softmax, since `alpha` compares their "
+                f"probabilities. Received: alpha={self.alpha}, and {classes[TEACHER]} output(s) that end in "
+                f"{' and '.join(str(activation or 'logits') for activation in self.activations.values())}."
+            )
         own = {id(variable) for variable in self.student.variables}
         shared = [variable.path for variable in teacher.variables if id(variable) in own]
         if shared:
@@ -134,6 +142,18 @@ class Distillation(ScheduledModel):
                 f"`tfjointrd.remove_shortcuts` make new ones. Received: networks that share {shared[0]}"
                 + (f" and {len(shared) - 1} other weights." if len(shared) > 1 else ".")
             )
+
+    def _check_maps(self) -> None:
+        """Position by position, maps are compared of the same image, and channels are their last axis."""
+        for graph in self.graphs.values():
+            check_channels_last(graph)
+        for name, spec in self.graphs[STUDENT].layers.items():
+            if spec.cls.__name__.startswith("Rand") or spec.cls.__name__ in ("AugMix", "CutMix", "MixUp"):
+                raise ValueError(
+                    "Expected `student` without random augmentation, since `feature_weight` compares its feature map "
+                    "with the teacher's, who sees the image as it is. Augment the data instead. Received: "
+                    f"'{self.graphs[STUDENT].name}' with the {spec.cls.__name__} '{name}'."
+                )
 
     def _check_sizes(self) -> None:
         """Where the teacher sees the images too, both networks have to take them."""
@@ -179,7 +199,7 @@ class Distillation(ScheduledModel):
     def _student_paths(self, names: list[str]) -> keras.Model:
         """The student to `{"tapped": outputs of named layers, "map": last feature map, "output": ...}`."""
         taps = self._taps[STUDENT]
-        outputs = {"output": taps.output}
+        outputs = {"output": taps.output if self.adjoined else _one(taps.output)}
         if names:
             outputs["tapped"] = [taps(name) for name in names]
         if self.feature_weight:
@@ -189,7 +209,7 @@ class Distillation(ScheduledModel):
     def _teacher_part(self, start) -> keras.Model:
         """The teacher from a tensor on, to `{"map": last feature map, "output": ...}`."""
         taps = self._taps[TEACHER]
-        outputs = {"output": keras.tree.flatten(taps.output)[0]}
+        outputs = {"output": _one(taps.output)}
         if self.feature_weight:
             outputs["map"] = taps(self._maps[TEACHER].layer, self._maps[TEACHER].index)
         return keras.Model(start, outputs)
@@ -199,6 +219,10 @@ class Distillation(ScheduledModel):
         if self.feature_weight:
             networks["margins"] = self._taps[TEACHER].layer(margin_layer(self.graphs[TEACHER], self._maps[TEACHER]))
         return networks
+
+    def schedules(self):
+        """What the loss changes by; an adjoined student's too."""
+        return {**super().schedules(), **(self.student.schedules() if self.adjoined else {})}
 
     # === compile ===
 
@@ -219,7 +243,7 @@ class Distillation(ScheduledModel):
 
     def set_loss(self, loss):
         """Takes the cross-entropy of the student."""
-        self.student_loss = categorical(self.softmax[STUDENT]) if loss is None else loss
+        self.student_loss = default_loss(self.graphs[STUDENT]) if loss is None else loss
 
     def route_metrics(self, metrics):
         """Metrics of the student."""
@@ -230,10 +254,15 @@ class Distillation(ScheduledModel):
     def call(self, inputs, training=None):
         """The student's output; in training with what the loss needs besides."""
         if not training:
-            return self.student(inputs, training=False)
+            return self.deployed(inputs)
         student = self._networks.student(inputs, training=True)
         teacher = self.teacher_pass(inputs) if self._needs_teacher() else None
         return {STUDENT: student["output"], **self._compared(teacher, {STUDENT: student})}
+
+    def deployed(self, inputs):
+        """What the student returns when it is not trained."""
+        output = self.student(inputs, training=False)
+        return output if self.adjoined else _one(output)
 
     def teacher_pass(self, inputs) -> dict:
         """The teacher's outputs for the images."""
@@ -289,7 +318,7 @@ class Distillation(ScheduledModel):
 
     def _logits(self, key: str, output):
         output = ops.cast(output, "float32")
-        return ops.log(output + 1e-7) if self.softmax[key] else output
+        return ops.log(output + 1e-7) if self.activations[key] == "softmax" else output
 
     def _feature_loss(self, outputs, path: str, sample_weight):
         """w D of one path, or zero."""
@@ -328,3 +357,8 @@ class Distillation(ScheduledModel):
             for key in (STUDENT, TEACHER)
         }
         return cls(**{**config, **networks})
+
+
+def _one(output):
+    """A network's output, whether or not it is the only one of a list or dict."""
+    return keras.tree.flatten(output)[0]

@@ -9,7 +9,7 @@ from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.surgery.shortcuts import shortcuts
 from tfjointrd.training import routing, schedules
 from tfjointrd.training.distillation import FEATURES, STUDENT, TEACHER, Distillation
-from tfjointrd.training.losses import categorical
+from tfjointrd.training.losses import default_loss
 from tfjointrd.training.optimizers import OptimizerPair, like
 
 FROZEN, JOINT = "frozen", "joint"
@@ -188,20 +188,22 @@ class JointRD(Distillation):
 
     def set_loss(self, loss):
         """Takes the cross-entropy of student, tails and teacher."""
-        if loss is not None and self.softmax[STUDENT] != self.softmax[TEACHER]:
+        student, teacher = (self.activations[key] or "logits" for key in (STUDENT, TEACHER))
+        if loss is not None and student != teacher:
             raise ValueError(
                 "Expected student and teacher to return the same, logits or probabilities, for one `loss` to fit both. "
-                f"Received: loss={loss} for a pair of which one ends in a softmax. Leave `loss` out."
+                f"Received: loss={loss} for a student that ends in {student} and a teacher that ends in {teacher}. "
+                "Leave `loss` out."
             )
         super().set_loss(loss)
-        self.teacher_loss = categorical(self.softmax[TEACHER]) if loss is None else loss
+        self.teacher_loss = default_loss(self.graphs[TEACHER]) if loss is None else loss
 
     # === Steps ===
 
     def call(self, inputs, training=None):
         """The student's output; in training those of all paths."""
         if not training:
-            return self.student(inputs, training=False)
+            return self.deployed(inputs)
         student = self._networks.student(inputs, training=True)
         # The teacher's own pass comes first, so that the tails see its statistics as they are after it.
         teacher = self.teacher_pass(inputs) if self._needs_teacher() else None

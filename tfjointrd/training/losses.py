@@ -13,24 +13,42 @@ from tfjointrd.surgery.graph import Graph, Ref
 EPSILON = 1e-6  # Adjoined Networks, section 4
 
 
-def ends_in_softmax(network: keras.Model | Graph, output: Ref | None = None) -> bool:
-    """Whether a classifier returns probabilities rather than logits, read from the layer that makes its output.
+def final_activation(network: keras.Model | Graph, output: Ref | None = None) -> str | None:
+    """By what a classifier returns probabilities, read from the layer that makes its output.
 
     Args:
         network: The network or its graph.
         output: One of its outputs; by default the only one.
+
+    Returns:
+        `"softmax"` or `"sigmoid"`, or `None` for logits.
     """
     graph = network if isinstance(network, Graph) else Graph.of(network)
     spec = graph.layers[(output or graph.single_output()).layer]
     activation = spec.config.get("activation")
     if isinstance(activation, Mapping):
         activation = activation.get("config")
-    return activation == "softmax" or spec.cls.__name__ == "Softmax"  # the layer, or the operator
+    for name in ("softmax", "sigmoid"):
+        if activation == name or spec.cls.__name__.lower() == name:  # the layer, or the operator
+            return name
+    return None
 
 
-def default_loss(model: keras.Model) -> keras.losses.Loss:
-    """Cross-entropy with integer labels, on logits or probabilities as the network returns them."""
-    return categorical(ends_in_softmax(model))
+def ends_in_softmax(network: keras.Model | Graph, output: Ref | None = None) -> bool:
+    """Whether a classifier returns the probabilities of classes of which one is right; see `final_activation`."""
+    return final_activation(network, output) == "softmax"
+
+
+def default_loss(network: keras.Model | Graph) -> keras.losses.Loss:
+    """Cross-entropy on logits or probabilities as the network returns them.
+
+    With integer labels, one class of several; binary, with labels 0 and 1, for one output, or several of a sigmoid.
+    """
+    graph = network if isinstance(network, Graph) else Graph.of(network)
+    activation = final_activation(graph)
+    if activation == "sigmoid" or graph.shapes[graph.single_output()][-1] == 1:
+        return keras.losses.BinaryCrossentropy(from_logits=activation is None)
+    return categorical(activation == "softmax")
 
 
 def categorical(probabilities: bool) -> keras.losses.Loss:

@@ -10,6 +10,7 @@ import keras
 
 from tfjointrd.caller import levels_to_the_caller
 from tfjointrd.surgery.boundaries import cuts, stage_boundaries
+from tfjointrd.surgery.channels import check_channels_last
 from tfjointrd.surgery.graph import Graph, Ref
 from tfjointrd.training.features import connector, connector_strides, relu_of
 
@@ -62,6 +63,8 @@ def connectors(pairs: list[tuple[str, str]], student: Graph, teacher: Graph) -> 
         shapes = _shape(student, name)[1:], _shape(teacher, teacher_name)[1:]
         if shapes[0] == shapes[1]:
             continue
+        for graph in (student, teacher):
+            check_channels_last(graph)
         _check_shapes((name, teacher_name), shapes)
         found[name] = connector(*shapes, f"{name}_boundary", relu_of(teacher, teacher_name))
         warnings.warn(
