@@ -93,7 +93,6 @@ class Distillation(ScheduledModel):
         teacher = functional(teacher, "teacher")
         check_synchronized(self.student)
         self.graphs = {STUDENT: student.graph if self.adjoined else Graph.of(self.student), TEACHER: Graph.of(teacher)}
-        self.activations = {key: final_activation(graph) for key, graph in self.graphs.items()}
         self._maps = {key: last_map(graph) for key, graph in self.graphs.items()} if feature_weight else {}
         self._check_networks(teacher)
         if feature_weight:
@@ -118,11 +117,13 @@ class Distillation(ScheduledModel):
     # === Networks ===
 
     def _check_networks(self, teacher: keras.Model) -> None:
-        classes = {}
+        self.activations, classes = {}, {}
         for argument, graph in self.graphs.items():
             if len(list(refs_in(graph.inputs))) != 1:
                 raise ValueError(f"Expected `{argument}` to have one input. Received: '{graph.name}' with several.")
-            classes[argument] = graph.shapes[graph.single_output(argument)][-1]
+            output = graph.single_output(argument)
+            classes[argument] = graph.shapes[output][-1]
+            self.activations[argument] = final_activation(graph, output)
         if classes[STUDENT] != classes[TEACHER]:
             raise ValueError(
                 f"Expected `student` and `teacher` to have the same classes. Received: a student with "
