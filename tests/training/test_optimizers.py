@@ -56,6 +56,34 @@ def test_the_default_is_like_the_students(tiny):
     assert moved == {"kernel"}
 
 
+@pytest.mark.parametrize("mode", ["joint", "frozen"])
+def test_exclusions_are_saved(tiny, tmp_path, mode):
+    """By name and by variable, of either optimizer; Keras saves all of an optimizer but these."""
+    joint = joint_of(tiny, mode)
+    optimizer = keras.optimizers.SGD(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(joint.student.trainable_variables[:1], ["bias", "beta"])
+    options = {}
+    if mode == "joint":
+        options["teacher_optimizer"] = keras.optimizers.SGD(0.1, weight_decay=0.5)
+        options["teacher_optimizer"].exclude_from_weight_decay(var_names=["gamma"])
+    joint.compile(optimizer, **options)
+    joint.save(tmp_path / "joint.keras")
+    again = keras.saving.load_model(tmp_path / "joint.keras")
+
+    def decaying(model):
+        before = [numpy(v.value).copy() for v in model.trainable_variables]
+        model.optimizer.apply([keras.ops.zeros(v.shape) for v in model.trainable_variables])
+        pairs = zip(model.trainable_variables, before, strict=True)
+        return [v.path for v, old in pairs if np.abs(numpy(v.value) - old).max() > 0]
+
+    for variable in (*joint.trainable_variables, *again.trainable_variables):
+        variable.assign(keras.ops.ones(variable.shape))
+    joint.optimizer.build(joint.trainable_variables)
+    expected = [v.path for v in joint.student.trainable_variables[1:] if v.name not in ("bias", "beta")]
+    expected += [v.path for v in joint.teacher.trainable_variables if v.name != "gamma"]  # none of a frozen one
+    assert decaying(joint) == decaying(again) == expected
+
+
 def test_like_copies_exclusions_of_variables():
     kept, decays = two_variables([1.0], [1.0])
     optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)

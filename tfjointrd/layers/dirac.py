@@ -16,8 +16,8 @@ class DiracConv2D(keras.layers.Conv2D):
     and learns, much like a residual one; after the training each layer is an ordinary convolution, see
     `tfjointrd.fold`.
 
-    Leave alpha and beta out of weight decay: `optimizer.exclude_from_weight_decay(var_names=["alpha", "beta"])`. Keras
-    does not save that with a model, so compile anew after loading one to train it on.
+    Leave alpha and beta out of weight decay: `optimizer.exclude_from_weight_decay(var_names=["alpha", "beta"])`. An
+    ordinary `keras.Model` does not save that, so compile it anew to train it on; `JointRD` and `Distillation` do.
 
     Args:
         filters: Number of output channels.

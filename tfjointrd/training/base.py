@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfjointrd.training.optimizers import exclude, undecayed
 from tfjointrd.training.schedules import Schedule
 
 
@@ -128,12 +129,17 @@ class ScheduledModel(keras.Model):
         self._compile_arguments = {key: keras.saving.serialize_keras_object(value) for key, value in arguments.items()}
 
     def get_compile_config(self):
-        """The arguments of `compile`, serialised, and the dtype policy, by which it scales the loss or does not."""
+        """The arguments of `compile`, serialised, and what else the training goes by.
+
+        That is the dtype policy, by which the loss is scaled or not, and the positions of the variables that are
+        excluded from weight decay, which Keras keeps of no optimizer.
+        """
         if not self.compiled:
             return {}
         return {
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "dtype_policy": keras.saving.serialize_keras_object(self.dtype_policy),
+            "undecayed": undecayed(self.optimizer, self.trainable_variables),
             **self._compile_arguments,
         }
 
@@ -141,8 +147,11 @@ class ScheduledModel(keras.Model):
         """Compiles again with the arguments from `get_compile_config`."""
         arguments = keras.saving.deserialize_keras_object(config)
         self.dtype_policy = arguments.pop("dtype_policy", self.dtype_policy)
+        positions = arguments.pop("undecayed", [])
         self.compile(**arguments)
-        self.optimizer.build(self.trainable_variables)
+        variables = self.trainable_variables
+        exclude(self.optimizer, [variables[i] for i in positions])
+        self.optimizer.build(variables)
 
     # === fit ===
 

@@ -18,6 +18,24 @@ def like(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     return again
 
 
+def undecayed(optimizer: keras.optimizers.Optimizer, variables: Iterable[keras.Variable]) -> list[int]:
+    """Positions of the variables that `exclude_from_weight_decay` names."""
+    return [i for i, variable in enumerate(variables) if not _owner(optimizer, variable)._use_weight_decay(variable)]
+
+
+def exclude(optimizer: keras.optimizers.Optimizer, variables: Iterable[keras.Variable]) -> None:
+    """Excludes variables from the weight decay of an optimizer that is not built yet."""
+    owned = [(_owner(optimizer, variable), variable) for variable in variables]
+    for owner in {id(owner): owner for owner, _ in owned}.values():
+        owner.exclude_from_weight_decay(var_list=[variable for other, variable in owned if other is owner])
+
+
+def _owner(optimizer, variable) -> keras.optimizers.Optimizer:
+    """The optimizer that moves a variable, within those that scale the loss or are a pair."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return optimizer.owner(variable) if isinstance(optimizer, OptimizerPair) else optimizer
+
+
 class OptimizerPair(keras.optimizers.Optimizer):
     """Applies one optimizer to most variables and another to some: a student's and a teacher's, weights' and gates'.
 
@@ -59,6 +77,10 @@ class OptimizerPair(keras.optimizers.Optimizer):
         if together:
             self.optimizers = self.pair  # where callbacks look for several
         self._of_second = {id(variable) for variable in variables}
+
+    def owner(self, variable: keras.Variable) -> keras.optimizers.Optimizer:
+        """The one of both that moves a variable."""
+        return self.pair[id(variable) in self._of_second]
 
     def _split(self, variables: Iterable, values: Iterable) -> tuple[list, list]:
         """`values` of the first one's and of the second one's variables."""
