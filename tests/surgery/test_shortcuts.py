@@ -127,6 +127,17 @@ def test_stochastic_depth_goes_with_the_shortcut():
     assert any(isinstance(layer, keras.layers.Dropout) for layer in plain.layers)  # the head's stays
 
 
+def test_a_users_own_stochastic_depth_goes_too():
+    class DropPath(keras.layers.Layer):
+        def call(self, x, training=None):
+            return keras.random.dropout(x, 0.5, noise_shape=(None, 1, 1, 1)) if training else x
+
+    inputs = keras.Input((8, 8, 4))
+    branch = DropPath(name="drop")(keras.layers.Conv2D(4, 3, padding="same", name="conv")(inputs))
+    plain = remove_shortcuts(keras.Model(inputs, keras.layers.Add()([inputs, branch])))
+    assert [layer.name for layer in plain.layers[1:]] == ["conv"]
+
+
 def test_a_broadcast_addition_is_not_a_shortcut():
     inputs = keras.Input((8, 8, 4))
     context = keras.layers.GlobalAveragePooling2D(keepdims=True)(inputs)

@@ -18,8 +18,8 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool | str = False, n
     """Builds the plain network: every addition is replaced by its main branch.
 
     Of the tensors an addition takes, the main branch is the one with the most convolutions and dense layers of its
-    own; the others are shortcuts. Layers that only served a shortcut disappear, and so does stochastic depth, a dropout
-    of whole images at the end of a main branch. Additions of equally deep branches are
+    own; the others are shortcuts. Layers that only served a shortcut disappear, and so does stochastic depth at the
+    end of a main branch, a dropout of whole images or a layer of a class `StochasticDepth` or `DropPath`. Additions of equally deep branches are
     not shortcuts and stay, and so do concatenations. What else scales a branch down beside its shortcut, as the
     LayerScale of ConvNeXt does by 1e-6, stays too: start such layers at one.
 
@@ -118,7 +118,8 @@ def _without_drop_path(graph: Graph, main: Ref) -> Ref:
     """The main branch in front of a dropout of whole images (stochastic depth), which needs a shortcut beside it."""
     spec = graph.layers[main.layer]
     noise_shape = spec.config.get("noise_shape") if issubclass(spec.cls, keras.layers.Dropout) else None
-    if noise_shape is None or any(size != 1 for size in noise_shape[1:]):
+    whole_images = noise_shape is not None and all(size == 1 for size in noise_shape[1:])
+    if not whole_images and spec.cls.__name__ not in ("StochasticDepth", "DropPath"):
         return main
     return next(call for call in graph.calls if call.output == main).inputs[0]
 
