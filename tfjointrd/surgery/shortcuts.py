@@ -19,9 +19,9 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool | str = False, n
 
     Of the tensors an addition takes, the main branch is the one with the most convolutions and dense layers of its
     own; the others are shortcuts. Layers that only served a shortcut disappear, and so does stochastic depth at the
-    end of a main branch, a dropout of whole images or a layer of a class `StochasticDepth` or `DropPath`. Additions of equally deep branches are
-    not shortcuts and stay, and so do concatenations. What else scales a branch down beside its shortcut, as the
-    LayerScale of ConvNeXt does by 1e-6, stays too: start such layers at one.
+    end of a main branch: a dropout of whole images, or a layer of a class `StochasticDepth` or `DropPath`. Additions of
+    equally deep branches are not shortcuts and stay, and so do concatenations. What else scales a branch down beside
+    its shortcut, as the LayerScale of ConvNeXt does by 1e-6, stays too: start such layers at one.
 
     Args:
         model: A functional or Sequential network with shortcuts, from `tfjointrd.models`, `keras.applications` or
