@@ -157,14 +157,6 @@ def test_maps_of_other_images_are_not_compared(tiny):
         Distillation(keras.Model(inputs, outputs), teacher, feature_weight=1e-3)
 
 
-def test_the_length_of_the_training_is_that_of_this_fit(tiny, images):
-    """Also where a callback puts an earlier training's state back, as `BackupAndRestore` does."""
-    joint = compiled(JointRD(*pair(tiny)))
-    back = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: joint.total_steps.assign(7.0))
-    joint.fit(*images, batch_size=16, epochs=2, verbose=0, callbacks=[back])
-    assert float(numpy(joint.total_steps)) == 8.0
-
-
 def test_who_moves(tiny, images):
     """The student does, the teacher does not; what lies behind the last boundary moves by its own path alone."""
     x, y = images

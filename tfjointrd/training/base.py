@@ -19,10 +19,6 @@ class _Progress(keras.callbacks.Callback):
         super().__init__()
         self.initial_epoch = initial_epoch
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """Sets the length again: `keras.callbacks.BackupAndRestore` has put that of the interrupted training back."""
-        self.model.total_steps.assign(float(self.params["steps"] * self.params["epochs"]))
-
     def on_test_begin(self, logs=None):
         """Called before each evaluation."""
         self.model.before_evaluation()
