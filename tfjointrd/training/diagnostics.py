@@ -29,7 +29,8 @@ class GradientRecorder(Recorder):
 
     The student computes as in training, its batch normalisation with the batch's statistics, but no weight, statistic,
     counter or random state changes: a training with the callback ends with the weights of one without it. Losses of
-    layers, such as weight decay by `kernel_regularizer`, and `path_scale` are left out.
+    layers, such as weight decay by `kernel_regularizer`, and `path_scale` are left out. With mixed_float16, losses are
+    not scaled as in the training, so that what float16 has no numbers for is zero in the gradients.
 
     Args:
         images: Images `(batch, height, width, channels)`.
