@@ -19,7 +19,8 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
 
     What a network computes while it is trained and what it computes afterwards differ where its statistics are another
     network's, as those of a small network from `adjoin(..., batch_normalization="shared")` are, or older than its
-    weights. Every statistic becomes the plain mean over the batches; dropout is off.
+    weights. Every statistic becomes the plain mean over the batches (of a layer that is called several times, that of
+    its last call has more weight); dropout is off.
 
     Args:
         model: A functional or Sequential network. It is changed in place.
