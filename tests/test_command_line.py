@@ -152,6 +152,20 @@ def test_mistakes_are_one_line(arguments, message, tmp_path, capsys, monkeypatch
     assert error.startswith("error: ") and message in error and "Traceback" not in error
 
 
+def test_a_layer_class_that_nobody_knows_is_one_line(tmp_path, capsys):
+    @keras.saving.register_keras_serializable(package="test")
+    class Passing(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    path = tmp_path / "own.keras"
+    keras.Sequential([keras.Input((4,)), Passing(), keras.layers.Dense(2)]).save(path)
+    del keras.saving.get_custom_objects()["test>Passing"]
+    assert main(["report", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: Expected a .keras file of layers that Keras knows") and "own.keras" in error
+
+
 def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt

@@ -325,11 +325,11 @@ def _add_form(parser) -> None:
 
 
 def _load(path: str):
-    import keras
+    from tfjointrd.experiments.methods import load_network
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected `network` to be a .keras file that exists. Received: network='{path}'.")
-    return keras.saving.load_model(path, compile=False)
+    return load_network(path)
 
 
 if __name__ == "__main__":

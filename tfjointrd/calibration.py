@@ -101,11 +101,11 @@ def _keeps_range(layer: keras.Layer) -> bool:
 
 
 def with_pixel_limits(images: np.ndarray) -> np.ndarray:
-    """The images; if they are pixels from 0 to 255, two pixels of one are set to these limits.
+    """The images; if they are pixels from 0 to 255, bright ones among them, two of one are set to these limits.
 
     The calibrated range of the input is then exactly 0 to 255, and byte b of the file's input means pixel value b.
     """
-    if images.min() < 0 or not 1 < images.max() <= 255:
+    if images.min() < 0 or not 127 < images.max() <= 255:
         return images
     images = images.copy()
     first = images[0].reshape(-1)

@@ -127,7 +127,7 @@ def tflite(
     """
     _check_network(model)
     input_type = input_type or ("uint8" if quantization == "int8" else "float32")
-    _check_types(model, quantization, input_type, output_type)
+    _check_types(model, quantization, input_type, output_type, classes=min_agreement > 0)
     if quantization == "int8" and representative_data is None:
         raise ValueError("Expected `representative_data`, images to calibrate int8 on. Received: None")
     with _replacing(Path(path)) as part:
@@ -201,7 +201,9 @@ def _check_network(model: keras.Model) -> None:
         )
 
 
-def _check_types(model: keras.Model, quantization: str | None, input_type: str, output_type: str) -> None:
+def _check_types(
+    model: keras.Model, quantization: str | None, input_type: str, output_type: str, classes: bool
+) -> None:
     if quantization not in (None, "int8"):
         raise ValueError(f"Expected `quantization` to be None or 'int8'. Received: quantization={quantization!r}")
     allowed = _TYPES if quantization == "int8" else _TYPES[:1]
@@ -211,7 +213,7 @@ def _check_types(model: keras.Model, quantization: str | None, input_type: str, 
                 f"Expected `{argument}` to be one of {allowed} with quantization={quantization!r}. "
                 f"Received: {argument}={value!r}"
             )
-    if quantization == "int8" and (model.outputs[0].shape[-1] or 0) < 2:
+    if quantization == "int8" and classes and (model.outputs[0].shape[-1] or 0) < 2:
         raise ValueError(
             "Expected `model` to return a number for each of two or more classes, by which an int8 file is compared. "
             f"Received: '{model.name}' with an output of shape {tuple(model.outputs[0].shape)}"

@@ -90,6 +90,11 @@ def test_info_opens_the_folder(split_folder):
     assert info(split_folder, image_size=32).input_shape == (32, 32, 3)
 
 
+def test_a_class_may_be_called_train(tmp_path):
+    write(tmp_path, {"bus": 4, "car": 4, "train": 4})
+    assert info(tmp_path, image_size=8).class_names == ("bus", "car", "train")
+
+
 def test_hidden_folders_are_no_classes(split_folder):
     (split_folder / "train" / ".cache").mkdir()
     assert load(split_folder)[0].info.num_classes == 3

@@ -160,6 +160,22 @@ def test_fit_serves_epoch_after_epoch_in_the_pipelines_order(batch_size):
     assert served == expected
 
 
+@pytest.mark.parametrize("batch_size", [64, 720])
+def test_fit_after_an_interrupted_fit(batch_size):
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    train, _ = load("digits", batch_size=batch_size)
+    model = make_model()
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(train, verbose=0, callbacks=[Stop()])
+    before = train.epoch
+    model.fit(train, epochs=2, verbose=0)
+    assert train.epoch >= before + 2
+
+
 def test_resumed_training_equals_uninterrupted_training(tmp_path):
     whole = make_model()
     start = whole.get_weights()

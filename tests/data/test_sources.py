@@ -87,6 +87,20 @@ def test_missing_npz(tmp_path):
         load(tmp_path / "none.npz")
 
 
+def test_damaged_npz(tmp_path):
+    path = write(tmp_path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match="Expected an .npz file. Received: .*set.npz, which cannot be read"):
+        load(str(path))
+
+
+def test_channels_that_are_alike_everywhere(tmp_path):
+    x = arrays()["x_train"].astype("float32")
+    x[..., 1], x[..., 2] = 0, 0.1
+    std = info(str(write(tmp_path, x_train=x))).std
+    assert std[0] > 10 and std[1:] == (1.0, 1.0)
+
+
 def test_npz_without_its_arrays(tmp_path):
     path = write(tmp_path, y_test=None, labels=np.arange(3))
     with pytest.raises(ValueError, match="Missing: y_test. Received: x_train, y_train, x_test, labels"):

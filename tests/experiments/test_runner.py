@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from shallow import make_shallow
 
 from tfjointrd import data
 from tfjointrd.experiments import Interrupted, Recipe, run
+from tfjointrd.experiments import card as cards
+from tfjointrd.experiments import folder as folders
 from tfjointrd.experiments.checkpoint import Checkpoints
 from tfjointrd.experiments.folder import finished_run
 from tfjointrd.experiments.table import markdown, measure, measure_run
@@ -81,7 +84,7 @@ def test_card_and_files(finished):
     assert card == finished.card and card["command"] == "make" and card["data"]["note"] == "a test"
     assert set(card["networks"]) == {"full", "small"} and list(card["seeds"]) == ["0"]
     seed = card["seeds"]["0"]
-    assert len(seed["history"]) == 3 and seed["seconds"] > 0 and "0" not in card["recipe"]
+    assert len(seed["history"]) == 3 and seed["seconds"] > 0 and "seed" not in card["recipe"]
     keras_accuracy = seed["accuracy"]["small"]["keras"]
     assert seed["history"][-1]["val_small_accuracy"] == pytest.approx(keras_accuracy, abs=1e-6)
     assert finished.accuracy("small") == keras_accuracy
@@ -274,6 +277,29 @@ def test_a_teacher_that_does_not_exist(tmp_path):
         finished_run(tmp_path)
 
 
+def test_a_network_that_ends_in_a_sigmoid(tmp_path):
+    network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10, "sigmoid")])
+    network.save(tmp_path / "network.keras")
+    with pytest.raises(ValueError, match="whose outputs are logits or a softmax .* ends in a sigmoid"):
+        run(Recipe(network=str(tmp_path / "network.keras")), tmp_path / "run", verbose=0)
+
+
+def test_networks_of_a_machine_without_tensorflow_load_without_their_data(finished, tmp_path, monkeypatch, capsys):
+    shutil.copytree(finished.folder, tmp_path / "run")
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    for name, entry in card["networks"].items():
+        entry["files"] = {f"{name}.keras": entry["files"][f"{name}.keras"]}
+        entry["not_exported"] = dict.fromkeys(cards.QUANTIZATIONS, "trained on the backend jax")
+    (tmp_path / "run" / "card.json").write_text(json.dumps(card))
+
+    def missing(*_, **__):
+        raise FileNotFoundError("no data here")
+
+    monkeypatch.setattr(folders, "load_data", missing)
+    assert run(finished.recipe, tmp_path / "run").networks["small"].count_params() > 0
+    assert "The networks were not exported: no data here" in capsys.readouterr().out
+
+
 def test_a_mistyped_network_leaves_the_folder_free(tmp_path):
     with pytest.raises(ValueError, match="resnet2O"):
         run(Recipe(network="resnet2O", epochs=1), tmp_path, verbose=0)
@@ -358,4 +384,8 @@ def test_table_of_cards(finished):
     assert [r.name for r in rows] == ["adjoined full", "adjoined small"] and rows[1].accuracy == row.accuracy
     lines = markdown([row, row]).splitlines()
     assert len({len(line) for line in lines}) == 1 and len(lines) == 4
+    card = json.loads(json.dumps(finished.card))  # of an int8 file that was refused
+    del card["networks"]["small"]["files"]["small_int8.tflite"], card["seeds"]["0"]["accuracy"]["small"]["int8"]
+    partial = markdown([measure("AN small", replace(finished, card=card), "small")]).splitlines()[2].split("|")
+    assert [partial[place].strip() for place in (4, 9, 11)] == ["—"] * 3 and "—" not in partial[3] + partial[8]
     assert f"{100 * row.accuracy:.2f}" in lines[2] and f"{row.parameters:,}" in lines[2]

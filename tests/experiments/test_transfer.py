@@ -49,6 +49,15 @@ class Never(keras.callbacks.Callback):
         raise AssertionError("trained again")
 
 
+def test_networks_of_other_than_squares(folder, tmp_path):
+    network = keras.Sequential(
+        [keras.Input((12, 16, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)], name="wide"
+    )
+    network.save(tmp_path / "wide.keras")
+    with pytest.raises(ValueError, match="a network of square images, .* Received: 'wide' for 12x16"):
+        transfer(tmp_path / "wide.keras", folder / "photographs", tmp_path / "out", **QUICK)
+
+
 def test_photographs_come_in_the_size_of_the_network(folder, tmp_path):
     photographs, path = folder / "photographs", folder / "small.keras"
     out = tmp_path / "out"

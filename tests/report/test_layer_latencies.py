@@ -42,6 +42,14 @@ def test_a_table_is_measured_and_kept_to(tmp_path):
         search(network(), (1, 2), (), target_latency_ms=10 * full, latency_table=table)
 
 
+def test_layers_of_one_channel_in_integers():
+    inputs = keras.Input((8, 8, 3))
+    x = L.Conv2D(1, 3, name="one")(L.Conv2D(4, 3, name="four")(inputs))
+    model = keras.Model(inputs, L.Dense(2)(L.Flatten()(x)))
+    table = report.layer_latencies(model, (1, 2), ["one"], round_to=1, quantization="int8", runs=1)
+    assert [tuple(row[:2]) for row in table["one"]] == [(4, 1), (2, 1)]
+
+
 def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match="Expected `latency_table` for target_latency_ms=1"):
         search(network(), (1, 2), (), target_latency_ms=1)

@@ -307,6 +307,57 @@ def test_networks_with_several_outputs(randomised):
                 check_close(found[f"{path}_{name}"], value, 1e-5)
 
 
+def test_a_nested_network_with_an_output_that_nobody_takes(randomised):
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(16, 3, name="first")(inputs)
+    auxiliary = layers.Dense(4, name="auxiliary")(layers.GlobalAveragePooling2D()(x))
+    base = keras.Model(inputs, [layers.Conv2D(16, 3, name="second")(x), auxiliary], name="base")
+    outer = keras.Input((8, 8, 3))
+    x, _ = base(outer)
+    model = keras.Model(outer, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+    _, small = check_exact(model, 2, randomised, keep=())
+    assert "auxiliary" not in [layer.name for layer in small.layers]
+
+
+def test_names_of_the_small_networks_own_layers_are_free(randomised):
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(16, 3, name="features")(inputs)
+    x = layers.Conv2D(16, 3, name="features_small")(x)
+    model = keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(layers.Conv2D(32, 3)(x))))
+    check_exact(model, 2, randomised, keep=["features_small", "features"])
+    check_exact(model, 2, randomised, keep=["features"])
+
+
+def test_layers_that_others_keep_full_are_listed():
+    reasons = adjoin(models.resnet20(), 2, keep=["stage2_block1_conv2"]).kept_full["small"]
+    assert reasons["stage2_block2_conv2"] == "tied to 'stage2_block1_conv2'"
+    assert "stage2_block2_conv1" not in reasons and "stage3_block1_conv2" not in reasons
+
+
+def test_renormalising_layers_and_augmentation_of_colours(randomised):
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(16, 3, name="conv")(layers.RandomContrast(0.1)(inputs))
+    x = layers.ReLU()(layers.BatchNormalization(renorm=True, name="bn")(x))
+    model = keras.Model(inputs, keras.ops.softmax(layers.Dense(4)(layers.GlobalAveragePooling2D()(x))))
+    pair, small = check_exact(model, 2, lambda network, **_: network, keep=())
+    assert small.get_layer("bn").renorm_mean.shape == (8,) and pair.softmax == [True]
+
+
+def test_probabilities_behind_other_layers(randomised):
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(16, 3)(inputs))
+    cast = layers.Activation("linear", dtype="float32")
+    assert adjoin(keras.Model(inputs, cast(layers.Dense(4, "softmax")(x))), 2, ()).softmax == [True]
+    assert adjoin(keras.Model(inputs, cast(layers.Dense(4)(x))), 2, ()).softmax == [False]
+    for outputs in (cast(layers.Dense(4, "sigmoid")(x)), keras.ops.sigmoid(layers.Dense(4)(x))):
+        with pytest.raises(ValueError, match="Expected a classifier with an output for each class.* sigmoid"):
+            adjoin(keras.Model(inputs, outputs), 2, ())
+
+
 def test_requests_that_cannot_be_met(residual):
     with pytest.raises(ValueError, match="Received: alpha=64, and layer 'stage2_block1_conv1' has 32"):
         adjoin(models.resnet20(), 64, round_to=1)

@@ -65,6 +65,19 @@ def test_a_network_of_ones_own_with_a_softmax(residual):
     assert found.shape == (2, 4)
 
 
+@pytest.mark.parametrize("behind", [True, False], ids=["layer", "argument"])
+def test_a_sigmoid_for_two_classes_becomes_a_softmax(behind):
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="sigmoid", name="conv")(inputs))
+    x = layers.Dense(1, activation=None if behind else "sigmoid")(x)
+    two = keras.Model(inputs, layers.Activation("sigmoid")(x) if behind else x)
+    several = new_head(two, 5)
+    np.testing.assert_allclose(np.sum(several(IMAGES[:, :8, :8]), axis=-1), 1, rtol=1e-5)
+    assert several.get_layer("conv").activation is keras.activations.sigmoid
+    assert new_head(two, 1).layers[-1].activation is keras.activations.sigmoid
+
+
 def test_networks_of_keras():
     network = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), alpha=0.35, classes=10)
     larger = new_head(network, 3, input_shape=(64, 64, 3))

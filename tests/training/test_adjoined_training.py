@@ -123,6 +123,28 @@ def test_saved_and_trained_on(tiny, images, tmp_path):
     np.testing.assert_allclose(again.small().predict(x, verbose=0), pair.small().predict(x, verbose=0), atol=1e-5)
 
 
+def test_saved_with_what_was_frozen_since(tiny, images, tmp_path):
+    """And without how the network was compiled before, by a function that the file could not name."""
+    x, y = images
+    network = tiny()
+    network.compile("adam", lambda labels, logits: keras.ops.mean(logits))
+    pair = adjoin(network, 2, round_to=1)
+    assert network.compiled
+    for name in ("stem_conv", "stage2_conv1"):
+        pair.network.get_layer(name).trainable = False
+    pair.compile(keras.optimizers.SGD(0.05, momentum=0.9))
+    pair.fit(x, y, batch_size=16, verbose=0)
+    pair.save(tmp_path / "pair.keras")
+    again = keras.saving.load_model(tmp_path / "pair.keras")
+    assert [v.path for v in again.trainable_variables] == [v.path for v in pair.trainable_variables]
+    for one, other in zip(again.optimizer.variables, pair.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (one.value, other.value)))
+    pair.network.get_layer("stem_conv").trainable = True
+    pair.save(tmp_path / "thawed.keras")
+    thawed = keras.saving.load_model(tmp_path / "thawed.keras").network
+    assert [thawed.get_layer(name).trainable for name in ("stem_conv", "stage2_conv1")] == [True, False]
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_mixed_precision(tiny, images, policy):
     x, y = images

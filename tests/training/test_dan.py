@@ -348,6 +348,23 @@ def test_mixed_precision(tiny, images, policy):
     assert np.isfinite(history["loss"]).all() and np.abs(numpy(dan.gates.eta)).max() > 0
 
 
+def test_single_batches(tiny, images):
+    """The length is asked for even where no schedule changes: the budget's penalty is steered over all of it."""
+    x, y = images
+    dan = searching(tiny, kl_weight=1.0, temperature=1.0, warm_up=0)
+    with pytest.raises(ValueError, match="over which `target` changes"):
+        dan.train_on_batch(x, y)
+    before = dan.predict_on_batch(x)["small"]
+    dan.gates.eta.assign(np.tile([0.0, 0.0, 9.0], (len(dan.groups), 1)))
+    after = dan.predict_on_batch(x)["small"]
+    np.testing.assert_allclose(after, dan.small().predict(x, verbose=0), atol=1e-5)
+    assert np.abs(after - before).max() > 1e-4
+    dan.gates.eta.assign(np.full(dan.gates.eta.shape, np.nan))
+    dan.predict_on_batch(x)  # as it was
+    with pytest.raises(ValueError, match="gates have probabilities. Received: NaN, as after a training that diverged"):
+        dan.architecture()
+
+
 def test_callbacks_leave_the_gates_learning_rate(tiny, images):
     x, y = images
     dan = searching(tiny)

@@ -53,13 +53,17 @@ def test_several_batches_give_the_mean(tiny, images):
 
 
 def test_dropout_is_off(tiny, images):
+    """Ahead of a batch normalisation, and behind one, whose `training` Keras hands on."""
     x, _ = images
     inputs = keras.Input((8, 8, 1))
     z = keras.layers.Dropout(0.9)(keras.layers.Conv2D(4, 3)(inputs))
-    model = keras.Model(inputs, keras.layers.Flatten()(keras.layers.BatchNormalization(name="bn")(z)))
+    z = keras.layers.BatchNormalization(name="bn", epsilon=1e-7)(z)
+    z = keras.layers.BatchNormalization(name="behind")(keras.layers.Dropout(0.9)(z))
+    model = keras.Model(inputs, keras.layers.Flatten()(z))
     recalibrate_batchnorm(model, x)
     values = keras.ops.convert_to_numpy(model.layers[1](x))
     np.testing.assert_allclose(model.get_layer("bn").moving_variance, values.var((0, 1, 2)), rtol=1e-3)
+    np.testing.assert_allclose(model.get_layer("behind").moving_variance, np.ones(4), rtol=1e-3)
 
 
 def test_small_networks_that_share_statistics_need_it(tiny, images):

@@ -13,10 +13,11 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of images `(size, height, width, channels)`."""
+    """Mean and standard deviation of each channel of images `(size, height, width, channels)`; 1 where all is alike."""
     mean = x.mean(axis=(0, 1, 2), dtype="float64")
     square = np.mean([np.square(image, dtype="float64").mean(axis=(0, 1)) for image in x], axis=0)
-    return tuple(mean.tolist()), tuple(np.sqrt(square - mean**2).tolist())
+    variance = square - mean**2
+    return tuple(mean.tolist()), tuple(np.sqrt(np.where(variance > 1e-6, variance, 1.0)).tolist())
 
 
 class Crops(NamedTuple):

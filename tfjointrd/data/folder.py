@@ -36,7 +36,7 @@ def find_files(folder: Path, validation_split: float) -> tuple[tuple[str, ...], 
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"Expected a folder of images. Received: {folder}, which does not exist")
-    train_folder = folder / "train" if (folder / "train").is_dir() else folder
+    train_folder = folder / "train" if _holds_folders(folder / "train") else folder
     classes = _list_classes(train_folder)
     class_names = tuple(classes)
     held_out = [folder / name for name in _VALIDATION_NAMES if (folder / name).is_dir()]
@@ -49,6 +49,11 @@ def find_files(folder: Path, validation_split: float) -> tuple[tuple[str, ...], 
     return class_names, _label(classes.values()), _label([validation.get(name, []) for name in class_names])
 
 
+def _holds_folders(folder: Path) -> bool:
+    """Whether there is a folder with folders in it: `train` may also be the name of a class."""
+    return folder.is_dir() and any(path.is_dir() for path in folder.iterdir())
+
+
 def _list_classes(folder: Path) -> dict[str, list[str]]:
     """Paths of the images of each class, by class name, both sorted."""
     with os.scandir(folder) as entries:
@@ -59,7 +64,8 @@ def _list_classes(folder: Path) -> dict[str, list[str]]:
             found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.path)
         classes[name] = [entry.path for entry in found if entry.is_file() and entry.name.lower().endswith(SUFFIXES)]
         if classes[name] and len(classes[name]) < len(found):
-            left = next(entry.name for entry in found if entry.path not in set(classes[name]))
+            taken = set(classes[name])
+            left = next(entry.name for entry in found if entry.path not in taken)
             warnings.warn(
                 f"{folder / name} holds {len(found) - len(classes[name])} entries that are left out, as '{left}': they "
                 f"are not {', '.join(SUFFIXES)} files.",

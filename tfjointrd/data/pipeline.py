@@ -160,7 +160,8 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         with self._lock:
-            if self.training and self._served is not None:
+            # An epoch that was interrupted counts on; at its end, Keras looks at the batches of another `fit`.
+            if self.training and self._served is not None and self._served < len(self):
                 index, self._served = self._served, self._served + 1
             elif self._fitting in (None, threading.get_ident()):
                 self._opened = True

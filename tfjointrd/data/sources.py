@@ -1,5 +1,6 @@
 """Arrays that need no TensorFlow: the digits of scikit-learn and .npz files."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,11 @@ def read_npz(path: Path) -> tuple[DatasetInfo, Arrays]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"Expected an .npz file. Received: {path}, which does not exist")
-    with np.load(path, allow_pickle=False) as file:
+    try:
+        opened = np.load(path, allow_pickle=False)
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise ValueError(f"Expected an .npz file. Received: {path}, which cannot be read ({error})") from error
+    with opened as file:
         missing = [name for name in _NPZ_NAMES if name not in file]
         if missing:
             raise ValueError(

@@ -158,7 +158,9 @@ def complete(folder: Path) -> Run:
             pipelines = load_data(finished.recipe, augment=False)
             finished.card = cards.add_files(finished.card, finished.networks, folder, *pipelines)
             cards.write(folder, finished.card)
-    except PermissionError as error:
+    except (OSError, ImportError, ValueError) as error:  # above all, data that are not here
+        if isinstance(error, BlockingIOError):
+            raise
         print(f"The networks were not exported: {error}")
     return finished
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +56,7 @@ def _plain(recipe: Recipe, network: keras.Model) -> keras.Model:
 
 
 def _teacher(recipe: Recipe) -> keras.Model:
-    return keras.saving.load_model(recipe.teacher, compile=False)
+    return load_network(recipe.teacher)
 
 
 def _distilled(recipe: Recipe, network: keras.Model) -> keras.Model:
@@ -95,7 +97,7 @@ def _adjoined(recipe: Recipe, network: keras.Model) -> Adjoined:
         return adjoin(network, recipe.alpha, round_to=recipe.round_to)
     if recipe.widths == RANDOM:
         return adjoin(network, widths=_random_widths(recipe, network))
-    small = keras.saving.load_model(recipe.widths, compile=False)
+    small = load_network(recipe.widths)
     return adjoin(network, widths=widths_of(network, small))
 
 
@@ -160,6 +162,21 @@ METHODS: dict[str, Method] = {
 }
 
 
+def load_network(path: str | os.PathLike) -> keras.Model:
+    """Loads a network from a `.keras` file, without how it was compiled.
+
+    Raises:
+        ValueError: If it cannot be read, or has a layer class that is not known here.
+    """
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"Expected a .keras file of layers that Keras knows; register classes of your own with "
+            f"`keras.saving.register_keras_serializable` and call from Python. Received: '{path}' ({error})"
+        ) from error
+
+
 def build_network(name: str, info: DatasetInfo) -> keras.Model:
     """Builds a network for a data set.
 
@@ -177,7 +194,7 @@ def build_network(name: str, info: DatasetInfo) -> keras.Model:
     if name.endswith(".keras"):
         if not Path(name).is_file():
             raise FileNotFoundError(f"Expected `network` to be a .keras file that exists. Received: network='{name}'.")
-        return keras.saving.load_model(name, compile=False)
+        return load_network(name)
     if name in own_networks():
         build = getattr(models, name)
         return build(num_classes=info.num_classes, input_shape=info.input_shape, mean=info.mean, std=info.std)

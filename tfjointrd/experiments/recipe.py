@@ -12,6 +12,7 @@ from tfjointrd.data import DatasetInfo
 from tfjointrd.experiments.methods import METHODS, RANDOM, build_network
 from tfjointrd.layers.gates import check_alphas
 from tfjointrd.surgery import new_head
+from tfjointrd.surgery.head import final_activation
 
 SCALES = ("smoke", "laptop", "paper")
 SCHEDULES = ("one_cycle", "steps")
@@ -330,4 +331,9 @@ def _check_fits(network: keras.Model, info: DatasetInfo) -> None:
             f"Expected a `network` for images of shape {tuple(info.input_shape)} with one output for each of the "
             f"{info.num_classes} classes of '{info.name}'. Received: '{network.name}' for {shapes[0]} with outputs of "
             f"shape {', '.join(map(str, shapes[1:]))}. (Method 'transfer' gives a trained network a new classifier.)"
+        )
+    if final_activation(network) == "sigmoid":
+        raise ValueError(
+            f"Expected a `network` whose outputs are logits or a softmax of the classes of '{info.name}'. Received: "
+            f"'{network.name}', which ends in a sigmoid."
         )

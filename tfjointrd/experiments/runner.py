@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from tfjointrd import data
 from tfjointrd.experiments import card as cards
@@ -114,7 +115,7 @@ def run(
         train, validation = (group.share(pipeline) for pipeline in pipelines)
         with group.scope():
             model = _compiled(resolved, train)
-            state, checkpoint = _state(model, train, folder, pipelines[0].size)
+            state, checkpoint = _state(model, train, folder, train.info.train_size or train.size)
             if not group.same((state.epoch, state.position)):
                 raise ValueError(f"Expected a folder that all processes see. Received: folder='{folder}'.")
             if group.chief:
@@ -196,8 +197,15 @@ def _recorders(model, validation: data.Pipeline, folder: Path, group) -> list[ke
         return [GateRecorder(folder / GATES)] if group.chief else []
     if not isinstance(model, JointRD) or group.devices > 1 or keras.backend.backend() not in BACKENDS:
         return []
-    images, labels = validation.batch(0)
-    return [GradientRecorder(images[:PROBE], labels[:PROBE], folder / GRADIENTS)]
+    return [GradientRecorder(*_probe(validation), folder / GRADIENTS)]
+
+
+def _probe(validation: data.Pipeline) -> tuple[np.ndarray, np.ndarray]:
+    """Some images from all over a set, which may be in the order of its classes."""
+    positions = np.unique(np.linspace(0, len(validation) - 1, 8).round().astype(int))
+    batches = [validation.batch(int(position)) for position in positions]
+    each = -(-PROBE // len(batches))
+    return tuple(np.concatenate([part[:each] for part in parts])[:PROBE] for parts in zip(*batches, strict=True))
 
 
 def _fit(model, recipe: Recipe, train, validation, keeper: Keeper, callbacks, verbose, **options) -> None:

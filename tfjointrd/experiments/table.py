@@ -20,8 +20,8 @@ class Row:
     Attributes:
         name: What the network is.
         accuracy: Top-1 on the validation images, in Keras, mean over the seeds.
-        accuracy_float32: Top-1 of the first seed's float32 `.tflite` file.
-        accuracy_int8: Top-1 of its int8 file.
+        accuracy_float32: Top-1 of the first seed's float32 `.tflite` file; `None`, as all about it, if there is none.
+        accuracy_int8: Top-1 of its int8 file, likewise.
         parameters: Number of parameters.
         macs: Multiply-accumulates an image.
         peak_activation_bytes: Most memory that activations take at a time, float32, one image.
@@ -33,15 +33,15 @@ class Row:
 
     name: str
     accuracy: float
-    accuracy_float32: float
-    accuracy_int8: float
+    accuracy_float32: float | None
+    accuracy_int8: float | None
     parameters: int
     macs: int
     peak_activation_bytes: int
-    bytes_float32: int
-    bytes_int8: int
-    latency_float32: float
-    latency_int8: float
+    bytes_float32: int | None
+    bytes_int8: int | None
+    latency_float32: float | None
+    latency_int8: float | None
 
     def as_dict(self) -> dict:
         """The row as plain data."""
@@ -49,7 +49,7 @@ class Row:
 
 
 def measure(name: str, run: Run, network: str) -> Row:
-    """A row from a card, and the latency of the files on this machine.
+    """A row from a card, and the latency of the files on this machine, as far as the network was exported.
 
     Args:
         name: What to call it in the table.
@@ -57,24 +57,23 @@ def measure(name: str, run: Run, network: str) -> Row:
         network: Which of its networks.
 
     Raises:
-        FileNotFoundError: If the network was not exported; the card says why.
+        FileNotFoundError: If a file that the card lists is gone.
     """
     entry, seed = run.card["networks"][network], run.card["seeds"][str(run.recipe.seed)]
     files = {kind: f"{network}_{kind}.tflite" for kind in cards.QUANTIZATIONS}
-    for file in files.values():
-        if file not in entry["files"]:
-            reason = "; ".join(entry.get("not_exported", {}).values()) or "unknown reason"
-            raise FileNotFoundError(f"Expected '{run.folder}' to hold {file}. Received: not exported ({reason}).")
-    paths = {kind: find_file(run.folder, file, run.recipe.seed) for kind, file in files.items()}
+    paths = {
+        kind: find_file(run.folder, file, run.recipe.seed) if file in entry["files"] else None
+        for kind, file in files.items()
+    }
     return Row(
         name=name,
         accuracy=run.accuracy(network),
         parameters=entry["parameters"],
         macs=entry["macs"],
         peak_activation_bytes=entry["peak_activation_bytes"],
-        **{f"accuracy_{kind}": seed["accuracy"][network][kind] for kind in files},
-        **{f"bytes_{kind}": entry["files"][file] for kind, file in files.items()},
-        **{f"latency_{kind}": report.latency(path).median_ms for kind, path in paths.items()},
+        **{f"accuracy_{kind}": seed["accuracy"][network].get(kind) for kind in files},
+        **{f"bytes_{kind}": entry["files"].get(file) for kind, file in files.items()},
+        **{f"latency_{kind}": path and report.latency(path).median_ms for kind, path in paths.items()},
     )
 
 
@@ -86,18 +85,23 @@ def measure_run(run: Run) -> list[Row]:
     ]
 
 
+def _known(value: float | None, form: str) -> str:
+    """A number as a column shows it, or a dash where there is none."""
+    return "—" if value is None else format(value, form)
+
+
 _COLUMNS = {
     "network": lambda row: row.name,
     "Keras %": lambda row: f"{100 * row.accuracy:.2f}",
-    "float32 %": lambda row: f"{100 * row.accuracy_float32:.2f}",
-    "int8 %": lambda row: f"{100 * row.accuracy_int8:.2f}",
+    "float32 %": lambda row: _known(row.accuracy_float32 and 100 * row.accuracy_float32, ".2f"),
+    "int8 %": lambda row: _known(row.accuracy_int8 and 100 * row.accuracy_int8, ".2f"),
     "parameters": lambda row: f"{row.parameters:,}",
     "MACs (M)": lambda row: f"{row.macs / 1e6:.2f}",
     "live memory (KiB)": lambda row: f"{row.peak_activation_bytes / 1024:.1f}",
-    "float32 (KiB)": lambda row: f"{row.bytes_float32 / 1024:.0f}",
-    "int8 (KiB)": lambda row: f"{row.bytes_int8 / 1024:.0f}",
-    "float32 (ms)": lambda row: f"{row.latency_float32:.3f}",
-    "int8 (ms)": lambda row: f"{row.latency_int8:.3f}",
+    "float32 (KiB)": lambda row: _known(row.bytes_float32 and row.bytes_float32 / 1024, ".0f"),
+    "int8 (KiB)": lambda row: _known(row.bytes_int8 and row.bytes_int8 / 1024, ".0f"),
+    "float32 (ms)": lambda row: _known(row.latency_float32, ".3f"),
+    "int8 (ms)": lambda row: _known(row.latency_int8, ".3f"),
 }
 
 

@@ -14,6 +14,7 @@ from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
 from tfjointrd.experiments.checkpoint import sync
 from tfjointrd.experiments.folder import Run, check_recipe, find_file
+from tfjointrd.experiments.methods import load_network
 from tfjointrd.experiments.recipe import Recipe
 from tfjointrd.experiments.runner import make_repeatable, run
 from tfjointrd.surgery import functional
@@ -76,7 +77,7 @@ def transfer(
     path = Path(out) / PRETRAINED if given else _file(os.fspath(model), Path(runs))
     if chosen.get("image_size") is None:
         with group.alone():
-            chosen["image_size"] = image_size_for(model if given else _load(path), data)
+            chosen["image_size"] = image_size_for(model if given else load_network(path), data)
     recipe = Recipe(**{**DEFAULTS, **chosen, "method": "transfer", "network": str(path), "data": os.fspath(data)})
     if given:
         check_recipe(recipe, Path(out))
@@ -112,15 +113,20 @@ def _file(name: str, runs: Path) -> Path:
     return find_file(runs / name, "model.keras", seed=int(min(card["seeds"], key=int)))
 
 
-def _load(path: Path) -> keras.Model:
-    return keras.saving.load_model(path, compile=False)
-
-
 def image_size_for(network: keras.Model, data: str | os.PathLike) -> int | None:
-    """The side of the images that a network was trained for, where the data come in any size."""
-    name = os.fspath(data)
-    info = datasets.info(name) if name in datasets.names() else datasets.load(name)[0].info
-    return network.inputs[0].shape[1] if info.resizable else None
+    """The side of the images that a network was trained for, where the data come in any size.
+
+    Raises:
+        ValueError: If it takes no squares, as which images come.
+    """
+    info = datasets.info(os.fspath(data))
+    height, width = network.inputs[0].shape[1:3]
+    if info.resizable and height != width:
+        raise ValueError(
+            f"Expected a network of square images, as those of '{info.name}' come. Received: '{network.name}' for "
+            f"{height}x{width}."
+        )
+    return height if info.resizable else None
 
 
 def _keep(network: keras.Model, path: Path, write: bool) -> None:
@@ -130,7 +136,7 @@ def _keep(network: keras.Model, path: Path, write: bool) -> None:
         ValueError: If the file is there and of another network.
     """
     if path.is_file():
-        if not _same_weights(_load(path), network):
+        if not _same_weights(load_network(path), network):
             raise ValueError(
                 f"Expected a new folder, or the network that its training began with. Received: out='{path.parent}', "
                 f"whose {path.name} has other weights than '{network.name}'."

@@ -14,6 +14,7 @@ from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.layers.dirac import DiracConv2D
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, refs_in, substitute
+from tfjointrd.surgery.head import final_activation
 from tfjointrd.surgery.slim import Kept, kept_entries, narrow_spec, slim_graph, slim_weights
 from tfjointrd.surgery.weights import assign_weights, weights_of
 
@@ -48,7 +49,7 @@ def check_classifier(graph: Graph) -> None:
                 f"'{graph.name}' with layer '{name}'."
             )
     for ref in graph.output_refs():
-        activation = str(graph.layers[ref.layer].config.get("activation"))
+        activation = final_activation(graph, ref) or str(graph.layers[ref.layer].config.get("activation"))
         if graph.shapes[ref][-1] == 1 or "sigmoid" in activation:
             raise ValueError(
                 "Expected a classifier with an output for each class, logits or a softmax, whose divergence can be "
@@ -208,15 +209,22 @@ class AdjoinedGraph:
             found = {FULL: _apply(_layer(layers, call.layer, spec.make), call, tensors, FULL)}
             for path in own:
                 narrow = narrow_spec(self.graph, self.kept[path], call.layer)
-                name = call.layer if narrow.config == spec.config else f"{call.layer}_{path}"
+                name = call.layer if narrow.config == spec.config else self._name(call.layer, path)
                 layer = _layer(layers, name, narrow.with_config(name=name).make)
                 found[path] = _apply(layer, call, tensors, path)
         for path in self.kept.keys() - found.keys():
             found[path] = found[FULL]
             if len(self.kept[path][call.output]) < self.graph.shapes[call.output][-1]:
-                name, keep = f"{call.layer}_{path}", compact(self.kept[path][call.output])
+                name, keep = self._name(call.layer, path), compact(self.kept[path][call.output])
                 found[path] = _layer(layers, name, lambda: TakeChannels(keep, name=name))(found[FULL])  # noqa: B023
         return found
+
+    def _name(self, layer: str, path: str) -> str:
+        """The name of a layer of a small path alone."""
+        name = f"{layer}_{path}"
+        while name in self.graph.layers:
+            name += "_"
+        return name
 
     def _check_arguments(self, call: Call) -> None:
         """A layer with weights is called with one tensor for each network, and with nothing else."""

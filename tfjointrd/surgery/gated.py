@@ -16,7 +16,7 @@ from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, substitute
 from tfjointrd.surgery.rules import rule_for
 from tfjointrd.surgery.slim import narrow_spec
-from tfjointrd.surgery.widths import first_filters, staying
+from tfjointrd.surgery.widths import first_filters, staying, tied_to
 
 GATES = "gates"
 TIES = ("shared", "free")
@@ -254,7 +254,7 @@ def candidates_of(
     stays = {**_counted(graph, channels), **staying(graph, keep)}
     found = [first_filters(channels, alpha, stays, round_to) for alpha in alphas]
     reasons = found[-1][1]
-    tied = _tied(channels, set(reasons))
+    tied = tied_to(channels, set(reasons))
     if ties == "free" and alphas[0] != 1 and tied:
         layer, other = next(iter(tied.items()))
         raise ValueError(
@@ -275,14 +275,4 @@ def _counted(graph: Graph, channels: Channels) -> dict[str, str]:
                 made = channels.roots(channels.ids[producer.output]).tolist()
                 if producer.layer in channels.producers() and counted & set(made):
                     found[producer.layer] = f"counted by '{call.layer}'"
-    return found
-
-
-def _tied(channels: Channels, stays: set[str]) -> dict[str, str]:
-    """Layers that are not named to stay but are tied to one that does, and to which."""
-    found = {}
-    for group in channels.groups():
-        full = [layer for layer in group if layer in stays]
-        if full:
-            found.update({layer: full[0] for layer in group if layer not in stays})
     return found

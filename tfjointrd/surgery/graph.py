@@ -126,6 +126,8 @@ class Graph:
     def of(cls, model: keras.Model) -> Graph:
         """Reads a functional or Sequential network; nested networks are written out layer by layer.
 
+        Layers of nested networks that lead to none of the outputs are left out.
+
         Args:
             model: A built `keras.Model`.
 
@@ -134,7 +136,7 @@ class Graph:
         """
         from tfjointrd.surgery.reading import Reader
 
-        return Reader().read(functional(model))
+        return Reader().read(functional(model)).pruned()
 
     def consumers(self) -> dict[Ref, list[Call]]:
         """For every tensor, the calls that take it."""

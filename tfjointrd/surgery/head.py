@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import keras
 
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, refs_in, substitute
+
+# Layers and operators that may stand behind the activation: probabilities stay probabilities in them.
+_HANDS_ON = ("Cast", "Dropout", "Flatten", "GlobalAveragePooling2D", "Identity", "Reshape", "Squeeze")
+
+
+def final_activation(network: keras.Model | Graph, output: Ref | None = None) -> str | None:
+    """By what a classifier returns probabilities, read from the layers that make its output.
+
+    Args:
+        network: The network or its graph.
+        output: One of its outputs; by default the only one.
+
+    Returns:
+        `"softmax"` or `"sigmoid"`, or `None` for logits.
+    """
+    graph = network if isinstance(network, Graph) else Graph.of(network)
+    ref = output or graph.single_output()
+    while True:
+        spec = graph.layers[ref.layer]
+        activation = spec.config.get("activation")
+        if isinstance(activation, Mapping):
+            activation = activation.get("config")
+        for name in ("softmax", "sigmoid"):
+            if activation == name or spec.cls.__name__.lower() == name:  # the layer, or the operator
+                return name
+        linear = issubclass(spec.cls, keras.layers.Activation) and activation == "linear"
+        call = next(call for call in graph.calls if (call.layer, call.number) == (ref.layer, ref.call))
+        if not call.inputs or not (linear or spec.cls.__name__ in _HANDS_ON):
+            return None
+        ref = call.inputs[0]
 
 
 def new_head(
@@ -17,7 +47,7 @@ def new_head(
 
     Args:
         model: A functional or Sequential classifier that ends in a `Dense` layer, with a softmax behind it or without.
-            It is not changed.
+            It is not changed. A sigmoid, by which one output tells two classes apart, becomes a softmax.
         num_classes: Number of units of the new layer, whose weights are drawn as those of a new network.
         input_shape: `(height, width, channels)` of the images to come; as before by default. Another height and width
             need a network that is convolutional up to a global pooling. Images of one channel for a network of several
@@ -42,6 +72,10 @@ def new_head(
     graph = Graph.of(model)
     head = _head(graph)
     specs = {**graph.layers, head: graph.layers[head].with_config(units=num_classes)}
+    ahead = {ref.layer for call in graph.calls if call.layer == head for ref in graph.ancestors()[call.output]} - {head}
+    for key, spec in specs.items():
+        if key not in ahead and spec.config.get("activation") == "sigmoid" and num_classes > 1:
+            specs[key] = spec.with_config(activation="softmax")
     sources = {key: layer for key, layer in graph.sources.items() if key != head}
     graph = replace(graph, layers=specs, sources=sources)
     if input_shape is None:

@@ -112,7 +112,7 @@ def rule_for(name: str, spec: LayerSpec) -> Rule:
     if rule is None:
         raise ValueError(
             f"Layer '{name}' is a {spec.cls.__name__}, and it is not known how channels pass through that layer. "
-            "Teach it with `tfjointrd.surgery.register_rule`, or keep the layer out of the part that is changed."
+            "Teach it with `tfjointrd.surgery.register_rule`, or cut the network there."
         )
     return rule
 
@@ -278,7 +278,15 @@ def pointwise(axes: Mapping[str, tuple] | None = None) -> Rule:
     return Rule(_same, axes or {})
 
 
-_NORMALIZATION = pointwise({name: (IN,) for name in ("gamma", "beta", "moving_mean", "moving_variance")})
+_NORMALIZATION = pointwise(
+    {
+        name: (IN,)
+        for name in (
+            *("gamma", "beta", "moving_mean", "moving_variance"),
+            *("moving_stddev", "renorm_mean", "renorm_stddev"),  # with renorm=True
+        )
+    }
+)
 _UNTOUCHED = [
     "Activation",
     "ReLU",
@@ -333,6 +341,10 @@ for _name in [
     "Sqrt",
 ]:
     _OPERATOR_RULES[_name] = pointwise()
+_OPERATOR_RULES["Softmax"] = _OPERATOR_RULES["LogSoftmax"] = Rule(_mixing)
+for _name in dir(keras.layers):  # augmentation of colours and the like, which not every Keras has
+    if _name.startswith("Random") and _name not in _UNTOUCHED or _name in ("RandAugment", "AugMix", "AutoContrast"):
+        register_rule(getattr(keras.layers, _name), Rule(_opaque))
 _OPERATOR_RULES["TrueDivide"] = _OPERATOR_RULES["Divide"] = Rule(_merged)
 
 for _class in (keras.layers.BatchNormalization, FusedBatchNormalization, keras.layers.LayerNormalization):

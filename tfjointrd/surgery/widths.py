@@ -58,6 +58,34 @@ def first_filters(
     return wanted, reasons
 
 
+def tied_to(channels: Channels, stays: set[str]) -> dict[str, str]:
+    """Layers that are not named to stay but are tied to one that does, and to which."""
+    found = {}
+    for group in channels.groups():
+        full = [layer for layer in group if layer in stays]
+        if full:
+            found.update({layer: full[0] for layer in group if layer not in stays})
+    return found
+
+
+def with_ties(channels: Channels, wanted: Mapping[str, Iterable[int]], reasons: Mapping[str, str]) -> dict[str, str]:
+    """Why layers stay full, with those that do because another one does to which they are tied.
+
+    Args:
+        channels: The network's channels.
+        wanted: As `first_filters` returns it.
+        reasons: Likewise.
+    """
+    kept, layers = channels.keep(wanted), set(channels.producers())
+    full = {
+        call.layer
+        for call in channels.graph.calls
+        if call.layer in layers and len(kept[call.output]) == channels.width(call.layer)
+    }
+    tied = tied_to(channels, set(reasons))
+    return {**reasons, **{layer: f"tied to '{other}'" for layer, other in tied.items() if layer in full}}
+
+
 def _by_layer(channels: Channels, alpha: Alpha) -> dict[str, float]:
     """alpha of every layer."""
     layers = channels.producers()

@@ -11,9 +11,9 @@ from tfjointrd.layers.batch_normalization import check_synchronized, replicas
 from tfjointrd.surgery.adjoin import FULL, SMALL, AdjoinedGraph, check_classifier, compact
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Graph, functional
-from tfjointrd.surgery.widths import Alpha, alphas_of, first_filters, staying
+from tfjointrd.surgery.widths import Alpha, alphas_of, first_filters, staying, with_ties
 from tfjointrd.training import schedules
-from tfjointrd.training.base import ScheduledModel
+from tfjointrd.training.base import ScheduledModel, serialized
 from tfjointrd.training.losses import categorical, divergence, ends_in_softmax, per_replica
 
 
@@ -98,7 +98,7 @@ def adjoin(
         batch_normalization=batch_normalization,
         stop_gradient=stop_gradient,
         epsilon=epsilon,
-        kept_full={path: reasons for path, (_, reasons) in found.items()},
+        kept_full={path: with_ties(channels, *chosen) for path, chosen in found.items()},
         name=name or f"adjoined_{model.name}",
     )
 
@@ -153,7 +153,9 @@ class Adjoined(ScheduledModel):
 
     Metrics:
         Each metric given to `compile` is reported for all, e.g. `full_accuracy` and `small_accuracy`; so are their
-        cross-entropies `full_loss` and `small_loss`, and `small_kl`, KL without its weight.
+        cross-entropies `full_loss` and `small_loss`, and `small_kl`, KL without its weight. `val_loss` holds KL with
+        the weight that it has at that time, which is next to nothing at first: give callbacks that look for the best
+        epoch `monitor="val_small_accuracy", mode="max"`.
 
     Raises:
         ValueError: See `adjoin`; or if a batch normalisation is not synchronised where several devices train.
@@ -202,7 +204,7 @@ class Adjoined(ScheduledModel):
         self._surgery = adjoined_graph(graph, batch_normalization)
         self.kept_full = {path: dict(reasons) for path, reasons in (kept_full or {}).items()}
         self._arguments = {
-            "base": keras.saving.serialize_keras_object(base),
+            "base": serialized(base),
             "batch_normalization": batch_normalization,
             "stop_gradient": self.stop_gradient,
             "epsilon": epsilon,
@@ -359,15 +361,19 @@ class Adjoined(ScheduledModel):
         return {
             **self._arguments,
             "kl_weight": keras.saving.serialize_keras_object(self.kl_weight),
+            "frozen": [layer.name for layer in self.network.layers if not layer.trainable],
             "name": self.name,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Makes the model again, with new weights."""
-        return cls(
-            **{**config, "base": keras.saving.deserialize_keras_object(config["base"], custom_objects=custom_objects)}
-        )
+        base = keras.saving.deserialize_keras_object(config["base"], custom_objects=custom_objects)
+        model = cls(**{**{key: value for key, value in config.items() if key != "frozen"}, "base": base})
+        for layer in model.network.layers if "frozen" in config else ():
+            if layer.trainable == (layer.name in config["frozen"]):
+                layer.trainable = not layer.trainable
+        return model
 
 
 def _as_list(value) -> list:

@@ -53,6 +53,15 @@ def _as_loss(loss) -> keras.losses.Loss:
     return loss if isinstance(loss, keras.losses.Loss) else _FunctionLoss(loss)
 
 
+def serialized(network: keras.Model) -> dict[str, Any]:
+    """A network's configuration without how it was compiled: where it is loaded, a loss of its own may not be known."""
+    compiled, network.compiled = network.compiled, False
+    try:
+        return keras.saving.serialize_keras_object(network)
+    finally:
+        network.compiled = compiled
+
+
 class ScheduledModel(keras.Model):
     """A `keras.Model` whose loss changes over the training and that is saved and resumed like any other.
 
@@ -155,7 +164,7 @@ class ScheduledModel(keras.Model):
         """Trains as `keras.Model.fit` does.
 
         The schedules run from the first to the last of `epochs`; a training that is continued with `initial_epoch`
-        goes on where it was.
+        goes on where it was. One that `keras.callbacks.BackupAndRestore` brings back keeps the length that it had.
 
         Raises:
             ValueError: If labels lie outside the classes, the data's length is unknown, or `callbacks` is a
@@ -173,7 +182,7 @@ class ScheduledModel(keras.Model):
         Raises:
             ValueError: If the loss changes over the training, and its length was not set.
         """
-        changing = [key for key, value in self.schedules().items() if not value.constant]
+        changing = self.changing()
         if changing and not float(ops.convert_to_numpy(self.total_steps.value)):
             raise ValueError(
                 f"Expected the length of the training, over which `{changing[0]}` changes: call "
@@ -181,9 +190,9 @@ class ScheduledModel(keras.Model):
             )
         return super().train_on_batch(*args, **kwargs)
 
-    def schedules(self) -> dict[str, Schedule]:
-        """What the loss changes by, by the name of the argument."""
-        return {key: value for key, value in vars(self).items() if isinstance(value, Schedule)}
+    def changing(self) -> list[str]:
+        """Names of the arguments by which the loss changes over the training."""
+        return [key for key, value in vars(self).items() if isinstance(value, Schedule) and not value.constant]
 
     def _check_labels(self, x, y) -> None:
         """Looks at the labels given as an array, or at the first batch of a data set."""

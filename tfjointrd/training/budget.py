@@ -89,7 +89,15 @@ class Budget:
         return INTEGRAL * (share - self.target)
 
     def fitted(self, choices: list[int], logarithms: np.ndarray) -> list[int]:
-        """Choices that keep to the target, as probable as may be; without a target, as they are."""
+        """Choices that keep to the target, as probable as may be; without a target, as they are.
+
+        Raises:
+            ValueError: If the probabilities are not finite numbers.
+        """
+        if not np.isfinite(logarithms).all():
+            raise ValueError(
+                "Expected a search whose gates have probabilities. Received: NaN, as after a training that diverged."
+            )
         if self.target is None:
             return choices
         return fitted(self.cost, choices, logarithms, self.target * self.cost.full * (1 + 1e-6))

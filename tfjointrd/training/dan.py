@@ -199,22 +199,23 @@ class DAN(Adjoined):
             **kwargs: As for `keras.Model.fit`.
 
         Raises:
-            ValueError: If `held_out` is of another kind than `x`, comes with sample weights or steps per epoch, or is
-                for a network with several outputs or trained on several devices.
+            ValueError: If `held_out` is of another kind than `x`, comes with weights or steps per epoch, or is for a
+                network with several outputs or trained on several devices.
 
         Reference:
             DARTS (https://arxiv.org/abs/1806.09055), section 2.3, first order, for `held_out`. It alternates steps of
             gates and weights; here both are taken at once, from the same weights.
         """
         if held_out is not None:
-            refused = {key: kwargs.get(key) for key in ("sample_weight", "steps_per_epoch")}
+            names = ("sample_weight", "class_weight", "steps_per_epoch")
+            refused = {key: kwargs[key] for key in names if kwargs.get(key) is not None}
             several = keras.distribution.distribution()
             devices = replicas() if several is None else several.device_mesh.devices.size
-            if len(self.softmax) > 1 or devices > 1 or any(value is not None for value in refused.values()):
+            if len(self.softmax) > 1 or devices > 1 or refused:
                 raise ValueError(
                     "Expected `held_out` for a network with one output, trained on one device, without "
-                    f"`sample_weight` and `steps_per_epoch`. Received: {len(self.softmax)} output(s), {devices} "
-                    f"device(s), {refused!r:.80}."
+                    "`sample_weight`, `class_weight` and `steps_per_epoch`. Received: "
+                    f"{len(self.softmax)} output(s), {devices} device(s), {refused!r:.80}."
                 )
             self._check_labels(x, y)
             self._check_labels(*(held_out if isinstance(held_out, (tuple, list)) else (held_out, None)))
@@ -227,20 +228,24 @@ class DAN(Adjoined):
             self._both = None
             self.before_evaluation()
 
+    def changing(self):
+        """Names of the arguments by which the loss changes; a budget's penalty is steered over the whole training."""
+        return [*super().changing(), *(["warm_up"] if self.warm_up else []), *(["target"] if self.target else [])]
+
     def before_evaluation(self) -> None:
         """Lets evaluation compute the network that `small()` returns."""
-        if self.target is not None:
+        if self.target is not None and np.isfinite(self.probabilities()).all():
             self.gates.chosen.assign(np.array(self.choices(), "int32"))
 
-    def evaluate(self, *args, **kwargs):
-        """As for `keras.Model`, of the network that `small()` returns."""
+    def make_test_function(self, force=False):
+        """As Keras does, ahead of evaluation of the network that `small()` returns."""
         self.before_evaluation()
-        return super().evaluate(*args, **kwargs)
+        return super().make_test_function(force)
 
-    def predict(self, *args, **kwargs):
-        """As for `keras.Model`, of the network that `small()` returns."""
+    def make_predict_function(self, force=False):
+        """As Keras does, ahead of prediction by the network that `small()` returns."""
         self.before_evaluation()
-        return super().predict(*args, **kwargs)
+        return super().make_predict_function(force)
 
     def _check_labels(self, x, y) -> None:
         """Looks at labels; those of two sets side by side were looked at one by one."""
@@ -318,7 +323,7 @@ class DAN(Adjoined):
             `tfjointrd.adjoin(model, widths=...)` takes, and `full_widths`, those of the full network; `macs` and
             `parameters` of the small network and of the full one (`full_macs`, `full_parameters`); `expected_macs` and
             `expected_parameters`, what a random choice by the gates' probabilities costs; with a latency table the
-            same of `latency_ms`.
+            same of `latency_ms`, where `full_latency_ms` is that of the widest candidates.
         """
         choices = self.choices()
         found: dict[str, Any] = {

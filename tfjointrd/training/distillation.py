@@ -10,11 +10,12 @@ from keras import ops
 from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.surgery.channels import check_channels_last
 from tfjointrd.surgery.graph import Graph, functional, refs_in
+from tfjointrd.surgery.head import final_activation
 from tfjointrd.training.adjoined import Adjoined
-from tfjointrd.training.base import ScheduledModel
+from tfjointrd.training.base import ScheduledModel, serialized
 from tfjointrd.training.dan import DAN
 from tfjointrd.training.features import connector, last_map, margin_distance, margin_layer, margins
-from tfjointrd.training.losses import default_loss, distillation, final_activation, per_replica
+from tfjointrd.training.losses import default_loss, distillation, per_replica
 from tfjointrd.training.taps import Taps
 
 STUDENT, TEACHER, FEATURES = "student", "teacher", "features"
@@ -221,9 +222,9 @@ class Distillation(ScheduledModel):
             networks["margins"] = self._taps[TEACHER].layer(margin_layer(self.graphs[TEACHER], self._maps[TEACHER]))
         return networks
 
-    def schedules(self):
-        """What the loss changes by; an adjoined student's too."""
-        return {**super().schedules(), **(self.student.schedules() if self.adjoined else {})}
+    def changing(self):
+        """Names of the arguments by which the loss changes; an adjoined student's too."""
+        return [*super().changing(), *(self.student.changing() if self.adjoined else [])]
 
     # === compile ===
 
@@ -342,8 +343,8 @@ class Distillation(ScheduledModel):
     def get_config(self):
         """The configuration from which the model can be made again."""
         return {
-            "student": keras.saving.serialize_keras_object(self.student),
-            "teacher": keras.saving.serialize_keras_object(self.teacher),
+            "student": serialized(self.student),
+            "teacher": serialized(self.teacher),
             "alpha": self.alpha,
             "temperature": self.temperature,
             "feature_weight": self.feature_weight,

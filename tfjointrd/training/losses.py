@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import keras
 from keras import ops
 
 from tfjointrd.layers.batch_normalization import replicas
 from tfjointrd.surgery.graph import Graph, Ref
+from tfjointrd.surgery.head import final_activation
 
 EPSILON = 1e-6  # Adjoined Networks, section 4
-
-
-def final_activation(network: keras.Model | Graph, output: Ref | None = None) -> str | None:
-    """By what a classifier returns probabilities, read from the layer that makes its output.
-
-    Args:
-        network: The network or its graph.
-        output: One of its outputs; by default the only one.
-
-    Returns:
-        `"softmax"` or `"sigmoid"`, or `None` for logits.
-    """
-    graph = network if isinstance(network, Graph) else Graph.of(network)
-    spec = graph.layers[(output or graph.single_output()).layer]
-    activation = spec.config.get("activation")
-    if isinstance(activation, Mapping):
-        activation = activation.get("config")
-    for name in ("softmax", "sigmoid"):
-        if activation == name or spec.cls.__name__.lower() == name:  # the layer, or the operator
-            return name
-    return None
 
 
 def ends_in_softmax(network: keras.Model | Graph, output: Ref | None = None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -51,7 +52,9 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
 
     def apply(call, *args, **kwargs):
         layer = graph.sources[call.layer]
-        return layer(*args, **{**kwargs, "training": True} if layer in found else kwargs)
+        # All that ask are told: Keras hands what one layer is told on to those behind it.
+        mode = {"training": layer in found} if _asks_for_training(layer) else {}
+        return layer(*args, **{**kwargs, **mode})
 
     measuring = graph.assemble(apply, graph.sources)  # shares the layers
     settings = [(layer, layer.momentum, layer.trainable) for layer in found]
@@ -74,6 +77,11 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
 def has_batchnorm(model: keras.Model) -> bool:
     """Whether there are statistics to recalibrate."""
     return bool(_normalizations(Graph.of(model)))
+
+
+def _asks_for_training(layer) -> bool:
+    """Whether a layer, or an operator, computes something else in training."""
+    return isinstance(layer, keras.Layer) and "training" in inspect.signature(layer.call).parameters
 
 
 def _normalizations(graph: Graph) -> list[keras.layers.BatchNormalization]:
