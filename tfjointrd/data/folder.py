@@ -24,8 +24,8 @@ def find_files(folder: Path, validation_split: float) -> tuple[tuple[str, ...], 
         folder: A folder `train/CLASS/*.jpg` with a `validation`, `val`, `valid` or `test` beside
             `train`; or a folder `CLASS/*.jpg`.
         validation_split: Fraction of each class that is kept for validation where the folder does
-            not say which images are, chosen by their files' names: the same always, and if images come
-            or go, at most one other per class changes sides.
+            not say which images are, chosen by their files' names: the same always, and for each image
+            that comes or goes, at most one other of its class changes sides.
 
     Returns:
         Tuple `(class_names, train, validation)`; the latter two are `(paths, labels)`.

@@ -116,7 +116,7 @@ def splits_of(builder, validation_split: float) -> tuple[str, str]:
     for name in ("validation", "test"):
         if name in builder.info.splits:
             return "train", name
-    percent = round(100 * (1 - validation_split))
+    percent = min(max(round(100 * (1 - validation_split)), 1), 99)
     return f"train[:{percent}%]", f"train[{percent}%:]"
 
 
