@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tfjointrd.training import kullback_leibler
-from tfjointrd.training.losses import default_loss, ends_in_softmax, per_replica
+from tfjointrd.training.losses import default_loss, distillation, ends_in_softmax, per_replica
 
 
 def test_kullback_leibler_as_printed():
@@ -16,6 +16,15 @@ def test_kullback_leibler_as_printed():
     weights = np.array([1, 0, 2, 0, 0.5], "float32")
     assert float(kullback_leibler(p, q, weights)) == pytest.approx((expected * weights).mean(), rel=1e-5)
     assert float(kullback_leibler(p, p)) == pytest.approx(0, abs=1e-6)
+
+
+def test_distillation_with_weights():
+    """T² KL(softmax(a / T), softmax(b / T)), each image times its weight, the mean over the batch."""
+    a, b = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    p, q = (np.exp(z / 3) / np.exp(z / 3).sum(-1, keepdims=True) for z in (a, b))
+    weights = np.array([1, 0, 2, 0.25, 0.5], "float32")
+    expected = 9 * np.mean(weights * np.sum(p * np.log(p / q), axis=-1))
+    assert float(distillation(a, b, 3.0, weights)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_logits_and_probabilities_are_told_apart(tiny):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -83,7 +84,7 @@ class ScheduledModel(keras.Model):
         self.total_steps = self.add_weight(
             name="total_steps", shape=(), dtype="float32", initializer="zeros", trainable=False, autocast=False
         )
-        self._compile_arguments: dict[str, Any] = {}
+        self._compile_arguments = SimpleNamespace()  # in which Keras does not look for metrics
 
     def build(self, input_shape):
         """The networks inside are built already."""
@@ -131,7 +132,7 @@ class ScheduledModel(keras.Model):
         arguments = {"loss": loss, "metrics": metrics, **kwargs}
         routed = {key: self.route_metrics(value) if "metrics" in key else value for key, value in arguments.items()}
         super().compile(optimizer=optimizer, **{**routed, "loss": None, "loss_weights": None})
-        self._compile_arguments = {key: keras.saving.serialize_keras_object(value) for key, value in arguments.items()}
+        self._compile_arguments = SimpleNamespace(**arguments)
 
     def get_compile_config(self):
         """The arguments of `compile`, serialised, and what else the training goes by.
@@ -145,7 +146,7 @@ class ScheduledModel(keras.Model):
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "dtype_policy": keras.saving.serialize_keras_object(self.dtype_policy),
             "undecayed": undecayed(self.optimizer, self.trainable_variables),
-            **self._compile_arguments,
+            **{key: keras.saving.serialize_keras_object(value) for key, value in vars(self._compile_arguments).items()},
         }
 
     def compile_from_config(self, config):
