@@ -34,7 +34,7 @@ def test_cards_fit_recipes_files_and_networks(folder):
         key = "val_accuracy" if name == "model" else f"val_{name}_accuracy"
         if (card["recipe"]["method"], name) == ("search", "small"):  # recalibrated after the last epoch
             assert first["accuracy"][name]["keras"] > validated[key]
-        else:
+        elif name != "teacher":  # one that was trained beside the student has no metric of its own
             assert first["accuracy"][name]["keras"] == pytest.approx(validated[key], abs=1e-6)
         if not found:
             continue  # of some trainings the card alone is kept
