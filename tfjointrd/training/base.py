@@ -201,9 +201,7 @@ class ScheduledModel(keras.Model):
             batch = None
             if isinstance(x, keras.utils.PyDataset):
                 batch = x[0]
-            elif hasattr(x, "element_spec") and hasattr(
-                x, "take"
-            ):  # a tf.data.Dataset; a distributed one has no `take`
+            elif all(hasattr(x, name) for name in ("element_spec", "take")):  # a tf.data.Dataset, not distributed
                 batch = next(iter(x.take(1)))
             y = batch[1] if isinstance(batch, (list, tuple)) and len(batch) > 1 else None
         if y is not None:
