@@ -14,7 +14,7 @@ Train networks with shortcuts and full width, deploy them without.
 
   python -m tfjointrd demo                 the whole way on small images, in a few minutes
   python -m tfjointrd recipes              the trainings that have a name, and how far they are
-  python -m tfjointrd run RECIPE           one of them, or what is left of it
+  python -m tfjointrd run RECIPE           one of them, or what is left of it; several make a queue
   python -m tfjointrd train --help         train a network of your own choice
   python -m tfjointrd export --help        write a .tflite file and check it against its network
   python -m tfjointrd report --help        parameters, multiply-accumulates and memory, layer by layer
@@ -108,24 +108,34 @@ def _recipes(options) -> None:
 def _add_run(commands) -> None:
     parser = commands.add_parser(
         "run",
-        help="train by a recipe that has a name",
+        help="train by recipes that have a name",
         formatter_class=_Help,
         description=(
             "Trains by a recipe, its teacher first if it has one, and leaves card and networks in a folder of the "
             "recipe's name.\nThe same command goes on after any interruption, to the very same result, and returns at "
-            "once when all is finished.\n\n"
+            "once when all is finished.\nSeveral recipes, or a list of them, are a queue: one after the other, all "
+            "with the first seed, then all with the second.\n--status says how far they are.\n\n"
             "scales:\n"
             "  smoke    seconds, to see that it runs\n"
             "  laptop   minutes on digits, an hour or so on CIFAR-10 with two cores\n"
+            "  study    to convergence: CIFAR-10 at 16 pixels, an hour or less, settings chosen on held-out images\n"
             "  paper    the papers' own settings\n\n"
-            "example:\n"
-            "  python -m tfjointrd run an_resnet20_a2_cifar10 --scale laptop --seeds 0 1 2 --out runs"
+            "lists:\n"
+            "  study    all trainings of the tables at scale study, the most informative first, with their seeds\n\n"
+            "examples:\n"
+            "  python -m tfjointrd run an_resnet20_a2_cifar10 --scale laptop --seeds 0 1 2 --out runs\n"
+            "  python -m tfjointrd run study --scale study --out runs\n"
+            "  python -m tfjointrd run study --scale study --out runs --status"
         ),
     )
-    parser.add_argument("recipe", help="its name; `python -m tfjointrd recipes` lists them")
-    parser.add_argument("--scale", choices=["smoke", "laptop", "paper"], default="laptop", help="how large")
+    parser.add_argument(
+        "recipe", nargs="+", help="names; `python -m tfjointrd recipes` lists them; or the name of a list"
+    )
+    parser.add_argument("--scale", choices=["smoke", "laptop", "study", "paper"], default="laptop", help="how large")
     parser.add_argument("--out", default="runs", help="folder of all trainings")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one training each")
+    parser.add_argument("--seeds", type=int, nargs="+", help="one training each (default: 0; of a list: its own)")
+    parser.add_argument("--data-file", help=".npz file to read the recipe's data set from, without TensorFlow")
+    parser.add_argument("--status", action="store_true", help="train nothing; say how far the trainings are")
     training_options.add_common(parser)
     parser.set_defaults(command=_run)
 
@@ -140,19 +150,40 @@ def _group(options):
 
 
 def _run(options) -> None:
-    from tfjointrd.experiments import run_named
+    from tfjointrd.experiments import queue, run_named, study
 
+    names = options.recipe
+    trainings = queue.expand(names, options.scale, options.seeds)
+    if options.status:
+        print(queue.status(trainings, options.out))
+        if "study" in names:
+            print("\nWhat the papers claim:")
+            for claim in study.CLAIMS:
+                print(f"- {claim.statement} {study.verdict(claim, options.out, options.scale)}")
+        return
+    if len(names) > 1 or names[0] in queue.LISTS:
+        queue.run_queue(trainings, options.out, _options_of_each(options))
+        return
     finished = run_named(
-        options.recipe,
+        names[0],
         options.scale,
         options.out,
-        options.seeds,
+        options.seeds or (0,),
+        verbose=0 if options.quiet else "auto",
+        data_file=options.data_file,
         note=options.note,
         minutes=options.minutes,
         deterministic=not options.nondeterministic,
         group=_group(options),
     )
     _print_accuracies(finished)
+
+
+def _options_of_each(options) -> list[str]:
+    """The options of a queue that are those of each of its trainings."""
+    given = {"--data-file": options.data_file, "--note": options.note, "--distribute": options.distribute}
+    named = [part for name, value in given.items() if value for part in (name, value)]
+    return [*named, *(["--nondeterministic"] if options.nondeterministic else []), "--minutes", str(options.minutes)]
 
 
 def _print_accuracies(finished) -> None:
@@ -180,6 +211,7 @@ def _train(options) -> None:
     known = {field.name for field in fields(Recipe)} & vars(options).keys()
     chosen = {name: getattr(options, name) for name in known}
     arguments = {
+        "verbose": 0 if options.quiet else "auto",
         "note": options.note,
         "minutes": options.minutes,
         "deterministic": not options.nondeterministic,

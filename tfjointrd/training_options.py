@@ -12,6 +12,7 @@ DESCRIPTION = (
     "  plain      the network without its shortcuts\n"
     "  distilled  the plain network, with a trained --teacher's outputs (--kd-weight) or features\n"
     "             (--feature-weight) as targets\n"
+    "  standard_distilled  the same with its shortcuts\n"
     "  jointrd    the plain network, taught through the later stages of a trained --teacher; recipes of that name\n"
     "             add --dirac --feature-weight 1e-3\n"
     "  narrow     the network --alpha times narrower after its first stage\n"
@@ -38,13 +39,24 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", default="digits", help="data set by name, folder of images, or .npz file")
     parser.add_argument(
-        "--image-size", type=int, help="side of photographs in pixels; 224, or what a transferred network was made for"
+        "--image-size",
+        type=int,
+        help="side of the images in pixels; photographs: 224, or what a transferred network was made for",
     )
     parser.add_argument("--epochs", type=int, default=10, help="epochs in all")
     parser.add_argument(
         "--batch-size", type=int, default=argparse.SUPPRESS, help="images a step (default: 128; transfer: 64)"
     )
     parser.add_argument("--images", type=int, help="training images an epoch, and validation images; all by default")
+    parser.add_argument(
+        "--held-out-for-validation",
+        type=float,
+        default=0.0,
+        help="part of the training images to choose settings by; the test images are scored once, at the end",
+    )
+    parser.add_argument(
+        "--scored-on", choices=["test", "held_out"], default="test", help="images that the final accuracy is of"
+    )
     parser.add_argument("--optimizer", choices=["sgd", "adam"], default="sgd", help="sgd has Nesterov momentum 0.9")
     parser.add_argument(
         "--schedule",
@@ -139,6 +151,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """How any training is run, whatever it is of."""
     parser.add_argument("--minutes", type=float, default=5.0, help="between checkpoints within an epoch")
     parser.add_argument("--note", default="", help="what readers of the card should know of the data")
+    parser.add_argument("--quiet", action="store_true", help="print the result only")
     parser.add_argument(
         "--nondeterministic",
         action="store_true",

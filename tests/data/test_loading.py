@@ -23,7 +23,7 @@ from tfjointrd.data import DatasetInfo, info, load, names
         ({"seed": -1}, "`seed` to be a non-negative integer. Received: seed=-1"),
         ({"image_size": 0}, "`image_size` to be a positive integer. Received: image_size=0"),
         ({"image_size": (8, 8)}, r"`image_size` to be a positive integer. Received: image_size=\(8, 8\)"),
-        ({"image_size": 32}, "no `image_size` for digits, whose images are 8x8. Received: image_size=32"),
+        ({"image_size": 3}, "to divide the size of the images of digits, 8x8. Received: image_size=3"),
         ({"augment": "flip"}, "`augment` to be True, False or one of digits, .* Received: augment='flip'"),
         ({"validation_split": 1}, "`validation_split` to lie between 0 and 1. Received: validation_split=1"),
     ],
@@ -36,7 +36,7 @@ def test_wrong_arguments(arguments, message):
 def test_size_of_the_images_themselves_is_allowed():
     assert load("digits", image_size=8)[0].info == info("digits") == info("digits", image_size=8)
     assert info("imagenette", image_size=160).input_shape == (160, 160, 3)
-    with pytest.raises(ValueError, match="Expected no `image_size` for cifar10, .* Received: image_size=64"):
+    with pytest.raises(ValueError, match="to divide the size of the images of cifar10, 32x32. Received: image_size=64"):
         info("cifar10", image_size=64)
     with pytest.raises(ValueError, match="`image_size` to be a positive integer. Received: image_size=0"):
         info("imagenette", image_size=0)

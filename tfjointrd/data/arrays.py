@@ -1,5 +1,6 @@
 """Data sets that fit into memory, on every backend and without TensorFlow."""
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,61 @@ def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, .
     square = np.mean([np.square(image, dtype="float64").mean(axis=(0, 1)) for image in x], axis=0)
     variance = square - mean**2
     return tuple(mean.tolist()), tuple(np.sqrt(np.where(variance > 1e-6, variance, 1.0)).tolist())
+
+
+def fingerprint(arrays: Arrays) -> str:
+    """A number that tells sets of images and labels apart, whatever order the images are in.
+
+    Args:
+        arrays: Images and labels for training and for validation.
+
+    Returns:
+        32 hexadecimal digits: the SHA-256 of the sorted SHA-256 of each image with its label, of both parts.
+    """
+    x_train, y_train, x_validation, y_validation = arrays
+    total = hashlib.sha256()
+    for images, labels in ((x_train, y_train), (x_validation, y_validation)):
+        total.update(f"{len(images)} {images.shape[1:]} {images.dtype.name}".encode())
+        labels = np.asarray(labels, "<i8")
+        digests = [
+            hashlib.sha256(image.tobytes() + label.tobytes()).digest()
+            for image, label in zip(images, labels, strict=True)
+        ]
+        total.update(b"".join(sorted(digests)))
+    return total.hexdigest()[:32]
+
+
+def check_divides(info: DatasetInfo, image_size: int) -> None:
+    """Checks that the images of a set in memory can be averaged down to a size.
+
+    Raises:
+        ValueError: If `image_size` does not divide their own size.
+    """
+    height, width, _ = info.input_shape
+    if height != width or height % image_size:
+        raise ValueError(
+            f"Expected `image_size` to divide the size of the images of {info.name}, {height}x{width}. "
+            f"Received: image_size={image_size}"
+        )
+
+
+def averaged(images: np.ndarray, size: int) -> np.ndarray:
+    """Makes square images smaller: each pixel is the mean of a square of pixels.
+
+    Args:
+        images: Array `(count, side, side, channels)`.
+        size: The new side, which divides the old one.
+
+    Returns:
+        Array `(count, size, size, channels)` of the same dtype; means of integers are rounded, halves to even.
+    """
+    count, side, _, channels = images.shape
+    if side == size:
+        return images
+    part = side // size
+    squares = images.reshape(count, size, part, size, part, channels)
+    means = squares.mean(axis=(2, 4), dtype="float32")
+    return (means.round() if images.dtype.kind in "iu" else means).astype(images.dtype)
 
 
 class Crops(NamedTuple):
@@ -141,6 +197,12 @@ class ArrayPipeline(Pipeline):
         if self.augmented:
             images = crop(images, self.padding, self._crops(position, epoch, len(chosen)))
         return images.astype("float32"), self.y[chosen]
+
+    def unaugmented(self) -> "ArrayPipeline":
+        """The same images in their own order, neither cropped nor mirrored."""
+        plain = super().unaugmented()
+        plain.padding, plain.flip = 0, False
+        return plain
 
     def plan(self, epoch: int | None = None) -> EpochPlan:
         """Order, crops and mirroring of a whole epoch, for those who make its batches themselves.

@@ -18,7 +18,9 @@ class DatasetInfo:
         validation_size: Number of validation images, or `None` where it shows only on loading.
         class_names: Names of the classes in label order, or `None` where they are not known.
         note: Anything a reader of a result should know about the set.
-        resizable: Whether images come in the size that `load(image_size=...)` names.
+        resizable: Whether images are photographs, which come in any size that `load(image_size=...)` names.
+        fingerprint: Tells sets in memory apart, whatever order their images are in; see
+            `tfjointrd.data.arrays.fingerprint`. Empty for other sets.
     """
 
     name: str
@@ -31,7 +33,13 @@ class DatasetInfo:
     class_names: tuple[str, ...] | None = None
     note: str = ""
     resizable: bool = False
+    fingerprint: str = ""
 
+
+# What is to be said of sets that are not what their name promises, by fingerprint.
+COPIES = {
+    "489becc06f057e0ef68dac0f61811171": "CIFAR-10 (JPEG q75 copy)",
+}
 
 # Statistics that networks for photographs are customarily normalised with.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)

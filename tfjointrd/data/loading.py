@@ -4,9 +4,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from tfjointrd.data import folder, sources, tfds_sets
-from tfjointrd.data.arrays import ArrayPipeline, Arrays, channel_statistics
-from tfjointrd.data.information import KNOWN, DatasetInfo
+from tfjointrd.data import arrays, folder, sources, tfds_sets
+from tfjointrd.data.information import COPIES, KNOWN, DatasetInfo
 from tfjointrd.data.pipeline import Pipeline
 
 # Padding of the random crop in pixels, and whether an image and its mirror image are the same thing.
@@ -50,10 +49,11 @@ def info(name: str, *, image_size: int | None = None, data_dir: str | os.PathLik
     if name not in KNOWN:
         return load(name, image_size=image_size, data_dir=data_dir, download=False)[0].info
     _check_image_size(image_size)
-    if image_size is not None and KNOWN[name].resizable:
-        return replace(KNOWN[name], input_shape=(image_size, image_size, KNOWN[name].input_shape[-1]))
-    _check_own_size(KNOWN[name], image_size)
-    return KNOWN[name]
+    if image_size is None:
+        return KNOWN[name]
+    if not KNOWN[name].resizable:
+        arrays.check_divides(KNOWN[name], image_size)
+    return replace(KNOWN[name], input_shape=(image_size, image_size, KNOWN[name].input_shape[-1]))
 
 
 def load(
@@ -65,6 +65,7 @@ def load(
     image_size: int | None = None,
     validation_split: float = 0.1,
     data_dir: str | os.PathLike | None = None,
+    data_file: str | os.PathLike | None = None,
     download: bool = True,
 ) -> tuple[Pipeline, Pipeline]:
     """Load a data set as a training and a validation pipeline for `model.fit`.
@@ -92,11 +93,15 @@ def load(
             flip; for other sets none. The name of one of the first four gives a set in memory that
             set's augmentation: `load("cifar10.npz", augment="cifar10")`.
         seed: Seed of order and augmentation, a non-negative integer.
-        image_size: Side of the images in pixels for folders and photographs. Defaults to 224.
+        image_size: Side of the images in pixels. Folders and photographs are cropped and resized to it, by default to
+            224. Images of a set in memory are averaged over squares of pixels, so it has to divide their own size; the
+            padding of their augmentation shrinks alike, and `info.mean` and `info.std` stay those of the full size.
         validation_split: Fraction of the training images that is kept for validation where a set has
             no validation images. Always the same ones.
         data_dir: Folder of sets prepared by tensorflow-datasets. Defaults to the environment variable
             `TFDS_DATA_DIR`, then to `~/tensorflow_datasets`.
+        data_file: An `.npz` file, as above, from which to read the set `name`, which has to be one of `names()` with
+            small images. Neither TensorFlow nor tensorflow-datasets is needed then.
         download: Whether to download a set that is not there.
 
     Returns:
@@ -115,11 +120,14 @@ def load(
     """
     name = os.fspath(name)
     _check_arguments(batch_size, augment, seed, image_size, validation_split)
+    options = batch_size, augment, seed, image_size
+    if data_file is not None:
+        return _from_arrays(*sources.read_named(name, Path(data_file).expanduser()), *options)
     if name == "digits":
-        return _from_arrays(KNOWN[name], sources.read_digits(), batch_size, augment, seed, image_size)
+        return _from_arrays(KNOWN[name], sources.read_digits(), *options)
     path = Path(name).expanduser()
     if name not in KNOWN and path.suffix == ".npz":
-        return _from_arrays(*sources.read_npz(path), batch_size, augment, seed, image_size)
+        return _from_arrays(*sources.read_npz(path), *options)
     if name not in KNOWN and _looks_like_folder(name, path):
         _check_no_borrowing(augment, name)
         return folder.load_folder(
@@ -134,11 +142,11 @@ def load(
     splits = tfds_sets.splits_of(builder, validation_split)
     if tfds_sets.fits_into_memory(builder, splits):
         found = tfds_sets.describe(name, builder, splits, None)
-        arrays = tfds_sets.read_arrays(builder, splits)
+        images = tfds_sets.read_arrays(builder, splits)
         if name not in KNOWN:
-            mean, std = channel_statistics(arrays[0])
+            mean, std = arrays.channel_statistics(images[0])
             found = replace(found, mean=mean, std=std, note="")
-        return _from_arrays(found, arrays, batch_size, augment, seed, image_size)
+        return _from_arrays(found, images, *options)
     _check_no_borrowing(augment, name)
     found = tfds_sets.describe(name, builder, splits, image_size or 224)
     return (
@@ -152,14 +160,22 @@ def _looks_like_folder(name: str, path: Path) -> bool:
 
 
 def _from_arrays(
-    found: DatasetInfo, arrays: Arrays, batch_size: int, augment: bool | str, seed: int, image_size: int | None
-) -> tuple[ArrayPipeline, ArrayPipeline]:
-    _check_own_size(found, image_size)
+    found: DatasetInfo, parts: arrays.Arrays, batch_size: int, augment: bool | str, seed: int, image_size: int | None
+) -> tuple[arrays.ArrayPipeline, arrays.ArrayPipeline]:
     own = found.name if augment is True else augment
     padding, flip = _AUGMENTATION.get(own, (0, False))
-    x_train, y_train, x_validation, y_validation = arrays
-    train = ArrayPipeline(x_train, y_train, found, batch_size, training=True, padding=padding, flip=flip, seed=seed)
-    return train, ArrayPipeline(x_validation, y_validation, found, batch_size, training=False)
+    fingerprint = arrays.fingerprint(parts)
+    found = replace(found, fingerprint=fingerprint, note=COPIES.get(fingerprint, found.note))
+    if image_size is not None:
+        arrays.check_divides(found, image_size)
+        height, _, channels = found.input_shape
+        padding = -(-padding * image_size // height)
+        found = replace(found, input_shape=(image_size, image_size, channels))
+    x_train, y_train, x_validation, y_validation = parts
+    x_train, x_validation = (arrays.averaged(x, found.input_shape[0]) for x in (x_train, x_validation))
+    crops = {"padding": padding, "flip": flip, "seed": seed}
+    train = arrays.ArrayPipeline(x_train, y_train, found, batch_size, training=True, **crops)
+    return train, arrays.ArrayPipeline(x_validation, y_validation, found, batch_size, training=False)
 
 
 def _check_arguments(batch_size, augment, seed, image_size, validation_split) -> None:
@@ -181,16 +197,6 @@ def _check_arguments(batch_size, augment, seed, image_size, validation_split) ->
 def _check_image_size(image_size) -> None:
     if image_size is not None and (not _is_integer(image_size) or image_size < 1):
         raise ValueError(f"Expected `image_size` to be a positive integer. Received: image_size={image_size!r}")
-
-
-def _check_own_size(found: DatasetInfo, image_size: int | None) -> None:
-    """Refuses another size for images that have their own."""
-    height, width, _ = found.input_shape
-    if image_size not in (None, height) or image_size not in (None, width):
-        raise ValueError(
-            f"Expected no `image_size` for {found.name}, whose images are {height}x{width}. "
-            f"Received: image_size={image_size}"
-        )
 
 
 def _is_integer(value) -> bool:

@@ -141,6 +141,12 @@ class PhotographPipeline(Pipeline):
         super().__init__(info, size, batch_size, training=training, seed=seed)
         self.augment = augment
 
+    def unaugmented(self) -> "PhotographPipeline":
+        """The same images in their own order, cropped to their centre."""
+        plain = super().unaugmented()
+        plain.augment = False
+        return plain
+
     @abc.abstractmethod
     def encoded(self, position: int, epoch: int) -> tuple[list[str] | list[bytes], np.ndarray]:
         """Files (paths or contents) and labels of one batch of an epoch."""

@@ -66,11 +66,12 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
             raise ValueError(f"Expected `images` to be a positive integer. Received: images={images!r}")
         self.size = min(len(self._rows), int(images))
 
-    def hold_out(self, part: float) -> "Pipeline":
-        """Takes a part of the images out of this pipeline; which ones depends on the seed alone.
+    def hold_out(self, part: float, seed: int | None = None) -> "Pipeline":
+        """Takes a part of the images out of this pipeline; which ones depends on a seed alone.
 
         Args:
             part: Part of the images, above 0 and below 1.
+            seed: The seed; by default the pipeline's own.
 
         Returns:
             A pipeline of these images, with the same batch size and augmentation. Arrays `x` and `y`, where a pipeline
@@ -93,15 +94,28 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
                 f"Expected `part` above 0 and below 1, and an image in each of the two parts of {len(self._rows)}. "
                 f"Received: part={part!r}"
             )
-        order = np.random.default_rng([self.seed, 0, 0, 1]).permutation(self._rows)  # a stream that no epoch has
-        held = copy.copy(self)
-        held._lock = threading.Lock()
+        seed = self.seed if seed is None else seed
+        order = np.random.default_rng([seed, 0, 0, 1]).permutation(self._rows)  # a stream that no epoch has
+        held = self._copy()
         for pipeline, rows in ((held, order[:count]), (self, order[count:])):
             pipeline._rows = np.sort(rows)
             pipeline.size = min(pipeline.size, len(rows))
             pipeline._ordered = None, None
             pipeline.set_epoch(pipeline.epoch)
         return held
+
+    def unaugmented(self) -> "Pipeline":
+        """The same images in their own order and as they are, as for validation."""
+        plain = self._copy()
+        plain.training = False
+        plain.set_epoch(0)
+        return plain
+
+    def _copy(self) -> "Pipeline":
+        """A pipeline of the same images with an epoch of its own."""
+        other = copy.copy(self)
+        other._lock = threading.Lock()
+        return other
 
     def rest(self, position: int) -> keras.utils.PyDataset:
         """The batches of the next epoch from a position on, for a training that goes on within an epoch.

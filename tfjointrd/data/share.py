@@ -62,7 +62,7 @@ class Share(Pipeline):
         """Not here: the whole pipeline is to be limited before it is shared."""
         raise ValueError("Expected `limit` to be called on the pipeline before it is shared. Received: a share of one.")
 
-    def hold_out(self, part: float) -> Pipeline:
+    def hold_out(self, part: float, seed: int | None = None) -> Pipeline:
         """Not here: images are to be taken out of the whole pipeline before it is shared."""
         raise ValueError(
             "Expected `hold_out` to be called on the pipeline before it is shared. Received: a share of one."

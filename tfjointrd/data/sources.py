@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tfjointrd.data.arrays import Arrays, channel_statistics
-from tfjointrd.data.information import DatasetInfo
+from tfjointrd.data.information import KNOWN, DatasetInfo
 
 _NPZ_NAMES = ("x_train", "y_train", "x_test", "y_test")
 
@@ -73,6 +73,35 @@ def read_npz(path: Path) -> tuple[DatasetInfo, Arrays]:
         validation_size=len(x_test),
     )
     return info, (x_train, y_train, x_test, y_test)
+
+
+def read_named(name: str, path: Path) -> tuple[DatasetInfo, Arrays]:
+    """Read a data set that has a name from a file as for `read_npz`.
+
+    Args:
+        name: Name of the set.
+        path: Path of the file.
+
+    Returns:
+        Tuple of what is known of the set, and the arrays.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The set is not one of small images that is known here, or the file does not hold as many images of
+            its size and as many classes.
+    """
+    known = KNOWN.get(name)
+    if known is None or known.resizable:
+        small = ", ".join(other.name for other in KNOWN.values() if not other.resizable)
+        raise ValueError(f"Expected `data_file` for one of the sets {small}. Received: data_file='{path}' for '{name}'")
+    found, arrays = read_npz(path)
+    for what in ("input_shape", "num_classes", "train_size", "validation_size"):
+        expected, received = getattr(known, what), getattr(found, what)
+        if expected != received:
+            raise ValueError(
+                f"Expected `data_file` to hold {name}, with {what}={expected}. Received: {path}, with {received}"
+            )
+    return known, arrays
 
 
 def _check_images(x: np.ndarray, name: str) -> np.ndarray:

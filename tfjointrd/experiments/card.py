@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import hashlib
 import json
 import os
 import platform
@@ -18,7 +20,7 @@ import numpy as np
 from tfjointrd import data, report
 from tfjointrd.experiments.checkpoint import sync, write_json
 from tfjointrd.experiments.keeper import State
-from tfjointrd.experiments.recipe import OF_METHODS, Recipe
+from tfjointrd.experiments.recipe import OF_METHODS, SCORED_ON, Recipe
 
 CARD, SCHEMA = "card.json", 1
 QUANTIZATIONS = {"float32": None, "int8": "int8"}
@@ -26,6 +28,7 @@ QUANTIZATIONS = {"float32": None, "int8": "int8"}
 _NEWER = (
     *("image_size", "round_to", "alphas", "gamma", "widths"),
     *("budget", "target", "latency_table", "ties", "gate_warmup", "held_out"),
+    *("held_out_for_validation", "scored_on"),
 )
 _OTHER_BACKEND = "trained on the backend"
 
@@ -39,6 +42,7 @@ def _mapping(values: dict, names: str = ".+") -> dict:
     return {"type": "object", "patternProperties": {f"^{names}$": values}, "additionalProperties": False}
 
 
+_OPTIONAL_OF_DATA = ("class_names", "fingerprint", "chosen_on", "scored_on")  # older cards lack them
 _TEXT, _COUNT = {"type": "string"}, {"type": "integer", "minimum": 0}
 _FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
 _ACCURACY = _object({"keras": _FRACTION, **{name: _FRACTION for name in QUANTIZATIONS}}, optional=tuple(QUANTIZATIONS))
@@ -61,7 +65,9 @@ _SEED = _object(
         "finished": _TEXT,
         "machine": _mapping({"type": ["string", "integer"]}),
         "versions": _mapping(_TEXT),
-    }
+        "source": _TEXT,  # fingerprint of the package's source, see `source`
+    },
+    optional=("source",),
 )
 FORM = _object(
     {
@@ -72,8 +78,11 @@ FORM = _object(
             {
                 **{"name": _TEXT, "note": _TEXT, "train_images": _COUNT, "validation_images": _COUNT},
                 "class_names": {"type": "array", "items": _TEXT},  # in the order of the outputs
+                "fingerprint": _TEXT,  # of the images and labels in memory, see `tfjointrd.data.arrays.fingerprint`
+                "chosen_on": {"enum": list(SCORED_ON)},  # the images that settings were chosen on
+                "scored_on": {"enum": list(SCORED_ON)},  # the images that `accuracy` is of, `validation_images` of them
             },
-            optional=("class_names",),
+            optional=_OPTIONAL_OF_DATA,
         ),
         "networks": _mapping(_NETWORK),
         "seeds": {**_mapping(_SEED, names="[0-9]+"), "minProperties": 1},
@@ -129,6 +138,9 @@ def make(
             "train_images": train.size,
             "validation_images": validation.size,
             **({"class_names": list(train.info.class_names)} if train.info.class_names else {}),
+            **({"fingerprint": train.info.fingerprint} if train.info.fingerprint else {}),
+            "chosen_on": "held_out" if recipe.held_out_for_validation else "test",
+            "scored_on": recipe.scored_on,
         },
         "networks": entries,
         "seeds": {
@@ -139,6 +151,7 @@ def make(
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "machine": {**machine(), "devices": devices},
                 "versions": versions(),
+                "source": source(),
             }
         },
     }
@@ -256,7 +269,9 @@ def merge(cards: list[dict]) -> dict:
     seeds: dict[str, dict] = {}
     for card in cards:
         for part in ("recipe", "data"):
-            own, first = ({**one[part], "note": "", "class_names": ""} for one in (card, cards[0]))  # older lack names
+            own, first = dict(card[part]), dict(cards[0][part])
+            for name in {"note", *(key for key in _OPTIONAL_OF_DATA if key not in own or key not in first)}:
+                own.pop(name, None), first.pop(name, None)
             differing = differences(own, first)
             if differing:
                 raise ValueError(f"Expected cards of one recipe and one data set. Received: {part} with {differing}.")
@@ -313,6 +328,16 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue  # run from a checkout that is not installed
     return found
+
+
+@functools.cache
+def source() -> str:
+    """A fingerprint of this package's source: 32 hexadecimal digits, of the names and contents of its Python files."""
+    package = Path(__file__).parents[1]
+    total = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        total.update(str(path.relative_to(package).as_posix()).encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()[:32]
 
 
 def _save(network: keras.Model, path: Path) -> None:

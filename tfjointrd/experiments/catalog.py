@@ -1,4 +1,4 @@
-"""Recipes by name, each at three scales.
+"""Recipes by name, each at several scales.
 
 A name says method, network, how many times narrower, and data: `resnet20_cifar10`, `plain_resnet20_cifar10`,
 `jointrd_resnet20_cifar10`, `narrow_resnet20_a2_cifar10` (`kd_narrow_...` with a teacher's outputs as targets),
@@ -7,7 +7,8 @@ learns widths that cost what those of alpha 2 do, `dan_resnet20_a2_cifar10` is t
 `random_resnet20_a2_cifar10` one of random widths of that cost. At paper scale `resnet20_cifar10` has the settings of
 Residual Distillation, `standard_resnet20_cifar10` those of Adjoined Networks; at the others they are the same. `PLAIN`
 lists what stands for the method where the network is plain. ImageNet and
-Imagenette are read from their files image by image.
+Imagenette are read from their files image by image. `tune_...` are the trainings by which the learning rates of scale
+`study` were chosen.
 
     python -m tfjointrd recipes
     python -m tfjointrd run an_resnet20_a2_cifar10 --scale laptop --out runs
@@ -17,13 +18,13 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import itertools
 from collections.abc import Mapping
-from dataclasses import replace
 
 from tfjointrd.experiments.methods import RANDOM
 from tfjointrd.experiments.recipe import SCALES, TAUGHT, Recipe
 
-_RECIPES: dict[str, dict[str, Recipe]] = {}
+_RECIPES: dict[str, dict[str, dict]] = {}  # name -> scale -> fields of `Recipe`, which is made when it is asked for
 
 # === Settings: what a scale means ===
 
@@ -49,6 +50,18 @@ LAPTOP_DIGITS = {**LAPTOP, "epochs": 30, "batch_size": 64}
 LAPTOP_IMAGENETTE = {**LAPTOP, "epochs": 15, "batch_size": 64, "learning_rate": 0.1, "image_size": 64}
 # As many images an epoch as Imagenette has, other ones each time.
 LAPTOP_IMAGENET = {**LAPTOP_IMAGENETTE, "images": 9469}
+# Trainings to convergence that two cores can afford: CIFAR averaged down to 16 pixels, 45,000 images to learn from, and
+# 5,000 by which settings were chosen; the test images are scored once, after the last epoch.
+STUDY = {**LAPTOP, "epochs": 60, "image_size": 16, "held_out_for_validation": 0.1}
+STUDY_DEEP = {**STUDY, "epochs": 40}
+STUDY_FULL_SIZE = {**STUDY, "image_size": None}
+STUDY_DIGITS = {**STUDY_FULL_SIZE, "batch_size": 64}
+STUDY_IMAGENETTE = {**LAPTOP_IMAGENETTE, "epochs": 60, "held_out_for_validation": 0.1}
+STUDY_IMAGENET = {**LAPTOP_IMAGENET, "epochs": 60}
+# The highest learning rates there, by what is trained. `tune_...` at scale `study` are the trainings that chose them.
+STUDY_RATES = {"standard": 0.2, "plain": 0.2, "dirac": 0.2, "narrow": 0.2, "adjoined": 0.2}
+STUDY_RATES_DEEP = {"standard": 0.2, "plain": 0.2, "dirac": 0.2, "narrow": 0.2, "adjoined": 0.2}
+TUNED_RATES = (0.025, 0.05, 0.1, 0.2, 0.4)
 SMOKE = {**LAPTOP, "epochs": 3, "batch_size": 32, "images": 512, "learning_rate": 0.05}
 SMOKE_PHOTOGRAPHS = {**SMOKE, "epochs": 2, "batch_size": 16, "images": 48, "image_size": 32}
 
@@ -107,8 +120,8 @@ def get(name: str, scale: str = "laptop", seed: int = 0) -> Recipe:
 
     Args:
         name: One of `names()`.
-        scale: `smoke` (seconds, to see that it runs), `laptop` (minutes to hours on a few cores) or `paper` (the
-            papers' own settings).
+        scale: `smoke` (seconds, to see that it runs), `laptop` (minutes to hours on a few cores), `study` (to
+            convergence, with settings chosen on held-out images) or `paper` (the papers' own settings).
         seed: Seed of weights, data order and augmentation.
 
     Raises:
@@ -127,7 +140,7 @@ def get(name: str, scale: str = "laptop", seed: int = 0) -> Recipe:
         )
     if scale not in _RECIPES[name]:
         raise ValueError(f"Expected `scale` to be one of {', '.join(_RECIPES[name])}. Received: scale='{scale}'.")
-    return replace(_RECIPES[name][scale], seed=seed)
+    return Recipe(**_RECIPES[name][scale], seed=seed)
 
 
 def register(name: str, scales: Mapping[str, Mapping], **fields) -> None:
@@ -135,17 +148,17 @@ def register(name: str, scales: Mapping[str, Mapping], **fields) -> None:
 
     Args:
         name: Its name.
-        scales: Fields of `Recipe` that belong to a scale, for `smoke`, `laptop` and `paper`.
+        scales: Fields of `Recipe` that belong to a scale, for some of `smoke`, `laptop`, `study` and `paper`.
         **fields: Fields of `Recipe` that are the same at all scales.
 
     Raises:
-        ValueError: If the name is taken, a scale is missing, or a field is wrong.
+        ValueError: If the name is taken, or there is no such scale.
     """
     if name in _RECIPES:
         raise ValueError(f"Expected a new name. Received: '{name}', which is registered.")
-    if tuple(scales) != SCALES:
-        raise ValueError(f"Expected settings for {', '.join(SCALES)}. Received: {', '.join(scales)}.")
-    _RECIPES[name] = {scale: Recipe(**{**fields, **own, "name": name, "scale": scale}) for scale, own in scales.items()}
+    if not scales or set(scales) - set(SCALES):
+        raise ValueError(f"Expected settings for some of {', '.join(SCALES)}. Received: {', '.join(scales)}.")
+    _RECIPES[name] = {scale: {**fields, **own, "name": name, "scale": scale} for scale, own in scales.items()}
 
 
 # === The recipes ===
@@ -181,13 +194,38 @@ PLAIN: dict[str, dict] = {
 }
 
 
+def _family(fields: Mapping) -> str:
+    """What is trained by a recipe, for the choice of its learning rate at scale `study`."""
+    if fields["method"] in ("narrow", "narrow_distilled"):
+        return "narrow"
+    if fields["method"] in ("adjoined", "search", "jointrd_adjoined"):
+        return "adjoined"
+    if fields["method"] in ("standard", "standard_distilled"):
+        return "standard"
+    return "dirac" if fields.get("dirac") else "plain"
+
+
+def _register(name: str, scales: Mapping[str, Mapping], **fields) -> None:
+    """Registers a recipe, at scale `study` with the learning rate that was chosen for its like."""
+    rates = STUDY_RATES_DEEP if scales["study"]["epochs"] == STUDY_DEEP["epochs"] else STUDY_RATES
+    if "image_size" not in scales["laptop"]:  # not for photographs
+        scales = {**scales, "study": {**scales["study"], "learning_rate": rates[_family(fields)]}}
+    register(name, scales, **fields)
+
+
 def _register_all_methods(
-    network: str, data: str, laptop: Mapping, jointrd_paper: Mapping, an_paper: Mapping, smoke: Mapping = SMOKE
+    network: str,
+    data: str,
+    laptop: Mapping,
+    study: Mapping,
+    jointrd_paper: Mapping,
+    an_paper: Mapping,
+    smoke: Mapping = SMOKE,
 ) -> None:
     """Each method for one network and data set."""
     fields = {"network": network, "data": data}
-    scales = {"smoke": smoke, "laptop": laptop, "paper": jointrd_paper}
-    register(f"{network}_{data}", scales, method="standard", **fields)
+    scales = {"smoke": smoke, "laptop": laptop, "study": study, "paper": jointrd_paper}
+    _register(f"{network}_{data}", scales, method="standard", **fields)
     plain = {f"{prefix}_{network}": own for prefix, own in PLAIN.items()}
     # Both papers at once, as `jointrd` but with ordinary convolutions: those with an identity cannot be adjoined.
     both = {"method": "jointrd_adjoined", "feature_weight": FEATURE_WEIGHT}
@@ -201,9 +239,16 @@ def _register_all_methods(
                 settings["paper"] = {**TAILS_PAPER_IMAGENET, **settings["paper"]}
             if "feature_weight" in own:
                 settings["paper"]["feature_weight"] = FEATURE_WEIGHT_IMAGENET
-        register(f"{name}_{data}", settings, **fields, **teacher)
-    widths = {"smoke": smoke, "laptop": laptop, "paper": an_paper}
-    register(f"standard_{network}_{data}", widths, method="standard", **fields)
+        _register(f"{name}_{data}", settings, **fields, **own, **teacher)
+    # The control: what the same teacher's features do for a network that keeps its shortcuts.
+    control = {"method": "standard_distilled", "teacher": f"{network}_{data}"}
+    weights = {scale: FEATURE_WEIGHT for scale in scales}
+    if jointrd_paper is JOINTRD_PAPER_IMAGENET:
+        weights["paper"] = FEATURE_WEIGHT_IMAGENET
+    settings = {scale: {**common, "feature_weight": weights[scale]} for scale, common in scales.items()}
+    _register(f"feature_kd_residual_{network}_{data}", settings, **fields, **control)
+    widths = {"smoke": smoke, "laptop": laptop, "study": study, "paper": an_paper}
+    _register(f"standard_{network}_{data}", widths, method="standard", **fields)
     _register_widths(network, data, widths)
 
 
@@ -216,47 +261,55 @@ def _register_widths(network: str, data: str, scales: Mapping[str, Mapping]) -> 
     fields = {"network": network, "data": data}
     for alpha in _ALPHAS:
         name = f"{network}_a{alpha}_{data}"
-        register(f"narrow_{name}", scales, method="narrow", alpha=alpha, **fields)
+        _register(f"narrow_{name}", scales, method="narrow", alpha=alpha, **fields)
         own = {"method": "narrow_distilled", "kd_weight": 0.9, "alpha": alpha, "teacher": f"{network}_{data}"}
-        register(f"kd_narrow_{name}", scales, **fields, **own)
-        register(f"an_{name}", scales, method="adjoined", alpha=alpha, **fields)
+        _register(f"kd_narrow_{name}", scales, **fields, **own)
+        _register(f"an_{name}", scales, method="adjoined", alpha=alpha, **fields)
         # The candidates of a search go one step beyond the widths whose cost they are to have.
-        register(f"search_{name}", scales, method="search", alpha=alpha, alphas=_candidates(alpha), **fields)
-        register(f"dan_{name}", scales, method="adjoined", alpha=alpha, widths=f"search_{name}", **fields)
+        _register(f"search_{name}", scales, method="search", alpha=alpha, alphas=_candidates(alpha), **fields)
+        _register(f"dan_{name}", scales, method="adjoined", alpha=alpha, widths=f"search_{name}", **fields)
         own = {"alpha": alpha, "alphas": _candidates(alpha), "widths": RANDOM}
-        register(f"random_{name}", scales, method="adjoined", **fields, **own)
+        _register(f"random_{name}", scales, method="adjoined", **fields, **own)
 
 
 for _network in (*_CIFAR_NETWORKS, *_OTHER_NETWORKS):
-    _register_all_methods(_network, "digits", LAPTOP_DIGITS, JOINTRD_PAPER, AN_PAPER)
+    _register_all_methods(_network, "digits", LAPTOP_DIGITS, STUDY_DIGITS, JOINTRD_PAPER, AN_PAPER)
 for _network in (*_CIFAR_NETWORKS, "wide_resnet18", "wide_resnet34", "wide_resnet50"):
-    _laptop = LAPTOP_DEEP if _network in ("resnet56", "resnet110") else LAPTOP
-    _register_all_methods(_network, "cifar10", _laptop, JOINTRD_PAPER, AN_PAPER)
-    _register_all_methods(_network, "cifar100", _laptop, JOINTRD_PAPER, AN_PAPER_CIFAR100)
+    _deep = _network in ("resnet56", "resnet110")
+    _own = (LAPTOP_DEEP, STUDY_DEEP) if _deep else (LAPTOP, STUDY)
+    _register_all_methods(_network, "cifar10", *_own, JOINTRD_PAPER, AN_PAPER)
+    _register_all_methods(_network, "cifar100", *_own, JOINTRD_PAPER, AN_PAPER_CIFAR100)
+_register_all_methods("resnet20", "fashion_mnist", LAPTOP, STUDY_FULL_SIZE, JOINTRD_PAPER, AN_PAPER)
 for _network in _IMAGENET_NETWORKS:
-    for _data, _laptop in (("imagenette", LAPTOP_IMAGENETTE), ("imagenet2012", LAPTOP_IMAGENET)):
+    for _data, *_own in (
+        ("imagenette", LAPTOP_IMAGENETTE, STUDY_IMAGENETTE),
+        ("imagenet2012", LAPTOP_IMAGENET, STUDY_IMAGENET),
+    ):
         _register_all_methods(
-            _network, _data, _laptop, JOINTRD_PAPER_IMAGENET, AN_PAPER_IMAGENET, smoke=SMOKE_PHOTOGRAPHS
+            _network, _data, *_own, JOINTRD_PAPER_IMAGENET, AN_PAPER_IMAGENET, smoke=SMOKE_PHOTOGRAPHS
         )
 # The networks of Adjoined Networks (Tables 3 and 4) beyond the CIFAR ResNets, with its settings.
-for _network, _data, _laptop, _paper, _smoke in (
-    *((name, "digits", LAPTOP_DIGITS, AN_PAPER, SMOKE) for name in ("densenet121", "densenet169", "densenet201")),
-    ("xresnet18", "cifar100", LAPTOP, AN_PAPER_CIFAR100, SMOKE),
-    ("xresnet50", "cifar100", LAPTOP, AN_PAPER_CIFAR100, SMOKE),
-    ("densenet121", "cifar100", LAPTOP_DEEP, AN_PAPER_CIFAR100, SMOKE),
-    ("xresnet50", "imagenette", LAPTOP_IMAGENETTE, AN_PAPER_IMAGENET, SMOKE_PHOTOGRAPHS),
-    ("xresnet100", "imagenette", LAPTOP_IMAGENETTE, AN_PAPER_IMAGENET, SMOKE_PHOTOGRAPHS),
-    ("xresnet50", "imagenet2012", LAPTOP_IMAGENET, AN_PAPER_IMAGENET, SMOKE_PHOTOGRAPHS),
-    ("xresnet100", "imagenet2012", LAPTOP_IMAGENET, AN_PAPER_IMAGENET, SMOKE_PHOTOGRAPHS),
+_DIGITS, _CIFAR = (SMOKE, LAPTOP_DIGITS, STUDY_DIGITS), (SMOKE, LAPTOP, STUDY)
+_IMAGENETTE = (SMOKE_PHOTOGRAPHS, LAPTOP_IMAGENETTE, STUDY_IMAGENETTE)
+_IMAGENET = (SMOKE_PHOTOGRAPHS, LAPTOP_IMAGENET, STUDY_IMAGENET)
+for _network, _data, _own, _paper in (
+    *((name, "digits", _DIGITS, AN_PAPER) for name in ("densenet121", "densenet169", "densenet201")),
+    ("xresnet18", "cifar100", _CIFAR, AN_PAPER_CIFAR100),
+    ("xresnet50", "cifar100", _CIFAR, AN_PAPER_CIFAR100),
+    ("densenet121", "cifar100", (SMOKE, LAPTOP_DEEP, STUDY_DEEP), AN_PAPER_CIFAR100),
+    ("xresnet50", "imagenette", _IMAGENETTE, AN_PAPER_IMAGENET),
+    ("xresnet100", "imagenette", _IMAGENETTE, AN_PAPER_IMAGENET),
+    ("xresnet50", "imagenet2012", _IMAGENET, AN_PAPER_IMAGENET),
+    ("xresnet100", "imagenet2012", _IMAGENET, AN_PAPER_IMAGENET),
 ):
-    _scales = {"smoke": _smoke, "laptop": _laptop, "paper": _paper}
-    register(f"{_network}_{_data}", _scales, method="standard", network=_network, data=_data)
+    _scales = dict(zip(SCALES, (*_own, _paper), strict=True))
+    _register(f"{_network}_{_data}", _scales, method="standard", network=_network, data=_data)
     _register_widths(_network, _data, _scales)
 # DAN-50 and DAN-100: widths from a search on a smaller set (Imagewoof in the paper), at paper scale with its price of
 # multiply-accumulates, in the units of an honest count; see `tfjointrd.training.DAN`.
 for _network, _gamma in (("xresnet50", 1.4e-10), ("xresnet100", 1e-12)):
-    _search = {"smoke": SMOKE_PHOTOGRAPHS, "laptop": LAPTOP_IMAGENETTE, "paper": {**AN_PAPER_IMAGENET, "gamma": _gamma}}
-    _scales = {"smoke": SMOKE_PHOTOGRAPHS, "laptop": LAPTOP_IMAGENET, "paper": AN_PAPER_IMAGENET}
+    _search = dict(zip(SCALES, (*_IMAGENETTE, {**AN_PAPER_IMAGENET, "gamma": _gamma}), strict=True))
+    _scales = dict(zip(SCALES, (*_IMAGENET, AN_PAPER_IMAGENET), strict=True))
     _name = f"search_{_network}_imagenette"
     register(_name, _search, method="search", network=_network, data="imagenette")
     register(
@@ -267,3 +320,14 @@ for _network, _gamma in (("xresnet50", 1.4e-10), ("xresnet100", 1e-12)):
         data="imagenet2012",
         widths=_name,
     )
+# The trainings by which the learning rates of scale `study` were chosen: 15 epochs, scored on the held-out images.
+for _network, _family_name in itertools.product(("resnet20", "resnet56"), STUDY_RATES):
+    for _rate in TUNED_RATES:
+        _own = {"epochs": 15, "learning_rate": _rate, "scored_on": "held_out"}
+        register(
+            f"tune_{_family_name}_{_network}_{_rate}_cifar10",
+            {"smoke": {**SMOKE, "held_out_for_validation": 0.1, **_own, "epochs": 1}, "study": {**STUDY, **_own}},
+            network=_network,
+            data="cifar10",
+            **(PLAIN.get(_family_name) or {"method": _family_name}),
+        )

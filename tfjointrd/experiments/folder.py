@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import filelock
 import keras
@@ -140,11 +141,12 @@ def finished_run(folder: str | os.PathLike) -> Run:
     return Run(recipe, folder, networks, card)
 
 
-def complete(folder: Path) -> Run:
+def complete(folder: Path, data_file: str | os.PathLike | None = None) -> Run:
     """Loads a finished training; where it could not export its networks, for want of TensorFlow, they are now.
 
     Args:
         folder: The folder that `run` was given.
+        data_file: As for `run`.
 
     Raises:
         FileNotFoundError: If `folder` holds no finished training, or not its networks.
@@ -155,8 +157,8 @@ def complete(folder: Path) -> Run:
         return finished
     try:
         with locked(folder):
-            pipelines = load_data(finished.recipe, augment=False)
-            finished.card = cards.add_files(finished.card, finished.networks, folder, *pipelines)
+            images = load_data(finished.recipe, augment=False, data_file=data_file)
+            finished.card = cards.add_files(finished.card, finished.networks, folder, images.train, images.scored)
             cards.write(folder, finished.card)
     except (OSError, ImportError, ValueError) as error:  # above all, data that are not here
         if isinstance(error, BlockingIOError):
@@ -165,19 +167,43 @@ def complete(folder: Path) -> Run:
     return finished
 
 
-def load_data(recipe: Recipe, augment: bool | None = None) -> tuple[data.Pipeline, data.Pipeline]:
-    """The training and validation images of a recipe.
+class Images(NamedTuple):
+    """The images of a training.
+
+    Attributes:
+        train: Those that it learns from.
+        validation: Those that are looked at after each epoch.
+        scored: Those that the accuracies of the finished training are measured on.
+    """
+
+    train: data.Pipeline
+    validation: data.Pipeline
+    scored: data.Pipeline
+
+
+def load_data(recipe: Recipe, augment: bool | None = None, data_file: str | os.PathLike | None = None) -> Images:
+    """The images of a recipe.
 
     Args:
         recipe: The recipe.
         augment: Overrides the recipe's augmentation.
+        data_file: An `.npz` file from which to read the recipe's data set; see `tfjointrd.data.load`.
+
+    Raises:
+        ValueError: As for `tfjointrd.data.load`, or if the part for validation cannot be held out.
     """
     augment = recipe.augment if augment is None else augment
-    options = {"seed": recipe.seed, "augment": augment, "image_size": recipe.image_size}
-    pipelines = data.load(recipe.data, batch_size=recipe.batch_size, **options)
-    for pipeline in pipelines if recipe.images else ():
+    options = {"seed": recipe.seed, "augment": augment, "image_size": recipe.image_size, "data_file": data_file}
+    train, test = data.load(recipe.data, batch_size=recipe.batch_size, **options)
+    validation = test
+    if recipe.held_out_for_validation:
+        try:
+            validation = train.hold_out(recipe.held_out_for_validation, seed=0).unaugmented()
+        except ValueError as error:
+            raise ValueError(f"{error} (`held_out_for_validation` of the recipe)") from None
+    for pipeline in (train, validation, test) if recipe.images else ():
         pipeline.limit(recipe.images)
-    return pipelines
+    return Images(train, validation, validation if recipe.scored_on == "held_out" else test)
 
 
 def find_file(folder: Path, name: str, seed: int) -> Path:

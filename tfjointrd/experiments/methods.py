@@ -61,7 +61,7 @@ def _teacher(recipe: Recipe) -> keras.Model:
 
 def _distilled(recipe: Recipe, network: keras.Model) -> keras.Model:
     targets = {"alpha": recipe.kd_weight, "temperature": recipe.temperature, "feature_weight": recipe.feature_weight}
-    make = _narrow if recipe.method == "narrow_distilled" else _plain
+    make = {"distilled": _plain, "narrow_distilled": _narrow, "standard_distilled": _standard}[recipe.method]
     return Distillation(make(recipe, network), _teacher(recipe), **targets)
 
 
@@ -154,6 +154,7 @@ METHODS: dict[str, Method] = {
     "distilled": Method(_distilled, lambda model: _single(model.student)),
     "jointrd": Method(_jointrd, _jointrd_networks),
     "narrow": Method(_narrow, _single),
+    "standard_distilled": Method(_distilled, lambda model: _single(model.student)),
     "narrow_distilled": Method(_distilled, lambda model: _single(model.student)),
     "adjoined": Method(_adjoined, _adjoined_networks),
     "search": Method(_search, _adjoined_networks),

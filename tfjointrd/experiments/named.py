@@ -41,7 +41,7 @@ def run_named(
 
     Args:
         name: Name of the recipe; see `tfjointrd.experiments.catalog`.
-        scale: `smoke`, `laptop` or `paper`.
+        scale: `smoke`, `laptop`, `study` or `paper`.
         out: Folder of all recipes' folders.
         seeds: Seeds, each once.
         note: What readers of the card should know of the data.
@@ -68,7 +68,7 @@ def run_named(
         later = cards.lacks_files(card) and _seed_folders(folder)  # whose turn comes below
         if known >= {str(seed) for seed in seeds} and not later:
             with group.alone():
-                return complete(folder)
+                return complete(folder, options.get("data_file"))
     options = {**options, "note": note, "group": group, "deterministic": deterministic}
     command = functools.partial(_command, recipes[0], note, group.name, deterministic)
     for recipe in recipes:

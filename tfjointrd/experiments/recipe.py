@@ -14,16 +14,23 @@ from tfjointrd.layers.gates import check_alphas
 from tfjointrd.surgery import new_head
 from tfjointrd.surgery.head import final_activation
 
-SCALES = ("smoke", "laptop", "paper")
+SCALES = ("smoke", "laptop", "study", "paper")
 SCHEDULES = ("one_cycle", "steps")
 OPTIMIZERS = ("sgd", "adam")
 TAIL_SCHEDULES = ("cosine", "linear", "constant")
 TEACHER_MODES = ("frozen", "joint")
 PATH_SCALES = ("sum", "mean")
 KEEP_PROJECTIONS = (False, True, "downsampling")
+SCORED_ON = ("test", "held_out")
 BUDGETS = ("macs", "parameters", "latency_ms")
 TIES = ("shared", "free")
-TAUGHT = ("distilled", "narrow_distilled", "jointrd", "jointrd_adjoined")  # methods with a teacher
+TAUGHT = (
+    "distilled",
+    "standard_distilled",
+    "narrow_distilled",
+    "jointrd",
+    "jointrd_adjoined",
+)  # methods with a teacher
 MOMENTUM = 0.9
 # Fields that other methods would not look at.
 OF_METHODS = (
@@ -41,17 +48,23 @@ class Recipe:
 
     Attributes:
         method: `standard` (the network as it is), `plain` (without its shortcuts), `distilled` (plain, with the outputs
-            or features of `teacher` as targets), `jointrd` (plain, through the later stages of `teacher`), `narrow`
-            (every layer after the first stage `alpha` times narrower), `narrow_distilled` (the same, with the outputs
-            of `teacher` as targets), `adjoined` (full and narrow on shared weights), `search` (the same, with widths
-            that are learned), `jointrd_adjoined` (as `adjoined`, without shortcuts and by JointRD), or `transfer` (a
-            trained network with a new classifier; see `tfjointrd.transfer`).
+            or features of `teacher` as targets), `standard_distilled` (the same with its shortcuts), `jointrd` (plain,
+            through the later stages of `teacher`), `narrow` (every layer after the first stage `alpha` times narrower),
+            `narrow_distilled` (the same, with the outputs of `teacher` as targets), `adjoined` (full and narrow on
+            shared weights), `search` (the same, with widths that are learned), `jointrd_adjoined` (as `adjoined`,
+            without shortcuts and by JointRD), or `transfer` (a trained network with a new classifier; see
+            `tfjointrd.transfer`).
         network: Name of a network of `tfjointrd.models` or `keras.applications`, or the path of a `.keras` file; for
             `transfer` the latter.
         data: Name of a data set; see `tfjointrd.data.load`.
-        image_size: Side of the images in pixels, for folders and photographs; see `tfjointrd.data.load`.
+        image_size: Side of the images in pixels; see `tfjointrd.data.load`.
         augment: Augmentation of the training images; see `tfjointrd.data.load`.
         images: Number of training images an epoch, and of validation images; all of them by default.
+        held_out_for_validation: The part of the training images that nothing is trained on and that all settings are
+            chosen by, the same ones for every seed. They are the validation images of the training then, and the set's
+            own validation images, `test`, are looked at once, after the last epoch. By default the set's own are both.
+        scored_on: The images that the accuracies of the finished training are measured on: `test`, or `held_out`, for
+            trainings by which settings are chosen.
         epochs: Number of epochs.
         batch_size: Images a step.
         optimizer: `sgd` (Nesterov momentum 0.9) or `adam` (with decoupled weight decay).
@@ -94,7 +107,7 @@ class Recipe:
         feature_weight: Weight of the distance to the teacher's last feature map, likewise.
         seed: Seed of the initial weights, the order of the images and their augmentation.
         name: The name under which it is registered, if it is.
-        scale: `smoke`, `laptop` or `paper`, if it is registered.
+        scale: `smoke`, `laptop`, `study` or `paper`, if it is registered.
     """
 
     method: str = "standard"
@@ -103,6 +116,8 @@ class Recipe:
     image_size: int | None = None
     augment: bool | str = True
     images: int | None = None
+    held_out_for_validation: float = 0.0
+    scored_on: str = "test"
     epochs: int = 10
     batch_size: int = 128
     optimizer: str = "sgd"
@@ -153,6 +168,7 @@ class Recipe:
             ("teacher_mode", TEACHER_MODES),
             ("path_scale", PATH_SCALES),
             ("keep_projections", KEEP_PROJECTIONS),
+            ("scored_on", SCORED_ON),
             ("budget", BUDGETS),
             ("ties", TIES),
         ):
@@ -161,6 +177,16 @@ class Recipe:
                     f"Expected `{name}` to be one of {sorted(known, key=str)}. "
                     f"Received: {name}={getattr(self, name)!r}."
                 )
+        part = self.held_out_for_validation
+        if not isinstance(part, int | float) or isinstance(part, bool) or not 0 <= part < 1:
+            raise ValueError(
+                f"Expected `held_out_for_validation` from 0 to below 1. Received: held_out_for_validation={part!r}."
+            )
+        if self.scored_on == "held_out" and not part:
+            raise ValueError(
+                "Expected `held_out_for_validation` above 0, to score on these images. Received: "
+                f"held_out_for_validation={part}, scored_on='held_out'."
+            )
         if self.teacher_mode == "joint" and not (self.method == "jointrd" and self.teacher is None):
             raise ValueError(
                 "Expected `teacher_mode` 'joint' with method 'jointrd' and without `teacher`. Received: "
@@ -170,7 +196,9 @@ class Recipe:
             raise ValueError(
                 f"Expected `teacher`, a trained network's .keras file or recipe, for method '{self.method}'."
             )
-        if self.method in ("distilled", "narrow_distilled") and not (self.kd_weight or self.feature_weight):
+        if self.method in ("distilled", "standard_distilled", "narrow_distilled") and not (
+            self.kd_weight or self.feature_weight
+        ):
             raise ValueError(
                 f"Expected `kd_weight` or `feature_weight` above 0, for method '{self.method}'. Received: kd_weight=0, "
                 "feature_weight=0."

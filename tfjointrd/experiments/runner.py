@@ -43,6 +43,7 @@ def run(
     *,
     teacher: str | os.PathLike | None = None,
     widths: str | os.PathLike | None = None,
+    data_file: str | os.PathLike | None = None,
     minutes: float = 5.0,
     deterministic: bool = True,
     group: distribute.Single | distribute.Processes | None = None,
@@ -67,6 +68,8 @@ def run(
             training before its last epoch.
         teacher: The `.keras` file of the teacher, where `recipe.teacher` is the name of a recipe.
         widths: The `.keras` file of the network that has the widths, where `recipe.widths` is the name of a recipe.
+        data_file: An `.npz` file from which to read the recipe's data set, where tensorflow-datasets is not installed
+            for example; see `tfjointrd.data.load`. An interrupted training goes on bit for bit with the same file only.
         minutes: A checkpoint is taken after each epoch, and within an epoch after so many minutes.
         deterministic: Whether to allow only operations whose results repeat bit by bit; see `make_repeatable`.
         group: The devices or processes that train together, from `tfjointrd.training.distribute`. All processes call
@@ -93,7 +96,7 @@ def run(
     if (folder / cards.CARD).exists():
         check_recipe(recipe, folder)
         with group.alone():
-            return complete(folder)
+            return complete(folder, data_file)
     files = {"teacher": teacher, "widths": widths}
     resolved = replace(recipe, **{name: str(path) for name, path in files.items() if path})
     if recipe.latency_table and (folder / LATENCIES).is_file():
@@ -110,9 +113,9 @@ def run(
             with group.alone():
                 return finished_run(folder)
         keras.utils.set_random_seed(recipe.seed)
-        pipelines = load_data(recipe)
-        held_out = _held_out(recipe, pipelines[0])
-        train, validation = (group.share(pipeline) for pipeline in pipelines)
+        images = load_data(recipe, data_file=data_file)
+        held_out = _held_out(recipe, images.train)
+        train, validation = (group.share(pipeline) for pipeline in (images.train, images.validation))
         with group.scope():
             model = _compiled(resolved, train)
             state, checkpoint = _state(model, train, folder, train.info.train_size or train.size)
@@ -128,12 +131,12 @@ def run(
                 options = {} if held_out is None else {"held_out": held_out}
                 fit = _fit_resident if _fits_device(train, group) and not options else _fit
                 verbose = verbose if group.chief else 0
-                own = [*_recorders(model, pipelines[1], folder, group), keeper]
+                own = [*_recorders(model, images.validation, folder, group), keeper]
                 with _explained(recipe, keeper, [train, validation, *options.values()]):
                     fit(model, recipe, train, validation, keeper, [*own, *callbacks], verbose, **options)
         if group.chief:
             with group.alone():
-                _finish(recipe, model, pipelines[1], folder, state, note, command, group)
+                _finish(recipe, model, data_file, folder, state, note, command, group)
         group.wait(f"{folder} is finished")
     with group.alone():
         return finished_run(folder)
@@ -278,15 +281,15 @@ def _explained(recipe: Recipe, keeper: Keeper, pipelines: Sequence[data.Pipeline
         )
 
 
-def _finish(recipe: Recipe, model, validation, folder: Path, state: State, note: str, command: str, group) -> None:
+def _finish(recipe: Recipe, model, data_file, folder: Path, state: State, note: str, command: str, group) -> None:
     """Takes the networks out, measures them, and writes files and card."""
     networks = METHODS[recipe.method].networks(model)
-    calibration, _ = load_data(recipe, augment=False)
+    images = load_data(recipe, augment=False, data_file=data_file)
     if isinstance(model, DAN) and has_batchnorm(networks["small"]):  # a search's have seen all candidates
         # Images as in the training, augmented: those are what the statistics have to fit.
-        train, _ = load_data(recipe)
+        train = load_data(recipe, data_file=data_file).train
         recalibrate_batchnorm(networks["small"], train, min(len(train), RECALIBRATION))
-    card = cards.make(recipe, networks, calibration, validation, folder, state, note, command, group.devices)
+    card = cards.make(recipe, networks, images.train, images.scored, folder, state, note, command, group.devices)
     if isinstance(model, DAN):
         write_json(folder / ARCHITECTURE, model.architecture())
     cards.write(folder, card)

@@ -1,0 +1,141 @@
+"""Queues: their order, what they skip and report, and what stops them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from shallow import make_shallow
+
+from tfjointrd.__main__ import main
+from tfjointrd.experiments import catalog, queue, run_named, study
+from tfjointrd.experiments.checkpoint import Checkpoints
+from tfjointrd.experiments.folder import locked
+
+NAMES = ["resnet20_digits", "narrow_resnet20_a2_digits"]
+
+
+@pytest.fixture
+def in_this_process(monkeypatch, no_files):
+    """Trainings of eight layers that run here; those in `fail` end as a process does that fails."""
+    make_shallow(monkeypatch)
+    began, fail = [], set()
+
+    def run(training, out, options, log):
+        began.append((training.recipe, training.seed))
+        if training.recipe in fail:
+            log.write_text("chatter\nerror: the loss became nan\n")
+            return 1
+        run_named(training.recipe, training.scale, out, (training.seed,), verbose=0)
+        return 0
+
+    monkeypatch.setattr(queue, "_run", run)
+    return began, fail
+
+
+def test_order_is_seed_by_seed():
+    order = [(training.recipe, training.seed) for training in queue.expand(NAMES, "smoke", (0, 1))]
+    assert order == [(name, seed) for seed in (0, 1) for name in NAMES]
+    assert [(training.recipe, training.seed) for training in queue.expand(["study"], "study")] == list(study.ORDER)
+    first = queue.expand(["study"], "study", (0,))
+    assert {training.seed for training in first} == {0} and len(first) > 15
+
+
+def test_a_queue_skips_what_is_finished_and_says_how_far_it_is(in_this_process, tmp_path, capsys):
+    began, _ = in_this_process
+    trainings = queue.expand(NAMES, "smoke")
+    assert queue.status(trainings, tmp_path).count("waiting") == 2
+    queue.run_queue(trainings[:1], tmp_path)
+    assert began == [(NAMES[0], 0)]
+    queue.run_queue(trainings, tmp_path)
+    assert began == [(NAMES[0], 0), (NAMES[1], 0)]
+    printed = capsys.readouterr().out
+    assert f"[1/2] {NAMES[0]} seed 0: finished before" in printed and f"[2/2] {NAMES[1]} seed 0: model " in printed
+    assert queue.status(trainings, tmp_path).endswith("2 of 2 trainings are finished.")
+
+
+def test_one_that_fails_does_not_stop_the_others(in_this_process, tmp_path, capsys):
+    began, fail = in_this_process
+    fail.add(NAMES[0])
+    with pytest.raises(RuntimeError, match="1 of 2 trainings failed: resnet20_digits seed 0. See .*log"):
+        queue.run_queue(queue.expand(NAMES, "smoke"), tmp_path)
+    assert began == [(NAMES[0], 0), (NAMES[1], 0)]
+    assert "failed after 0 minutes: error: the loss became nan" in capsys.readouterr().out
+    fail.clear()
+    queue.run_queue(queue.expand(NAMES, "smoke"), tmp_path)
+    assert began[2:] == [(NAMES[0], 0)]
+
+
+def test_bad_queues(in_this_process, tmp_path, monkeypatch, capsys):
+    with pytest.raises(ValueError, match="Received: 'resnet21_digits'. Did you mean resnet20_digits"):
+        queue.expand([NAMES[0], "resnet21_digits"], "smoke")
+    assert main(["run", *NAMES, "an_resnet20_digits", "--scale", "smoke", "--out", str(tmp_path)]) == 1
+    assert "Did you mean" in capsys.readouterr().err
+    with locked(tmp_path / queue.QUEUE), pytest.raises(BlockingIOError, match="which another process has locked"):
+        queue.run_queue(queue.expand(NAMES, "smoke"), tmp_path)
+    monkeypatch.setattr(queue, "LEAST_FREE", 10**18)
+    with pytest.raises(OSError, match="MB free .* Make room; the same command goes on from there"):
+        queue.run_queue(queue.expand(NAMES, "smoke"), tmp_path)
+    assert not in_this_process[0]
+
+
+def test_command_line_shows_the_state(tmp_path, capsys):
+    assert main(["run", "study", "--scale", "study", "--out", str(tmp_path), "--status"]) == 0
+    printed = capsys.readouterr().out
+    assert f"0 of {len(study.ORDER)} trainings are finished." in printed
+    assert printed.count("not run") == len(study.CLAIMS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_stopping_a_queue_keeps_a_checkpoint_and_the_same_command_goes_on(tmp_path):
+    command = [sys.executable, "-m", "tfjointrd", "run", *NAMES, "--scale", "smoke", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    checkpoints, end = Checkpoints(tmp_path / NAMES[0] / "seed0"), time.monotonic() + 120
+    while checkpoints.newest_name() is None and time.monotonic() < end and process.poll() is None:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Continue with: python -m tfjointrd run" in error, error[-2000:]
+    assert f"[1/2] {NAMES[0]} seed 0: waiting, begins at" in out and "[2/2]" not in out
+    reached = checkpoints.newest_name()
+    assert reached >= (1, 0)
+    state = queue.status(queue.expand(NAMES, "smoke"), tmp_path)
+    assert f"interrupted, {reached[0]} of 3 epochs" in state and "waiting" in state
+
+
+# === The study ===
+
+
+def test_the_study_has_what_its_claims_compare():
+    trained = {name for name, _ in study.ORDER}
+    for claim in study.CLAIMS:
+        assert claim.expected and claim.source and sum(sign for sign, *_ in claim.terms) == 0
+        for _, name, network in claim.terms:
+            assert name in trained
+            method = catalog.get(name, "study").method
+            assert network in (("full", "small") if method in ("adjoined", "search") else ("model",))
+
+
+def test_settings_are_never_chosen_on_the_images_that_score():
+    for name, seed in study.ORDER:
+        recipe = catalog.get(name, "study", seed)
+        assert recipe.held_out_for_validation == 0.1
+        assert recipe.scored_on == ("held_out" if name.startswith("tune_") else "test")
+
+
+def test_verdicts(tmp_path, in_this_process):
+    recipes = ("resnet20_digits", "narrow_resnet20_a2_digits")
+    claim = study.Claim("s", "p", tuple(zip((1, -1), recipes, ("model", "model"), strict=True)), 0.5, "e")
+    assert study.verdict(claim, tmp_path, "smoke") == "not run"
+    accuracies = {}
+    for recipe in recipes:
+        run = run_named(recipe, "smoke", tmp_path, (0, 1), verbose=0)
+        seeds = run.card["seeds"].items()
+        accuracies[recipe] = {int(seed): entry["accuracy"]["model"]["keras"] for seed, entry in seeds}
+    expected = {seed: 100 * (accuracies[recipes[0]][seed] - accuracies[recipes[1]][seed]) for seed in (0, 1)}
+    assert study.differences(claim, tmp_path, "smoke") == pytest.approx(expected)
+    mean = sum(expected.values()) / 2
+    held = "held" if mean >= 0.5 else "not held"
+    assert study.verdict(claim, tmp_path, "smoke").startswith(f"{held}: {mean:+.2f} points (2 seeds, ")
