@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfjointrd.data import ArrayPipeline, DatasetInfo
-from tfjointrd.data.arrays import channel_statistics, crop, draw_crops
+from tfjointrd.data.arrays import averaged, channel_statistics, crop, draw_crops, fingerprint
 
 
 def images(count=200, height=6, width=5, channels=3):
@@ -100,3 +100,38 @@ def test_augmentation_is_no_bottleneck():
     start = time.process_time()
     seen = sum(len(labels) for _, labels in pipeline)
     assert seen / (time.process_time() - start) > 10_000
+
+
+# === Sizes and fingerprints ===
+
+
+def test_averaged_over_squares():
+    x = images(count=7, height=12, width=12)
+    smaller = averaged(x, 4)
+    assert smaller.shape == (7, 4, 4, 3) and smaller.dtype == x.dtype
+    for row in range(4):
+        for column in range(4):
+            square = x[:, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3].reshape(7, 9, 3)
+            assert np.abs(smaller[:, row, column] - square.mean(axis=1)).max() <= 0.5
+    floats = averaged(x.astype("float32"), 4)
+    np.testing.assert_allclose(floats[0, 0, 0], x[0, :3, :3].mean(axis=(0, 1)), rtol=1e-6)
+    assert averaged(x, 12) is x
+
+
+def test_fingerprint_depends_on_images_labels_and_parts_but_not_on_order():
+    x, y = images(count=20), np.arange(20) % 5
+    parts = [x[:12], y[:12], x[12:], y[12:]]
+    original = fingerprint(parts)
+    order = np.random.default_rng(3).permutation(12)
+    assert fingerprint([x[:12][order], y[:12][order].astype("uint8"), x[12:], y[12:]]) == original
+    one_pixel = x[:12].copy()
+    one_pixel[3, 2, 1, 0] ^= 1
+    swapped = y[:12].copy()
+    swapped[[0, 1]] = swapped[[1, 0]]
+    others = [
+        [one_pixel, *parts[1:]],
+        [x[:12], swapped, *parts[2:]],
+        [x[:11], y[:11], x[11:], y[11:]],
+        [x[:12].astype("float32"), *parts[1:]],
+    ]
+    assert len({original, *map(fingerprint, others)}) == 5

@@ -129,3 +129,63 @@ def test_npz_without_its_arrays(tmp_path):
 def test_npz_with_wrong_arrays(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         load(write(tmp_path, **changes))
+
+
+# === A set by its name, from a file ===
+
+
+@pytest.fixture(scope="module")
+def digits_file(tmp_path_factory):
+    train, validation = load("digits", augment=False)
+    path = tmp_path_factory.mktemp("files") / "digits.npz"
+    order = np.random.default_rng(0).permutation(1437)
+    contents = {"x_train": train.x[order], "y_train": train.y[order], "x_test": validation.x, "y_test": validation.y}
+    np.savez(path, **contents)
+    return path
+
+
+def test_a_set_is_read_from_a_file(digits_file):
+    train, validation = load("digits", data_file=digits_file, seed=2)
+    own, _ = load("digits", seed=2)
+    assert train.info == own.info and train.augmented and validation.size == 360
+    assert train.info.fingerprint and train.info.fingerprint == own.info.fingerprint
+    assert not np.array_equal(train.x, own.x)  # another order of the same images
+
+
+def test_files_of_other_sets_are_refused(digits_file, tmp_path):
+    with pytest.raises(ValueError, match=r"to hold cifar10, with input_shape=\(32, 32, 3\). Received: .*\(8, 8, 1\)"):
+        load("cifar10", data_file=digits_file)
+    with np.load(digits_file) as file:
+        content = dict(file)
+    fewer = {**content, "x_train": content["x_train"][:-1], "y_train": content["y_train"][:-1]}
+    classes = {**content, "y_train": content["y_train"] // 2, "y_test": content["y_test"] // 2}
+    for change, message in ((fewer, "train_size=1437. Received: .* 1436"), (classes, "num_classes=10. Received: .* 5")):
+        np.savez(tmp_path / "other.npz", **change)
+        with pytest.raises(ValueError, match=message):
+            load("digits", data_file=tmp_path / "other.npz")
+    with pytest.raises(ValueError, match="`data_file` for one of the sets digits, cifar10, .* for 'imagenette'"):
+        load("imagenette", data_file=digits_file)
+    with pytest.raises(FileNotFoundError, match="Expected an .npz file. Received: nowhere.npz"):
+        load("digits", data_file="nowhere.npz")
+
+
+def test_smaller_images(digits_file):
+    train, validation = load("digits", image_size=4, batch_size=16)
+    full, _ = load("digits")
+    assert train.info.input_shape == info("digits", image_size=4).input_shape == (4, 4, 1)
+    assert train.x.shape == (1437, 4, 4, 1) and train.batch(0)[0].shape == (16, 4, 4, 1)
+    np.testing.assert_allclose(train.x[:, 0, 0], full.x[:, :2, :2].mean(axis=(1, 2)), atol=1e-4)
+    assert (train.padding, train.info.fingerprint) == (1, full.info.fingerprint)
+    assert (train.info.mean, train.info.std) == (full.info.mean, full.info.std)
+
+
+def test_a_held_out_part_for_validation_is_the_same_for_every_seed():
+    parts = []
+    for seed in (0, 1):
+        train, _ = load("digits", seed=seed)
+        held = train.hold_out(0.1, seed=0).unaugmented()
+        assert (held.size, train.size, held.augmented, held.training) == (144, 1293, False, False)
+        assert not np.intersect1d(held.order(0), train.order(5)).size
+        np.testing.assert_array_equal(held.batch(0)[0], train.x[held.order(0)[:128]])
+        parts.append(held.order(0))
+    np.testing.assert_array_equal(*parts)

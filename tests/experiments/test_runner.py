@@ -389,3 +389,52 @@ def test_table_of_cards(finished):
     partial = markdown([measure("AN small", replace(finished, card=card), "small")]).splitlines()[2].split("|")
     assert [partial[place].strip() for place in (4, 9, 11)] == ["—"] * 3 and "—" not in partial[3] + partial[8]
     assert f"{100 * row.accuracy:.2f}" in lines[2] and f"{row.parameters:,}" in lines[2]
+
+
+# === What settings are chosen on, and what is scored ===
+
+
+def test_test_images_are_scored_once_and_validation_images_are_held_out(small, tmp_path):
+    recipe = Recipe(**small, held_out_for_validation=0.25)
+    finished = run(recipe, tmp_path / "test", verbose=0)
+    card, images = finished.card, folders.load_data(recipe, augment=False)
+    assert (card["data"]["chosen_on"], card["data"]["scored_on"]) == ("held_out", "test")
+    assert (card["data"]["train_images"], card["data"]["validation_images"]) == (1437 - 359, 360)
+    assert card["data"]["fingerprint"] == images.train.info.fingerprint
+    seed, network = card["seeds"]["0"], finished.networks["model"]
+    assert seed["accuracy"]["model"]["keras"] == cards.accuracy(network, images.scored)
+    last = seed["history"][-1]["val_accuracy"]
+    assert last == pytest.approx(cards.accuracy(network, images.validation), abs=1e-6)
+    assert (images.validation.size, images.scored.size) == (359, 360)
+
+    tuning = run(replace(recipe, scored_on="held_out"), tmp_path / "held_out", verbose=0)
+    assert tuning.card["data"]["scored_on"] == "held_out"
+    assert tuning.card["seeds"]["0"]["accuracy"]["model"]["keras"] == pytest.approx(last, abs=1e-6)
+    assert tuning.card["seeds"]["0"]["history"] == seed["history"]
+    assert seed["source"] == cards.source() and len(cards.source()) == 32
+
+
+def test_parts_that_cannot_be_held_out_for_validation():
+    for part in (1, -0.1, True, "a tenth"):
+        with pytest.raises(ValueError, match="Expected `held_out_for_validation` from 0 to below 1. Received"):
+            Recipe(held_out_for_validation=part)
+    with pytest.raises(
+        ValueError, match="above 0, to score on these images. .* held_out_for_validation=0.0, scored_on"
+    ):
+        Recipe(scored_on="held_out")
+    with pytest.raises(ValueError, match="`scored_on` to be one of"):
+        Recipe(scored_on="train")
+    with pytest.raises(
+        ValueError, match=r"an image in each of the two parts .* \(`held_out_for_validation` of the rec"
+    ):
+        folders.load_data(Recipe(held_out_for_validation=1e-6))
+
+
+def test_a_training_reads_its_set_from_a_file(small, tmp_path):
+    train, validation = data.load("digits", augment=False)
+    file = tmp_path / "digits.npz"
+    np.savez(file, x_train=train.x, y_train=train.y, x_test=validation.x, y_test=validation.y)
+    from_file = run(Recipe(**small), tmp_path / "file", verbose=0, data_file=file)
+    own = run(Recipe(**small), tmp_path / "own", verbose=0)
+    assert from_file.card["data"] == own.card["data"]
+    assert from_file.card["seeds"]["0"]["history"] == own.card["seeds"]["0"]["history"]

@@ -1,6 +1,6 @@
 """What is known of a data set without reading it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class DatasetInfo:
         note: Anything a reader of a result should know about the set.
         resizable: Whether images are photographs, which come in any size that `load(image_size=...)` names.
         fingerprint: Tells sets in memory apart, whatever order their images are in; see
-            `tfjointrd.data.arrays.fingerprint`. Empty for other sets.
+            `tfjointrd.data.arrays.fingerprint`. Empty for other sets, and where the images were not read.
     """
 
     name: str
@@ -33,7 +33,7 @@ class DatasetInfo:
     class_names: tuple[str, ...] | None = None
     note: str = ""
     resizable: bool = False
-    fingerprint: str = ""
+    fingerprint: str = field(default="", compare=False)
 
 
 # What is to be said of sets that are not what their name promises, by fingerprint.
