@@ -40,7 +40,6 @@ from tfjointrd.experiments.checkpoint import Checkpoints
 from tfjointrd.experiments.folder import seed_folder
 from tfjointrd.experiments.queue import Training
 
-GRACE = 25.0  # seconds for checkpoints at the end
 MPS = "nvidia-cuda-mps-control"  # lets kernels of several processes run side by side
 
 
@@ -82,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data-file", help=".npz file of the recipes' data set")
     parser.add_argument("--out", default="accelerator_runs", help="folder of the trainings")
     parser.add_argument("--minutes", type=float, default=8.0, help="when to stop, everything included")
+    parser.add_argument("--grace", type=float, default=20.0, help="seconds of these that are left for checkpoints")
     parser.add_argument("--processes", type=int, default=6, help="trainings at a time")
     parser.add_argument("--mps", action="store_true", help=f"start {MPS} for the time of the run, where there is one")
     parser.add_argument("--nondeterministic", action="store_true", help="as for `python -m tfjointrd run`")
@@ -131,7 +131,7 @@ def _all_needs(training: Training) -> list[Training]:
 
 def _run(rows: list[Row], out: Path, options, end: float) -> None:
     """Keeps as many processes busy as there may be, until the time is over or all rows are done."""
-    while time.monotonic() < end - GRACE:
+    while time.monotonic() < end - options.grace:
         running = [row for row in rows if row.process and row.process.poll() is None]
         waiting = [row for row in rows if row.process is None and row.training.state(out) != "finished"]
         ready = [row for row in waiting if all(needed.state(out) == "finished" for needed in row.needs)]
