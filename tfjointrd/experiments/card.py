@@ -26,6 +26,7 @@ QUANTIZATIONS = {"float32": None, "int8": "int8"}
 _NEWER = (
     *("image_size", "round_to", "alphas", "gamma", "widths"),
     *("budget", "target", "latency_table", "ties", "gate_warmup", "held_out"),
+    *("initializer", "kl_epsilon"),
 )
 _OTHER_BACKEND = "trained on the backend"
 
