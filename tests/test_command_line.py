@@ -119,11 +119,15 @@ def test_every_field_of_a_recipe_is_an_option(monkeypatch):
     ]
     given += ["--path-scale", "mean", "--kd-weight", "0.5", "--temperature", "2", "--feature-weight", "1e-3"]
     with pytest.raises(Stop) as stopped:
-        main(["train", "--out", "x", *given, "--image-size", "64"])
+        main(["train", "--out", "x", *given, "--image-size", "64", "--initializer", "fan_out"])
     (recipe,) = stopped.value.args
+    assert recipe.initializer == "fan_out"
     assert (recipe.teacher_mode, recipe.dirac, recipe.keep_projections) == ("joint", True, True)
     assert (recipe.tail_schedule, recipe.path_scale, recipe.image_size) == ("linear", "mean", 64)
     assert (recipe.kd_weight, recipe.temperature, recipe.feature_weight) == (0.5, 2.0, 1e-3)
+    with pytest.raises(Stop) as stopped:
+        main(["train", "--out", "x", "--method", "adjoined", "--kl-epsilon", "1e-6"])
+    assert stopped.value.args[0].kl_epsilon == 1e-6
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,12 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warmup", type=float, default=0.1, help="part of the training in which it rises (one_cycle)")
     parser.add_argument("--milestones", type=int, nargs="*", default=[], help="epochs at which it falls (steps)")
     parser.add_argument("--weight-decay", type=float, default=5e-4, help="L2 penalty of the kernels (adam: decoupled)")
+    parser.add_argument(
+        "--initializer",
+        choices=["he_normal", "fan_out", "lecun_normal"],
+        default="he_normal",
+        help="of new weights; fan_out as JointRD's authors, lecun_normal as AN's",
+    )
     parser.add_argument("--alpha", type=int, default=2, help="how many times narrower (narrow, adjoined, search)")
     parser.add_argument("--round-to", type=int, default=1, help="multiple that widths are rounded to; 1 rounds down")
     parser.add_argument("--widths", help=".keras file of a narrow network, or `random` (adjoined)")
@@ -95,6 +101,11 @@ def _add_search(parser) -> None:
     )
     parser.add_argument("--latency-table", help="JSON file of `benchmark --layers`, or a phone's (budget latency_ms)")
     parser.add_argument("--gamma", type=float, default=0.0, help="weight of the MACs in place of a budget (search)")
+    parser.add_argument(
+        "--kl-epsilon",
+        type=float,
+        help="term that the divergence adds to both probabilities; from logits by default (adjoined, search)",
+    )
     parser.add_argument(
         "--ties", choices=["shared", "free"], default="shared", help="one gate for layers that are added, or one each"
     )

@@ -76,6 +76,7 @@ def test_cards_from_before_a_field_was_added(tmp_path):
     cards.write(tmp_path, without("image_size", "recipe"))
     assert cards.read(tmp_path, RECIPE) == card()
     older = card()
+    assert older["recipe"].pop("initializer") == "he_normal" and older["recipe"].pop("kl_epsilon") is None
     older["recipe"]["tail_floor"] = 0.005  # once allowed for all methods, and read by those with tails only
     cards.write(tmp_path, older)
     assert cards.read(tmp_path, RECIPE) == card()

@@ -56,6 +56,24 @@ def test_one_table_has_one_setting(data):
         assert len(rows) >= 10 and all(row == rows[0] for row in rows)
 
 
+def test_paper_scales_are_as_the_authors_have_them():
+    """Initial weights and the term in the divergence; neither at the other scales."""
+    for name in catalog.names("*"):
+        paper, laptop = catalog.get(name, "paper"), catalog.get(name, "laptop")
+        adam = paper.optimizer == "adam"
+        assert paper.initializer == ("lecun_normal" if adam else "fan_out"), name
+        assert paper.kl_epsilon == (1e-6 if adam and paper.method in ("adjoined", "search") else None), name
+        assert (laptop.initializer, laptop.kl_epsilon) == ("he_normal", None)
+    assert catalog.get("search_xresnet50_imagenette", "paper").gamma == 1.5e-10
+    assert catalog.get("search_xresnet100_imagenette", "paper").gamma == 6.2e-13
+    assert catalog.get("jointrd_routing_joint_resnet20_cifar10").path_scale == "mean"
+    own = catalog.get("jointrd_projections_resnet20_cifar10")
+    assert own.feature_weight > 0
+    assert (own.method, own.dirac, own.keep_projections) == ("jointrd", True, "downsampling")
+    alone = catalog.get("feature_kd_dirac_projections_resnet20_cifar10")
+    assert (alone.method, alone.dirac, alone.keep_projections) == ("distilled", True, "downsampling")
+
+
 @pytest.mark.slow
 def test_every_digits_recipe_builds(tmp_path):
     info = data.info("digits")

@@ -108,6 +108,10 @@ def test_networks_of_all_kinds(tmp_path):
         ({"batch_size": -1}, ValueError, "Received: batch_size=-1"),
         ({"learning_rate": 0.0}, ValueError, "Received: learning_rate=0.0"),
         ({"warmup": 1.0}, ValueError, "Expected `warmup` .* Received: warmup=1.0"),
+        ({"initializer": "magic"}, ValueError, "one of .*'fan_out'.* Received: initializer='magic'"),
+        ({"network": "own.keras", "initializer": "fan_out"}, ValueError, "keeps its weights. Received: .*'own.keras'"),
+        ({"method": "search", "kl_epsilon": 0.0}, ValueError, "above 0 and below 1, or None. Received: kl_epsilon=0.0"),
+        ({"method": "plain", "kl_epsilon": 1e-6}, ValueError, "Expected `kl_epsilon` for method 'adjoined' or"),
         ({"optimizer": "lion"}, ValueError, "one of .*adam.* Received: optimizer='lion'"),
         ({"schedule": "linear"}, ValueError, "Received: schedule='linear'"),
         ({"path_scale": "median"}, ValueError, "Received: path_scale='median'"),
@@ -133,6 +137,24 @@ def test_networks_of_all_kinds(tmp_path):
 def test_recipes_that_cannot_be(arguments, error, message):
     with pytest.raises(error, match=message):
         Recipe(**arguments)
+
+
+@pytest.mark.parametrize("method", ["adjoined", "search", "jointrd_adjoined"])
+def test_the_term_in_the_divergence(method, tmp_path):
+    models.cifar_resnet(8, input_shape=(8, 8, 1)).save(tmp_path / "teacher.keras")
+    teacher = {"teacher": str(tmp_path / "teacher.keras")} if method == "jointrd_adjoined" else {}
+    for epsilon in (None, 1e-5):
+        trainer = Recipe(method=method, kl_epsilon=epsilon, **teacher).trainer(data.info("digits"))
+        assert (trainer.student if teacher else trainer).epsilon == epsilon
+
+
+@pytest.mark.parametrize("method", ["standard", "plain", "narrow", "adjoined"])
+def test_weights_are_drawn_as_the_recipe_says(method):
+    for initializer, scale in (("he_normal", 2), ("lecun_normal", 1)):
+        trainer = Recipe(method=method, initializer=initializer).trainer(data.info("digits"))
+        network = trainer.full() if method == "adjoined" else trainer
+        kernel = keras.ops.convert_to_numpy(network.get_layer("stage3_block2_conv2").kernel.value)
+        assert kernel.var() == pytest.approx(scale / (9 * kernel.shape[2]), rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["resnet21", "ResNet51", "GlobalAveragePooling2D"])

@@ -25,6 +25,7 @@ def randomised(model):
 def test_layers_are_named_by_stage_and_block():
     model = models.cifar_resnet(14)
     assert names(model, "stage2_block1") == [
+        "stage2_block1_pad1",
         "stage2_block1_conv1",
         "stage2_block1_bn1",
         "stage2_block1_relu1",

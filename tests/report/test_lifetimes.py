@@ -105,6 +105,40 @@ def test_a_constant_that_widens_the_tensor_does_not_work_in_place():
     assert (row.output_bytes / UNIT, row.live_bytes / UNIT) == (3, 1 + 3)
 
 
+@pytest.mark.parametrize("kind", ["Conv2D", "DepthwiseConv2D", "SeparableConv2D"])
+def test_padding_in_a_convolution_makes_no_copy(kind):
+    """Unpadded 4x4x3 lives until the convolution has run; 6x6 pixels never do."""
+    x = keras.Input((4, 4, 1), name="in")
+    pad = layers.ZeroPadding2D(1, name="pad")(convolution(3, "a")(x))
+    arguments = {} if kind == "DepthwiseConv2D" else {"filters": 3}
+    y = getattr(layers, kind)(kernel_size=3, name="b", **arguments)(pad)
+    assert live(x, y) == {"in": 1, "a": 4, "pad": 3, "b": 3 + 3}
+
+
+def test_padding_lives_as_long_as_its_last_reader_and_nobody_overwrites_it():
+    x = keras.Input((4, 4, 1), name="in")
+    a = convolution(3, "a")(x)
+    pad = layers.ZeroPadding2D(1, name="pad")(a)
+    relu = layers.ReLU(name="relu")(a)
+    b, c = (layers.Conv2D(1, 3, name=name)(pad) for name in "bc")
+    y = layers.Concatenate(name="join")([relu, b, c])
+    found = live(x, y)
+    assert found["join"] == 3 + 1 + 1 + 5
+    assert max(found["b"], found["c"]) == 3 + 3 + 1 + 1  # both a and relu: the latter could not work in place
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [layers.MaxPooling2D(3, 1, name="b"), layers.Conv2D(3, 3, padding="same", name="b"), None],
+    ids=["pooling", "same", "output"],
+)
+def test_padding_that_something_else_reads_is_a_copy(reader):
+    x = keras.Input((4, 4, 1), name="in")
+    pad = layers.ZeroPadding2D(1, name="pad")(convolution(3, "a")(x))
+    found = live(x, pad if reader is None else reader(pad))
+    assert found["pad"] == 3 + 3 * 36 / 16
+
+
 def test_a_layer_called_twice_holds_two_outputs():
     x = keras.Input((4, 4, 1), name="in")
     shared = convolution(1, "shared")

@@ -110,6 +110,38 @@ def test_folded_after_training_saved_and_exported(randomised, tmp_path):
         assert report.max_difference < 1e-4 and (tmp_path / "folded.tflite").is_file()
 
 
+@pytest.mark.parametrize("padded", [False, True], ids=["same", "padded"])
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (8, 7)])
+@pytest.mark.parametrize(("kernel", "strides"), [(3, 2), (5, 2), (2, 2), (3, 3), ((3, 5), (2, 1))])
+def test_a_strided_identity_takes_the_pixels_that_a_shortcut_takes(kernel, strides, size, padded):
+    if padded and kernel not in (3, 5):
+        pytest.skip("padded by half a kernel")
+    inputs = keras.Input((*size, 3))
+    x = L.ZeroPadding2D(kernel // 2)(inputs) if padded else inputs
+    x = L.Conv2D(3, kernel, strides, padding="valid" if padded else "same", use_bias=False, name="conv")(x)
+    network = dirac(keras.Model(inputs, x), layers=["conv"], alpha=2.0, beta=1e-12)
+    x, (down, right) = pixels(size=(*size, 3)), np.broadcast_to(strides, 2)
+    expected = 2 * x[:, ::down, ::right]
+    np.testing.assert_allclose(outputs(network, x), expected, rtol=1e-6)
+    np.testing.assert_allclose(outputs(fold(network), x), expected, rtol=1e-6)
+    again = keras.Model.from_config(network.get_config())
+    assert again.get_layer("conv").get_config()["tap"] == network.get_layer("conv").tap
+
+
+def test_files_without_a_tap_and_unknown_sizes_keep_the_centre():
+    config = DiracConv2D(3, 3, strides=2, padding="same").get_config()
+    del config["tap"]
+    old = DiracConv2D.from_config(config)
+    old.build((None, 8, 8, 3))
+    kernel = keras.ops.convert_to_numpy(old.effective_kernel())
+    np.testing.assert_allclose(kernel[1, 1].diagonal(), 1, atol=0.1)
+    inputs = keras.Input((None, None, 3))
+    network = keras.Model(inputs, L.Conv2D(3, 3, 2, padding="same", name="conv")(inputs))
+    assert dirac(network, layers=["conv"]).get_layer("conv").tap is None
+    with pytest.raises(ValueError, match=r"`tap` to lie within a kernel of 3x3. Received: tap=\(3, 0\)"):
+        DiracConv2D(3, 3, tap=(3, 0))
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_weight_decay_leaves_the_factors_out(randomised, optimizer):
     """With zero gradients a step moves what decays, and nothing else."""

@@ -28,7 +28,7 @@ QUANTIZATIONS = {"float32": None, "int8": "int8"}
 _NEWER = (
     *("image_size", "round_to", "alphas", "gamma", "widths"),
     *("budget", "target", "latency_table", "ties", "gate_warmup", "held_out"),
-    *("held_out_for_validation", "scored_on"),
+    *("initializer", "kl_epsilon", "held_out_for_validation", "scored_on"),
 )
 _OTHER_BACKEND = "trained on the backend"
 

@@ -68,7 +68,7 @@ def _distilled(recipe: Recipe, network: keras.Model) -> keras.Model:
 def _jointrd(recipe: Recipe, network: keras.Model) -> keras.Model:
     student = _plain(recipe, network)
     if recipe.method == "jointrd_adjoined":
-        student = adjoin(student, recipe.alpha, round_to=recipe.round_to)
+        student = adjoin(student, recipe.alpha, round_to=recipe.round_to, epsilon=recipe.kl_epsilon)
     joint = recipe.teacher_mode == "joint"
     return JointRD(
         student,
@@ -94,11 +94,12 @@ def _jointrd_networks(model: JointRD) -> dict[str, keras.Model]:
 
 def _adjoined(recipe: Recipe, network: keras.Model) -> Adjoined:
     if recipe.widths is None:
-        return adjoin(network, recipe.alpha, round_to=recipe.round_to)
+        return adjoin(network, recipe.alpha, round_to=recipe.round_to, epsilon=recipe.kl_epsilon)
     if recipe.widths == RANDOM:
-        return adjoin(network, widths=_random_widths(recipe, network))
-    small = load_network(recipe.widths)
-    return adjoin(network, widths=widths_of(network, small))
+        widths = _random_widths(recipe, network)
+    else:
+        widths = widths_of(network, load_network(recipe.widths))
+    return adjoin(network, widths=widths, epsilon=recipe.kl_epsilon)
 
 
 def _search(recipe: Recipe, network: keras.Model) -> DAN:
@@ -117,6 +118,7 @@ def _search(recipe: Recipe, network: keras.Model) -> DAN:
         warm_up=recipe.gate_warmup,
         latency_table=recipe.latency_table,
         seed=recipe.seed,
+        epsilon=recipe.kl_epsilon,
         **budget,
     )
 

@@ -13,6 +13,7 @@ from tfjointrd.experiments.methods import METHODS, RANDOM, build_network
 from tfjointrd.layers.gates import check_alphas
 from tfjointrd.surgery import new_head
 from tfjointrd.surgery.head import final_activation
+from tfjointrd.surgery.initial import HE_NORMAL, INITIALIZERS, with_initializer
 
 SCALES = ("smoke", "laptop", "study", "paper")
 SCHEDULES = ("one_cycle", "steps")
@@ -37,6 +38,7 @@ OF_METHODS = (
     (("narrow", "narrow_distilled", "adjoined", "search", "jointrd_adjoined"), ("alpha", "round_to")),
     (("plain", "distilled", "jointrd"), ("dirac",)),
     (("plain", "distilled", "jointrd", "jointrd_adjoined"), ("keep_projections",)),
+    (("adjoined", "search", "jointrd_adjoined"), ("kl_epsilon",)),
     (TAUGHT, ("teacher", "kd_weight", "temperature", "feature_weight")),
     (("jointrd", "jointrd_adjoined"), ("tail_schedule", "tail_floor", "tail_fade", "path_scale", "teacher_mode")),
 )
@@ -75,6 +77,9 @@ class Recipe:
         milestones: Epochs at whose beginning the learning rate falls, for `steps`.
         weight_decay: Decay of all weights but biases, batch normalisations' and Dirac convolutions' factors. For `sgd`
             it is the L2 penalty's factor, as papers and PyTorch count it; for `adam` the decoupled decay.
+        initializer: How new convolutions and dense layers are drawn: `he_normal` as the networks of `tfjointrd.models`
+            are (others as they are), or as the papers' authors draw theirs, `fan_out` (Residual Distillation) or
+            `lecun_normal` (Adjoined Networks); see `tfjointrd.surgery.initial.with_initializer`.
         alpha: How many times narrower `narrow` and `adjoined` networks are. What such a network costs is the budget of
             a `search`.
         alphas: The candidates of a `search`.
@@ -84,6 +89,8 @@ class Recipe:
         latency_table: The file of a table of latencies, for a budget in milliseconds; see
             `tfjointrd.report.layer_latencies`.
         gamma: Weight of the expected multiply-accumulates of a `search`, in place of a budget where it is above 0.
+        kl_epsilon: The term that the divergence of `adjoined` networks adds to both probabilities, 1e-6 in the paper;
+            by default none, and the divergence is computed from logits.
         ties: Whether layers that an addition ties have one gate in a `search`, `shared`, or each its own, `free`.
         gate_warmup: The part of a `search` before widths begin to be learned.
         held_out: The part of the training images from which only the gates of a `search` learn; by default gates and
@@ -126,6 +133,7 @@ class Recipe:
     warmup: float = 0.1
     milestones: tuple[int, ...] = ()
     weight_decay: float = 5e-4
+    initializer: str = HE_NORMAL
     alpha: int = 2
     round_to: int = 1
     alphas: tuple[float, ...] = (1, 2, 4)
@@ -133,6 +141,7 @@ class Recipe:
     target: float | None = None
     latency_table: str | None = None
     gamma: float = 0.0
+    kl_epsilon: float | None = None
     ties: str = "shared"
     gate_warmup: float = 0.2
     held_out: float = 0.0
@@ -164,6 +173,7 @@ class Recipe:
             ("method", METHODS),
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
+            ("initializer", INITIALIZERS),
             ("tail_schedule", TAIL_SCHEDULES),
             ("teacher_mode", TEACHER_MODES),
             ("path_scale", PATH_SCALES),
@@ -219,6 +229,11 @@ class Recipe:
                 "Expected `network` to be the .keras file of a trained network, for method 'transfer'. "
                 f"Received: network='{self.network}'."
             )
+        if self.network.endswith(".keras") and self.initializer != HE_NORMAL:
+            raise ValueError(
+                "Expected `initializer` for a network by name, since one from a .keras file keeps its weights. "
+                f"Received: network='{self.network}', initializer='{self.initializer}'."
+            )
         lowest = {"epochs": 1, "batch_size": 1, "alpha": 1, "round_to": 1, "seed": 0}
         lowest.update({name: 1 for name in ("image_size", "images") if getattr(self, name) is not None})
         for name, least in lowest.items():
@@ -234,6 +249,10 @@ class Recipe:
             raise ValueError(
                 "Expected `tail_fade` and `temperature` above 0 and `feature_weight` from 0. Received: "
                 f"tail_fade={self.tail_fade}, temperature={self.temperature}, feature_weight={self.feature_weight}."
+            )
+        if self.kl_epsilon is not None and not 0 < self.kl_epsilon < 1:
+            raise ValueError(
+                f"Expected `kl_epsilon` above 0 and below 1, or None. Received: kl_epsilon={self.kl_epsilon}."
             )
         if not self.weight_decay >= 0:
             raise ValueError(f"Expected `weight_decay` from 0. Received: weight_decay={self.weight_decay}.")
@@ -347,6 +366,8 @@ class Recipe:
             network = new_head(network, info.num_classes, info.input_shape)
             for layer in network.layers:
                 layer.trainable = True
+        if self.initializer != HE_NORMAL:
+            network = with_initializer(network, self.initializer)
         _check_fits(network, info)
         return METHODS[self.method].trainer(self, network)
 

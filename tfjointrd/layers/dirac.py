@@ -24,6 +24,8 @@ class DiracConv2D(keras.layers.Conv2D):
         kernel_size: Height and width of the kernel.
         alpha: Initial weight of the identity.
         beta: Initial weight of the kernel W.
+        tap: Row and column of the kernel where the identity stands; its centre by default. `tfjointrd.dirac` sets it
+            where the padding "same" of a strided convolution centres kernels beside the pixels that a shortcut takes.
         **kwargs: Those of `keras.layers.Conv2D`.
 
     Call arguments:
@@ -33,7 +35,7 @@ class DiracConv2D(keras.layers.Conv2D):
         Tensor `(batch, new_height, new_width, filters)`.
 
     Raises:
-        ValueError: If the convolution has groups.
+        ValueError: If the convolution has groups, or `tap` lies outside the kernel.
 
     Example:
 
@@ -47,11 +49,22 @@ class DiracConv2D(keras.layers.Conv2D):
         Distillation use it.
     """
 
-    def __init__(self, filters, kernel_size, *args, alpha: float = 1.0, beta: float = 0.1, **kwargs):
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        *args,
+        alpha: float = 1.0,
+        beta: float = 0.1,
+        tap: tuple[int, int] | None = None,
+        **kwargs,
+    ):
         super().__init__(filters, kernel_size, *args, **kwargs)
         if self.groups > 1:
             raise ValueError(f"Expected `groups` to be 1. Received: groups={self.groups}, in layer '{self.name}'.")
         self.initial = {"alpha": float(alpha), "beta": float(beta)}
+        self.tap = None if tap is None else tuple(tap)
+        delta((*self.kernel_size, 1, 1), self.tap)  # refuses a tap outside the kernel
 
     def build(self, input_shape):
         """Creates the kernel W, alpha and beta."""
@@ -63,7 +76,7 @@ class DiracConv2D(keras.layers.Conv2D):
 
     def effective_kernel(self):
         """The kernel of the ordinary convolution that this layer is, `(height, width, channels, filters)`."""
-        identity = ops.convert_to_tensor(delta(self.kernel.shape), dtype=self.compute_dtype)
+        identity = ops.convert_to_tensor(delta(self.kernel.shape, self.tap), dtype=self.compute_dtype)
         alpha, beta, kernel = (ops.cast(part, self.compute_dtype) for part in (self.alpha, self.beta, self.kernel))
         return alpha * identity + beta * kernel
 
@@ -86,20 +99,27 @@ class DiracConv2D(keras.layers.Conv2D):
 
     def get_config(self):
         """The configuration from which the layer can be made again."""
-        return {**super().get_config(), **self.initial}
+        return {**super().get_config(), **self.initial, "tap": self.tap}
 
 
-def delta(shape: tuple[int, int, int, int]) -> np.ndarray:
-    """The Dirac kernel: one at the centre, from each input channel to the output channel of its number.
+def delta(shape: tuple[int, int, int, int], tap: tuple[int, int] | None = None) -> np.ndarray:
+    """The Dirac kernel: one at `tap`, from each input channel to the output channel of its number.
 
     Args:
         shape: `(height, width, channels, filters)`.
+        tap: Row and column; the centre by default.
 
     Returns:
         Float32 array of that shape. Filters beyond the number of channels are zero.
+
+    Raises:
+        ValueError: If `tap` lies outside the kernel.
     """
     height, width, channels, filters = shape
+    row, column = ((height - 1) // 2, (width - 1) // 2) if tap is None else tap
+    if not (0 <= row < height and 0 <= column < width):
+        raise ValueError(f"Expected `tap` to lie within a kernel of {height}x{width}. Received: tap={tap}.")
     kernel = np.zeros(shape, "float32")
     positions = np.arange(min(channels, filters))
-    kernel[(height - 1) // 2, (width - 1) // 2, positions, positions] = 1.0
+    kernel[row, column, positions, positions] = 1.0
     return kernel

@@ -93,10 +93,39 @@ def _statistics(argument: str, values, default: Sequence[float], channels: int) 
     return values
 
 
+def pad(x, kernel_size: int, strides: int, name: str):
+    """Puts `kernel_size // 2` zeros on each side, if windows larger than one pixel are strided.
+
+    Windows are then centred on pixels 0, 2, 4, ..., those that a strided 1x1 convolution beside them takes, as in
+    PyTorch and `keras.applications`. Keras' `padding="same"` centres windows of 3 pixels on 1, 3, 5, ... where the size
+    is even. Zeros are harmless to a maximum pooling that follows a ReLU.
+
+    Args:
+        x: Tensor of shape `(batch, height, width, channels)`.
+        kernel_size: Height and width of the window that follows.
+        strides: Its stride along height and width.
+        name: Name of the padding layer.
+
+    Returns:
+        The padded tensor, and the `padding` of the layer that follows.
+    """
+    if kernel_size == 1 or strides == 1:
+        return x, "same"
+    return layers.ZeroPadding2D(kernel_size // 2, name=name)(x), "valid"
+
+
+def max_pooling(x):
+    """The maximum of 3x3 pixels at half the resolution, behind the ReLU of a stem."""
+    x, padding = pad(x, 3, 2, "stem_pool_pad")
+    return layers.MaxPooling2D(3, 2, padding=padding, name="stem_pool")(x)
+
+
 def convolution(
     x, filters: int, kernel_size: int, strides: int = 1, *, name: str, index="", relu: bool = True, gamma="ones"
 ):
     """Convolution without bias, batch normalisation and, if `relu`, a ReLU.
+
+    Strided windows are padded by `pad`; all others as `"same"` pads, which is the same there.
 
     Args:
         x: Tensor of shape `(batch, height, width, channels)`.
@@ -111,11 +140,12 @@ def convolution(
     Returns:
         Tensor of shape `(batch, ceil(height / strides), ceil(width / strides), filters)`.
     """
+    x, padding = pad(x, kernel_size, strides, f"{name}_pad{index}")
     x = layers.Conv2D(
         filters,
         kernel_size,
         strides,
-        padding="same",
+        padding=padding,
         use_bias=False,
         kernel_initializer="he_normal",
         name=f"{name}_conv{index}",

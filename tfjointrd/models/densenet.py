@@ -68,7 +68,7 @@ def densenet(
         x = _convolution(x, 2 * GROWTH, 3, "stem_conv")
     else:
         x = blocks.convolution(x, 2 * GROWTH, 7, 2, name="stem")
-        x = layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
+        x = blocks.max_pooling(x)
     for stage, count in enumerate(_LAYERS[depth], start=1):
         if stage > 1:
             x = _normalized(x, f"stage{stage}_transition")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import keras
-from keras import layers
 
 from tfjointrd.models import blocks
 from tfjointrd.models.naming import depth_function
@@ -158,7 +157,7 @@ def imagenet_resnet(
 
     # === Functional model ===
     x = blocks.convolution(x, 64, 7, 2, name="stem")
-    x = layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
+    x = blocks.max_pooling(x)
     x = blocks.stages(x, counts, blocks.FILTERS, block)
     outputs = blocks.classifier(x, num_classes, classifier_activation)
     return keras.Model(image, outputs, name=name or f"resnet{depth}")

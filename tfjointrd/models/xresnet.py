@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import keras
-from keras import layers
 
 from tfjointrd.models import blocks
 from tfjointrd.models.naming import depth_function
@@ -59,7 +58,7 @@ def xresnet(
     # === Functional model ===
     for index, (filters, strides) in enumerate(((32, 2), (64, 1), (64, 1)), start=1):
         x = blocks.convolution(x, filters, 3, strides, name="stem", index=index)
-    x = layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
+    x = blocks.max_pooling(x)
     gamma = "zeros" if zero_gamma else "ones"
     x = blocks.stages(x, counts, blocks.FILTERS, block, blocks.pooled_projection, gamma)
     outputs = blocks.classifier(x, num_classes, classifier_activation)

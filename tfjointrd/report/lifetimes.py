@@ -3,7 +3,8 @@
 A tensor lives from the layer that produces it to the last layer that takes it; the network's inputs live from the
 start and its outputs to the end. Layers run in the order of the network's graph. Batch normalisation, activations,
 dropout, reshapes and arithmetic with constants work in place where nobody needs their input afterwards; an addition
-of two tensors does not.
+of two tensors does not. A zero padding that convolutions alone read makes no copy, as XNNPACK, TFLite's kernels for
+processors, pads in float convolutions; one that a pooling reads does.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _OPERATORS = """
     Reshape Squeeze ExpandDims
 """
 _LAYERS_IN_PLACE = tuple(getattr(layers, name) for name in _LAYERS.split())
+_CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 _OPERATORS_IN_PLACE = set(_OPERATORS.split())
 
 
@@ -43,6 +45,10 @@ def live_bytes(graph: Graph, sizes: Mapping[Ref, int]) -> list[int]:
     for index, call in enumerate(graph.calls):
         last_use.update(dict.fromkeys(call.inputs, index))
     last_use.update(dict.fromkeys(refs_in(graph.outputs), end + 1))
+    padded = _padded_in_convolutions(graph)
+    sizes = {**sizes, **dict.fromkeys((call.output for call in padded), 0)}
+    for call in reversed(padded):
+        last_use[call.inputs[0]] = max(last_use[call.inputs[0]], last_use[call.output])
 
     # Births and deaths of buffers as changes of a running sum. A call in place hands its input's buffer on.
     changes = [0] * (end + 3)
@@ -67,6 +73,23 @@ def outputs_by_call(tensors: Iterable[Ref]) -> dict[tuple[str, int], list[Ref]]:
     for ref in sorted(tensors, key=lambda ref: ref.index):
         found.setdefault((ref.layer, ref.call), []).append(ref)
     return found
+
+
+def _padded_in_convolutions(graph: Graph) -> list[Call]:
+    """The zero paddings that only convolutions without a padding of their own read."""
+    consumers, outputs = graph.consumers(), set(refs_in(graph.outputs))
+
+    def pads_itself(call: Call) -> bool:
+        spec = graph.layers[call.layer]
+        return issubclass(spec.cls, _CONVOLUTIONS) and spec.config["padding"] == "valid"
+
+    return [
+        call
+        for call in graph.calls
+        if issubclass(graph.layers[call.layer].cls, layers.ZeroPadding2D)
+        and call.output not in outputs
+        and all(map(pads_itself, consumers.get(call.output, ())))
+    ]
 
 
 def _works_in_place(graph: Graph, call: Call, sizes: Mapping[Ref, int]) -> bool:

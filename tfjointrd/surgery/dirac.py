@@ -35,6 +35,8 @@ def dirac(
     Returns:
         A functional `keras.Model` with `DiracConv2D` layers of the same names. `fold` makes it plain again. Their
         `alpha` and `beta` are not meant to decay: `optimizer.exclude_from_weight_decay(var_names=["alpha", "beta"])`.
+        The identity of a strided convolution takes the pixels 0, 2, 4, ... of a strided shortcut; where its padding is
+        "same" and the input's size is not known, those at the centre of its kernel.
 
     Raises:
         ValueError: If `model` is not functional, has no convolution to reparameterise, `layers` is no list or empty, a
@@ -54,11 +56,12 @@ def dirac(
     chosen = _convolutions(graph, layers)
     specs, weights = dict(graph.layers), {}
     for key in chosen:
-        specs[key] = replace(specs[key], cls=DiracConv2D).with_config(alpha=alpha, beta=beta)
+        tap = _tap(graph, key)
+        specs[key] = replace(specs[key], cls=DiracConv2D).with_config(alpha=alpha, beta=beta, tap=tap)
         own = graph.weights(key)
         filters = own["kernel"].shape[-1]
         if keep_function:
-            own["kernel"] = (own["kernel"] - alpha * delta(own["kernel"].shape)) / beta
+            own["kernel"] = (own["kernel"] - alpha * delta(own["kernel"].shape, tap)) / beta
         weights[key] = {**own, "alpha": _full(filters, alpha), "beta": _full(filters, beta)}
     return replace(graph, layers=specs).build(name, weights)
 
@@ -81,11 +84,12 @@ def fold(model: keras.Model, name: str | None = None) -> keras.Model:
     for key, spec in graph.layers.items():
         if spec.cls is not DiracConv2D:
             continue
-        config = {entry: value for entry, value in spec.config.items() if entry not in ("alpha", "beta")}
+        config = {entry: value for entry, value in spec.config.items() if entry not in ("alpha", "beta", "tap")}
         specs[key] = replace(spec, cls=keras.layers.Conv2D, config=config)
         own = graph.weights(key)
         alpha, beta = own.pop("alpha"), own.pop("beta")
-        weights[key] = {**own, "kernel": alpha * delta(own["kernel"].shape) + beta * own["kernel"]}
+        identity = delta(own["kernel"].shape, spec.config["tap"])
+        weights[key] = {**own, "kernel": alpha * identity + beta * own["kernel"]}
     return replace(graph, layers=specs).build(name, weights)
 
 
@@ -108,6 +112,25 @@ def _convolutions(graph: Graph, patterns: Iterable[str] | None) -> list[str]:
                 f"groups={graph.layers[key].config['groups']}."
             )
     return found
+
+
+def _tap(graph: Graph, layer: str) -> tuple[int, int] | None:
+    """Where the kernel of a strided convolution of padding "same" meets the pixels that a strided shortcut takes.
+
+    These are pixels 0, strides, 2 * strides, ...: as far into the kernel as zeros stand before the image. `None` is the
+    kernel's centre: for other convolutions, and where the size of the image is not known.
+    """
+    config = graph.layers[layer].config
+    call = next(call for call in graph.calls if call.layer == layer)
+    shape = graph.shapes[call.inputs[0]]
+    sizes = shape[2:] if config["data_format"] == "channels_first" else shape[1:-1]
+    if config["padding"] != "same" or max(config["strides"]) == 1 or None in sizes:
+        return None
+    taps = []
+    for size, kernel, stride in zip(sizes, config["kernel_size"], config["strides"], strict=True):
+        last = (size - 1) // stride * stride  # where the last window would start without zeros
+        taps.append(max(last + kernel - size, 0) // 2)
+    return tuple(taps)
 
 
 def _full(filters: int, value: float):

@@ -183,7 +183,7 @@ def connector(inputs: tuple, outputs: tuple, name: str, activation: keras.Layer 
             kernel_initializer=keras.initializers.RandomNormal(stddev=np.sqrt(2.0 / outputs[-1])),
             name=f"{name}_conv",
         ),
-        FusedBatchNormalization(name=f"{name}_bn"),
+        FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn"),
     ]
     return keras.Sequential([*layers, *([activation] if activation else [])], name=name)
 
