@@ -59,3 +59,12 @@ def restore_keras():
     yield
     keras.config.set_dtype_policy(policy)
     keras.utils.clear_session(free_memory=False)
+
+
+@pytest.fixture
+def float64(restore_keras):
+    """Networks, losses and trainings in double precision."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")

@@ -15,6 +15,7 @@ from tfjointrd.surgery.widths import Alpha, alphas_of, first_filters, staying, w
 from tfjointrd.training import schedules
 from tfjointrd.training.base import ScheduledModel, serialized
 from tfjointrd.training.losses import categorical, divergence, ends_in_softmax, per_replica
+from tfjointrd.training.precision import loss_dtype
 
 
 def adjoin(
@@ -303,7 +304,7 @@ class Adjoined(ScheduledModel):
         """CE of one network's outputs."""
         labels = self._by_output(y, "y", same=False)
         weights = self._by_output(sample_weight, "sample_weight", same=True)
-        outputs = [ops.cast(outputs[key], "float32") for key in self.output_keys(path)]
+        outputs = [ops.cast(outputs[key], loss_dtype()) for key in self.output_keys(path)]
         parts = zip(self._loss_weights, self._loss_functions, labels, outputs, weights, strict=True)
         return sum(scale * loss(*arguments) for scale, loss, *arguments in parts)
 

@@ -280,9 +280,9 @@ class DAN(Adjoined):
         """
         weight, share = self.kl_weight(self.step, self.total_steps), self.budget.expected(self.gates)
         self._losses_seen[f"small_{self.budget.name}"].update_state(share)  # on JAX, metrics do not see weights
-        penalty = weight * self.budget.penalty(self.gates, self.multiplier, training)
+        penalty = weight * ops.cast(self.budget.penalty(self.gates, self.multiplier, training), weight.dtype)
         if training and self.target is not None:
-            excess = self.budget.excess(share) * weight / ops.maximum(self.total_steps, 1.0)
+            excess = self.budget.excess(share) * ops.cast(weight, share.dtype) / ops.maximum(self.total_steps, 1.0)
             self.multiplier.assign(self.multiplier + excess)
         if isinstance(y, (tuple, list)) and f"{HELD}{SMALL}" in y_pred:
             held = {key.removeprefix(HELD): value for key, value in y_pred.items() if key.startswith(HELD)}

@@ -16,6 +16,7 @@ from tfjointrd.training.base import ScheduledModel, serialized
 from tfjointrd.training.dan import DAN
 from tfjointrd.training.features import connector, last_map, margin_distance, margin_layer, margins
 from tfjointrd.training.losses import default_loss, distillation, per_replica
+from tfjointrd.training.precision import loss_dtype
 from tfjointrd.training.taps import Taps
 
 STUDENT, TEACHER, FEATURES = "student", "teacher", "features"
@@ -319,7 +320,7 @@ class Distillation(ScheduledModel):
         return output["full"] if self.adjoined else output
 
     def _logits(self, key: str, output):
-        output = ops.cast(output, "float32")
+        output = ops.cast(output, loss_dtype())
         return ops.log(output + 1e-7) if self.activations[key] == "softmax" else output
 
     def _feature_loss(self, outputs, path: str, sample_weight):

@@ -12,6 +12,7 @@ from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.surgery.boundaries import cuts
 from tfjointrd.surgery.graph import Call, Graph, Ref
 from tfjointrd.training.losses import weighted_mean
+from tfjointrd.training.precision import loss_dtype
 
 # Names of layers, operators and activations, in lower case and without underscores.
 _RELUS = ("relu", "relu6", "leakyrelu", "prelu", "elu", "silu", "swish", "hardsilu", "hardswish", "gelu")
@@ -115,15 +116,17 @@ def margins(normalization: keras.layers.BatchNormalization):
         normalization: The batch normalisation, with mean beta and standard deviation |gamma| of each channel.
 
     Returns:
-        Float32 tensor `(channels,)`: beta - |gamma| phi(beta / |gamma|) / Phi(-beta / |gamma|), or -3 |gamma| where
+        Tensor `(channels,)`: beta - |gamma| phi(beta / |gamma|) / Phi(-beta / |gamma|), or -3 |gamma| where
         less than 0.1 % of the values are negative.
 
     Reference:
         A Comprehensive Overhaul of Feature Distillation (https://arxiv.org/abs/1904.01866), section 3.2.
     """
     size = normalization.moving_mean.shape
-    beta = ops.cast(normalization.beta, "float32") if normalization.center else ops.zeros(size)
-    gamma = ops.abs(ops.cast(normalization.gamma, "float32")) if normalization.scale else ops.ones(size)
+    beta = ops.cast(normalization.beta, loss_dtype()) if normalization.center else ops.zeros(size, loss_dtype())
+    gamma = (
+        ops.abs(ops.cast(normalization.gamma, loss_dtype())) if normalization.scale else ops.ones(size, loss_dtype())
+    )
     ratio = beta / ops.maximum(gamma, 1e-12)
     negative = 0.5 * (1.0 - ops.erf(ratio / np.sqrt(2.0)))
     density = ops.exp(-0.5 * ratio * ratio) / np.sqrt(2.0 * np.pi)
@@ -142,12 +145,12 @@ def margin_distance(feature, target, margin, sample_weight=None):
         sample_weight: `(batch,)` weights, or `None`.
 
     Returns:
-        Float32 scalar: summed over all positions, averaged over the batch.
+        Scalar: summed over all positions, averaged over the batch.
 
     Reference:
         A Comprehensive Overhaul of Feature Distillation (https://arxiv.org/abs/1904.01866), Eqn 1 and 2.
     """
-    feature, target = ops.cast(feature, "float32"), ops.cast(target, "float32")
+    feature, target = ops.cast(feature, loss_dtype()), ops.cast(target, loss_dtype())
     bounded = ops.maximum(target, margin)
     counts = ops.logical_or(feature > bounded, target > 0)
     squares = ops.where(counts, ops.square(feature - bounded), 0.0)

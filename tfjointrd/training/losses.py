@@ -8,6 +8,7 @@ from keras import ops
 from tfjointrd.layers.batch_normalization import replicas
 from tfjointrd.surgery.graph import Graph, Ref
 from tfjointrd.surgery.head import final_activation
+from tfjointrd.training.precision import loss_dtype
 
 EPSILON = 1e-6  # Adjoined Networks, section 4
 
@@ -52,12 +53,12 @@ def kullback_leibler(p, q, sample_weight=None, epsilon: float = EPSILON):
         epsilon: 1e-6 in the paper.
 
     Returns:
-        A float32 scalar.
+        A scalar of `loss_dtype()`.
 
     Reference:
         Adjoined Networks (https://arxiv.org/abs/2006.05624), Eqn 3 with epsilon = 1e-6.
     """
-    p, q = ops.cast(p, "float32"), ops.cast(q, "float32")
+    p, q = ops.cast(p, loss_dtype()), ops.cast(q, loss_dtype())
     return weighted_mean(ops.sum(p * ops.log((p + epsilon) / (q + epsilon)), axis=-1), sample_weight)
 
 
@@ -73,12 +74,12 @@ def divergence(full, small, probabilities: bool, epsilon: float | None = None, s
         sample_weight: `(batch,)` weights, or `None`.
 
     Returns:
-        A float32 scalar.
+        A scalar of `loss_dtype()`.
 
     Reference:
         Adjoined Networks (https://arxiv.org/abs/2006.05624), Eqn 3.
     """
-    full, small = ops.cast(full, "float32"), ops.cast(small, "float32")
+    full, small = ops.cast(full, loss_dtype()), ops.cast(small, loss_dtype())
     if probabilities:
         return kullback_leibler(full, small, sample_weight, epsilon or EPSILON)
     if epsilon is None:
@@ -96,12 +97,12 @@ def distillation(teacher, student, temperature: float, sample_weight=None):
         sample_weight: `(batch,)` weights, or `None`.
 
     Returns:
-        A float32 scalar.
+        A scalar of `loss_dtype()`.
 
     Reference:
         Distilling the Knowledge in a Neural Network (https://arxiv.org/abs/1503.02531), section 2.
     """
-    p, q = (ops.log_softmax(ops.cast(logits, "float32") / temperature, axis=-1) for logits in (teacher, student))
+    p, q = (ops.log_softmax(ops.cast(logits, loss_dtype()) / temperature, axis=-1) for logits in (teacher, student))
     return temperature**2 * weighted_mean(ops.sum(ops.exp(p) * (p - q), axis=-1), sample_weight)
 
 
@@ -116,5 +117,5 @@ def weighted_mean(values, sample_weight=None):
         A scalar: the weighted sum by the number of images, as Keras' losses are averaged.
     """
     if sample_weight is not None:
-        values = values * ops.reshape(ops.cast(sample_weight, "float32"), ops.shape(values))
+        values = values * ops.reshape(ops.cast(sample_weight, loss_dtype()), ops.shape(values))
     return ops.mean(values)

@@ -11,6 +11,8 @@ import math
 import keras
 from keras import ops
 
+from tfjointrd.training.precision import loss_dtype
+
 
 class Schedule:
     """Base class: a weight that is a function of the training's progress t = step / total_steps in [0, 1].
@@ -24,17 +26,17 @@ class Schedule:
     constant = False
 
     def __call__(self, step, total_steps):
-        """The weight at `step` of `total_steps`, a float32 scalar tensor.
+        """The weight at `step` of `total_steps`, a scalar tensor.
 
         Args:
             step: Number of finished steps, a scalar.
             total_steps: Number of steps of the whole training, a scalar.
         """
-        step, total = ops.cast(step, "float32"), ops.cast(total_steps, "float32")
-        return ops.cast(self.value(ops.clip(step / ops.maximum(total, 1.0), 0.0, 1.0)), "float32")
+        step, total = ops.cast(step, loss_dtype()), ops.cast(total_steps, loss_dtype())
+        return ops.cast(self.value(ops.clip(step / ops.maximum(total, 1.0), 0.0, 1.0)), loss_dtype())
 
     def value(self, progress):
-        """The weight at `progress`, a float32 scalar tensor in [0, 1]."""
+        """The weight at `progress`, a scalar tensor in [0, 1]."""
         raise NotImplementedError(f"{type(self).__name__} does not define `value(progress)`.")
 
     def get_config(self) -> dict:
