@@ -13,8 +13,11 @@ from tfjointrd.experiments import catalog
 
 # === The order: the most informative first, seed by seed ===
 
-# Learning rates of the plain network of 56 layers, which would be a straw man with those of the others.
+# Learning rates of the networks of 56 layers. The plain one comes first: with the others' rate it would be a straw man.
 TUNING = tuple(f"tune_plain_resnet56_{rate}_cifar10" for rate in (0.05, 0.1, 0.2))
+TUNING_OTHERS = tuple(
+    f"tune_{family}_resnet56_{rate}_cifar10" for family in ("standard", "dirac") for rate in (0.1, 0.2)
+)
 NARROW = tuple(
     f"{name}_cifar10" for name in ("resnet20", "narrow_resnet20_a2", "kd_narrow_resnet20_a2", "an_resnet20_a2")
 )
@@ -38,8 +41,7 @@ WIDTHS = tuple(
 FASHION = tuple(name.replace("cifar10", "fashion_mnist") for name in NARROW)
 
 ORDER: tuple[tuple[str, int], ...] = (
-    *((name, 0) for name in TUNING),
-    *((name, 0) for name in (*NARROW, *PLAIN, *CONTROL, *WIDTHS)),
+    *((name, 0) for name in (*TUNING, *NARROW, *TUNING_OTHERS, *PLAIN, *CONTROL, *WIDTHS)),
     *((name, 1) for name in (*NARROW, *PLAIN, *CONTROL, *WIDTHS)),
     *((name, 2) for name in NARROW),
     *((name, seed) for seed in (0, 1, 2) for name in FASHION),
