@@ -5,13 +5,14 @@ import pytest
 
 from tfjointrd import models, remove_shortcuts
 from tfjointrd.surgery.boundaries import cuts, stage_boundaries
-from tfjointrd.surgery.graph import Graph, Ref
+from tfjointrd.surgery.graph import Ref
+from tfjointrd.surgery.read_graph import read_graph
 
 L = keras.layers
 
 
 def found(teacher, student=None):
-    return stage_boundaries(Graph.of(teacher), Graph.of(student or remove_shortcuts(teacher)))
+    return stage_boundaries(read_graph(teacher), read_graph(student or remove_shortcuts(teacher)))
 
 
 def pre_activation(widths=(4, 8, 12), name="pre", student=False, operators=False):
@@ -33,7 +34,7 @@ def pre_activation(widths=(4, 8, 12), name="pre", student=False, operators=False
 
 
 def test_cuts_lie_between_blocks(residual):
-    graph = Graph.of(residual)
+    graph = read_graph(residual)
     _, *others = (call.layer for call in graph.calls if call.layer.startswith("conv2d"))
     within = {"projection", *others}
     assert "end" in cuts(graph) and not within & set(cuts(graph))
@@ -44,7 +45,7 @@ def test_a_layer_called_twice_is_no_cut():
     inputs = keras.Input((8, 8, 4))
     twice = L.Conv2D(4, 3, padding="same", name="twice")
     model = keras.Model(inputs, L.Conv2D(4, 1)(twice(L.ReLU(name="between")(twice(inputs)))))
-    assert "between" in cuts(Graph.of(model)) and "twice" not in cuts(Graph.of(model))
+    assert "between" in cuts(read_graph(model)) and "twice" not in cuts(read_graph(model))
 
 
 PARTNERS = [(f"stage{stage}_block2_conv2", f"stage{stage}_block2_out") for stage in (1, 2)]
@@ -59,7 +60,7 @@ def test_additions_have_the_last_convolution_as_partner():
 
 def test_operators_have_partners_too():
     teacher = pre_activation(operators=True)
-    operators = [call.layer for call in Graph.of(teacher).calls if call.layer.startswith("add")]
+    operators = [call.layer for call in read_graph(teacher).calls if call.layer.startswith("add")]
     assert len(operators) == 6
     for student in (remove_shortcuts(teacher), pre_activation(student=True)):
         assert found(teacher, student) == [(PARTNERS[0][0], operators[1]), (PARTNERS[1][0], operators[3])]
@@ -74,8 +75,8 @@ def test_projections_that_stay():
 def test_own_network(residual):
     """Its first block ends in the operator `keras.ops.relu`, which the student has under the same name."""
     ((student, teacher),) = found(residual)
-    assert student == teacher and Graph.of(residual).shapes[Ref(teacher)] == (None, 16, 16, 8)
-    assert Graph.of(residual).layers[teacher].cls.__name__ == "Relu"
+    assert student == teacher and read_graph(residual).shapes[Ref(teacher)] == (None, 16, 16, 8)
+    assert read_graph(residual).layers[teacher].cls.__name__ == "Relu"
 
 
 @pytest.mark.parametrize("strides, expected", [(1, [("left_in", "join")]), (2, [])])

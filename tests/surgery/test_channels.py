@@ -2,18 +2,18 @@ import keras
 import numpy as np
 import pytest
 
-from tfjointrd.surgery import IN, Channels, Graph, Ref, Rule, pointwise, register_rule, slim
-from tfjointrd.surgery.rules import _RULES
+from tfjointrd.surgery import IN, Channels, Ref, Rule, pointwise, read_graph, register_rule, slim
+from tfjointrd.surgery.rules.rule import _RULES
 
 L = keras.layers
 
 
 def kept(model, wanted):
-    return Channels(Graph.of(model)).keep(wanted)
+    return Channels(read_graph(model)).keep(wanted)
 
 
 def test_additions_tie_and_naming_one_is_enough(residual):
-    channels = Channels(Graph.of(residual))
+    channels = Channels(read_graph(residual))
     sizes = sorted(len(group) for group in channels.groups())
     # stem + block 1 (2 tied), block 1's inner, [projection, block 2's and block 3's last] tied, two inner, head
     assert sizes == [1, 1, 1, 1, 2, 3]
@@ -70,12 +70,12 @@ def test_what_mixes_channels_stays_wide():
     x = L.Conv2D(8, 1, name="a")(inputs)
     x = L.Permute((3, 1, 2))(x)
     model = keras.Model(inputs, L.Conv2D(4, 1, name="b")(x))
-    channels = Channels(Graph.of(model))
+    channels = Channels(read_graph(model))
     assert channels.fixed("a") and channels.fixed("b")
     with pytest.raises(ValueError, match="Received: 'a', whose 8 channels"):
         slim(model, {"a": [0]})
     softmaxed = keras.Model(inputs, L.Conv2D(2, 1)(L.Conv2D(8, 1, activation="softmax", name="attend")(inputs)))
-    assert Channels(Graph.of(softmaxed)).fixed("attend")
+    assert Channels(read_graph(softmaxed)).fixed("attend")
 
 
 def test_a_kernel_called_twice_sees_the_same_channels():
@@ -133,4 +133,4 @@ def test_channels_first_is_refused():
     inputs = keras.Input((3, 4, 4))
     model = keras.Model(inputs, L.Conv2D(2, 1, data_format="channels_first", name="c")(inputs))
     with pytest.raises(ValueError, match="'c' expects data_format='channels_last'"):
-        Channels(Graph.of(model))
+        Channels(read_graph(model))
