@@ -53,7 +53,7 @@ _ACTIVATION = pointwise(elementwise=True, in_place=True, macs=counters.free)
 _SOFTMAX = Rule(flow.mixing, in_place=True, keeps_zeros=False, elementwise=False, macs=counters.free)
 
 _ACTIVATIONS = """
-    Relu Relu6 LeakyRelu Elu Selu Celu Gelu Silu Mish HardSilu Tanh HardTanh TanhShrink Softsign
+    Relu Relu6 LeakyRelu Elu Selu Celu Gelu Silu HardSilu Tanh HardTanh TanhShrink Softsign
     SoftShrink HardShrink Sigmoid HardSigmoid LogSigmoid Softplus Exp SparsePlus SparseSigmoid Squareplus
 """
 
@@ -79,7 +79,6 @@ add("ReLU", replace(_ACTIVATION, activation="relu", keeps_zeros=_relu_keeps_zero
 add("Threshold", _ACTIVATION)
 add("Softmax", replace(_SOFTMAX, activation="softmax"))
 add("LogSoftmax", replace(_SOFTMAX, activation="log_softmax"))
-add("Sparsemax", replace(_SOFTMAX, activation="sparsemax"))
 add("Glu", Rule(flow.opaque, keeps_zeros=True, macs=counters.free))
 
 # === Arithmetic ===
