@@ -40,15 +40,17 @@ def _maps(graph: Graph) -> list[Call]:
     whole, maps = set(cuts(graph)), []
     for call in graph.calls:
         shape = graph.shapes[call.output]
-        if (
-            describe(graph.layers[call.layer]).pools
-            and (len(shape) != 4 or shape[1:3] == (1, 1))
-            and call.layer in whole
-        ):
+        if _pools(graph, call) and (len(shape) != 4 or shape[1:3] == (1, 1)) and call.layer in whole:
             break
         if call.layer in whole and len(shape) == 4:
             maps.append(call)
     return maps
+
+
+def _pools(graph: Graph, call: Call) -> bool:
+    spec = graph.layers[call.layer]
+    pools = describe(spec).pools
+    return "Pool" in spec.cls.__name__ if pools is None else pools  # a layer of the user's own, by its name
 
 
 def _hands_on(graph: Graph, call: Call) -> bool:
@@ -56,7 +58,7 @@ def _hands_on(graph: Graph, call: Call) -> bool:
     spec = graph.layers[call.layer]
     rule = describe(spec)
     alone = rule.elementwise and len(call.inputs) == 1 and not rule.weight_axes(spec.config)
-    return bool(_is_relu(graph, call) or rule.pools or alone)
+    return bool(_is_relu(graph, call) or _pools(graph, call) or alone)
 
 
 def _is_relu(graph: Graph, call: Call) -> bool:

@@ -86,7 +86,7 @@ add("Glu", Rule(flow.opaque, keeps_zeros=True, macs=counters.free))
 _FUNCTION = pointwise(elementwise=True, in_place=True, macs=counters.free)
 _add_operators("Negative Absolute Square Sqrt Sign Expm1 Log1p Sin", replace(_FUNCTION, keeps_zeros=True))
 _add_operators("Rsqrt Log Reciprocal Cos", replace(_FUNCTION, keeps_zeros=False))
-add("Clip", Rule(flow.per_channel_constant, elementwise=True, in_place=True, macs=counters.free))
+add("Clip", _FUNCTION)
 add("Cast", replace(_FUNCTION, keeps_zeros=True, keeps_range=True, keeps_probabilities=True))
 add("StopGradient", replace(_FUNCTION, keeps_zeros=True, keeps_range=True, keeps_probabilities=True))
 

@@ -10,10 +10,6 @@ from tfjointrd.surgery.graph import refs_in
 from tfjointrd.surgery.rules.activations import configured_activation, mixes_channels
 from tfjointrd.surgery.rules.rule import IN, OUT, Rule
 
-# Entries of configurations that may hold one number a channel.
-_CONSTANTS = ("scale", "offset", "mean", "variance", "x_min", "x_max")
-
-
 # === How channels pass through: `Rule.channels` ===
 
 
@@ -65,7 +61,7 @@ def mixing(analysis, call, spec, inputs):
 
 def per_channel_constant(analysis, call, spec, inputs):
     """A layer whose configuration may hold one number a channel; such channels stay."""
-    if any(np.ndim(spec.config.get(key)) for key in _CONSTANTS):
+    if any(np.ndim(spec.config.get(key)) for key in ("scale", "offset", "mean", "variance")):
         analysis.fix(inputs[0], f"'{call.layer}' has a constant for each")
     return inputs[0]
 
