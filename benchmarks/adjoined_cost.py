@@ -36,8 +36,8 @@ from interleaved import Times, sgd_step
 
 import tfjointrd as jrd
 from tfjointrd.layers.adjoined import AdjoinedLayer
-from tfjointrd.surgery import Graph
 from tfjointrd.surgery.graph import substitute
+from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.swap import with_fused_batch_normalization
 from tfjointrd.training.losses import divergence
 
@@ -74,7 +74,7 @@ class MaskedConv2D(keras.layers.Conv2D):
 
 def masked_form(model: keras.Model, small: keras.Model) -> keras.Model:
     """Both networks at full width, the kernels of the second one masked to the filters that `small` has."""
-    graph, pairs, inputs = Graph.of(model), {}, None
+    graph, pairs, inputs = read_graph(model), {}, None
     for call in graph.calls:
         spec = graph.layers[call.layer]
         if spec.cls is keras.layers.InputLayer:

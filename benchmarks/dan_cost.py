@@ -28,8 +28,8 @@ from interleaved import Times, sgd_step
 
 import tfjointrd as jrd
 from tfjointrd.layers.adjoined import AdjoinedLayer
-from tfjointrd.surgery import Graph
 from tfjointrd.surgery.graph import substitute
+from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.swap import with_fused_batch_normalization
 from tfjointrd.training.losses import divergence
 
@@ -67,7 +67,7 @@ class MaskedSum(keras.layers.Conv2D):
 
 def masked_form(model: keras.Model, dan: jrd.DAN) -> keras.Model:
     """The full network, and the small path at full width with a masked convolution for each candidate."""
-    graph, pairs, inputs = Graph.of(model), {}, None
+    graph, pairs, inputs = read_graph(model), {}, None
     gated = {layer for group in dan.groups for layer in group.layers}
     for call in graph.calls:
         spec = graph.layers[call.layer]

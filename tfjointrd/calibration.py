@@ -8,6 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfjointrd.surgery.graph import LayerSpec
+from tfjointrd.surgery.rules import describe
+
 SAMPLE_SIZE = 256
 
 
@@ -96,8 +99,7 @@ def flat_layers(model: keras.Model) -> Iterator[keras.Layer]:
 
 def _keeps_range(layer: keras.Layer) -> bool:
     """Whether what comes out of a layer at the beginning is as large as what goes in: inputs and augmentation."""
-    kinds = (keras.layers.InputLayer, keras.layers.Resizing, keras.layers.CenterCrop, keras.layers.Identity)
-    return isinstance(layer, kinds) or type(layer).__name__.startswith("Random")
+    return bool(describe(LayerSpec(type(layer), layer.get_config())).keeps_range)
 
 
 def with_pixel_limits(images: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfjointrd import adjoin, models, remove_shortcuts, report
-from tfjointrd.surgery import IN, Graph, LayerSpec, pointwise, register_rule
+from tfjointrd.surgery import IN, LayerSpec, pointwise, read_graph, register_rule
 from tfjointrd.surgery.adjoin import compact
 from tfjointrd.surgery.patterns import matching
 from tfjointrd.surgery.rules import rule_for
@@ -134,13 +134,13 @@ def test_the_trunk_is_computed_once():
 def test_what_stays_full():
     patterns = ["stem*", "stage1*"]
     for name in ("resnet20", "xresnet50", "wide_resnet18"):
-        graph = Graph.of(build(name))
+        graph = read_graph(build(name))
         expected = {layer for layer in matching(graph.layers, patterns) if layer in graph.kernel_layers()}
         assert set(stem_and_first_stage(graph)) & graph.kernel_layers() == expected
     mobile = keras.applications.MobileNetV3Small(weights=None, classes=3, input_shape=(96, 96, 3))
-    stays = stem_and_first_stage(Graph.of(mobile))  # `x + 3` in its activations is no merge
+    stays = stem_and_first_stage(read_graph(mobile))  # `x + 3` in its activations is no merge
     assert "expanded_conv_2_add" in stays and "expanded_conv_3_expand" not in stays
-    vgg = Graph.of(keras.applications.VGG16(weights=None, input_shape=(32, 32, 3), classes=3))
+    vgg = read_graph(keras.applications.VGG16(weights=None, input_shape=(32, 32, 3), classes=3))
     assert stem_and_first_stage(vgg)[1:] == ["block1_conv1", "block1_conv2"]
     small = adjoin(models.resnet20(), 4, keep=["stem_conv", "stage3_*"], round_to=1).small()
     assert small.get_layer("stage1_block1_conv1").filters == 4

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from tfjointrd import adjoin, report, search
-from tfjointrd.surgery.graph import Graph
+from tfjointrd.surgery.read_graph import read_graph
 
 L = keras.layers
 WIDTHS = st.sampled_from([8, 12, 16, 24])
@@ -159,7 +159,7 @@ def some(networks):
 )
 def test_small_networks_compute_what_trained(model, alphas, round_to, full, statistics):
     """`full` layers from the input on stay as they are."""
-    graph = Graph.of(model)
+    graph = read_graph(model)
     keep = [name for name in graph.layers if name in graph.kernel_layers()][:full]
     try:
         pair = adjoin(model, alphas=alphas, keep=keep, round_to=round_to, batch_normalization=statistics)

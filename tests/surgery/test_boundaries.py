@@ -1,17 +1,21 @@
 """Where networks can be cut, and which layers of teacher and student stand at the same place."""
 
 import keras
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tfjointrd import models, remove_shortcuts
 from tfjointrd.surgery.boundaries import cuts, stage_boundaries
-from tfjointrd.surgery.graph import Graph, Ref
+from tfjointrd.surgery.graph import Ref
+from tfjointrd.surgery.read_graph import read_graph
 
 L = keras.layers
 
 
 def found(teacher, student=None):
-    return stage_boundaries(Graph.of(teacher), Graph.of(student or remove_shortcuts(teacher)))
+    return stage_boundaries(read_graph(teacher), read_graph(student or remove_shortcuts(teacher)))
 
 
 def pre_activation(widths=(4, 8, 12), name="pre", student=False, operators=False):
@@ -33,7 +37,7 @@ def pre_activation(widths=(4, 8, 12), name="pre", student=False, operators=False
 
 
 def test_cuts_lie_between_blocks(residual):
-    graph = Graph.of(residual)
+    graph = read_graph(residual)
     _, *others = (call.layer for call in graph.calls if call.layer.startswith("conv2d"))
     within = {"projection", *others}
     assert "end" in cuts(graph) and not within & set(cuts(graph))
@@ -44,7 +48,7 @@ def test_a_layer_called_twice_is_no_cut():
     inputs = keras.Input((8, 8, 4))
     twice = L.Conv2D(4, 3, padding="same", name="twice")
     model = keras.Model(inputs, L.Conv2D(4, 1)(twice(L.ReLU(name="between")(twice(inputs)))))
-    assert "between" in cuts(Graph.of(model)) and "twice" not in cuts(Graph.of(model))
+    assert "between" in cuts(read_graph(model)) and "twice" not in cuts(read_graph(model))
 
 
 PARTNERS = [(f"stage{stage}_block2_conv2", f"stage{stage}_block2_out") for stage in (1, 2)]
@@ -59,7 +63,7 @@ def test_additions_have_the_last_convolution_as_partner():
 
 def test_operators_have_partners_too():
     teacher = pre_activation(operators=True)
-    operators = [call.layer for call in Graph.of(teacher).calls if call.layer.startswith("add")]
+    operators = [call.layer for call in read_graph(teacher).calls if call.layer.startswith("add")]
     assert len(operators) == 6
     for student in (remove_shortcuts(teacher), pre_activation(student=True)):
         assert found(teacher, student) == [(PARTNERS[0][0], operators[1]), (PARTNERS[1][0], operators[3])]
@@ -74,8 +78,8 @@ def test_projections_that_stay():
 def test_own_network(residual):
     """Its first block ends in the operator `keras.ops.relu`, which the student has under the same name."""
     ((student, teacher),) = found(residual)
-    assert student == teacher and Graph.of(residual).shapes[Ref(teacher)] == (None, 16, 16, 8)
-    assert Graph.of(residual).layers[teacher].cls.__name__ == "Relu"
+    assert student == teacher and read_graph(residual).shapes[Ref(teacher)] == (None, 16, 16, 8)
+    assert read_graph(residual).layers[teacher].cls.__name__ == "Relu"
 
 
 @pytest.mark.parametrize("strides, expected", [(1, [("left_in", "join")]), (2, [])])
@@ -128,3 +132,94 @@ def test_efficientnet():
     teacher = keras.applications.EfficientNetV2B0(weights=None, input_shape=(64, 64, 3), classes=3)
     expected = [("block2b_project_bn", "block2b_add")]
     assert found(teacher) == expected + [(f"block{i}a_expand_activation",) * 2 for i in (4, 6)]
+
+
+# === Operators with several outputs ===
+
+
+def chunked(kind):
+    """Networks that split a tensor: half of it bypasses the rest, or is all that the rest takes."""
+    inputs = keras.Input((8, 8, 3))
+    x = L.Conv2D(8, 3, padding="same", name="stem")(inputs)
+    first, second = keras.ops.split(x, 2, axis=-1)
+    y = L.Conv2D(4, 3, padding="same", name="within")(L.ReLU(name="relu")(first))
+    y = {"bypass": y + second, "second": second * 2.0, "concatenate": L.Concatenate()([y, second])}[kind]
+    y = L.Conv2D(4, 3, padding="same", name="behind")(y)
+    return keras.Model(inputs, L.Dense(5)(L.GlobalAveragePooling2D(name="pool")(y)), name=kind)
+
+
+@pytest.mark.parametrize("kind", ["bypass", "second", "concatenate"])
+def test_branches_of_a_split_are_no_cuts(kind):
+    model = chunked(kind)
+    found = cuts(read_graph(model))
+    assert {"stem", "behind", "pool"} <= set(found) and not {"within", "relu", "split"} & set(found)
+    check_cuts(model)
+
+
+def check_cuts(model):
+    """What follows each cut is a network of its own, which computes the same."""
+    x = np.random.default_rng(0).normal(size=(2, *model.inputs[0].shape[1:])).astype("float32")
+    operations = {operation.name: operation for operation in model.operations}
+    images = [x] * len(model.inputs)
+    for name in cuts(read_graph(model)):
+        tensor = keras.tree.flatten(operations[name].output)[0]
+        ahead, behind = keras.Model(model.inputs, tensor), keras.Model(tensor, model.outputs)
+        for ours, theirs in zip(*(keras.tree.flatten(y) for y in (behind(ahead(images)), model(images))), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_several_inputs_are_there_from_the_start():
+    """The second input is taken behind the first branch, so that no cut lies within it."""
+    first, second = keras.Input((8, 8, 4)), keras.Input((8, 8, 4))
+    x = L.Conv2D(4, 1, name="first_only")(first)
+    x = L.Add(name="met")([x, L.Conv2D(4, 1, name="second_only")(second)])
+    model = keras.Model([first, second], L.ReLU(name="end")(L.Conv2D(4, 1, name="last")(x)))
+    assert cuts(read_graph(model)) == ["met", "last"]
+
+
+def test_an_output_within_ends_the_cuts():
+    inputs = keras.Input((8, 8, 4))
+    early = L.Conv2D(4, 1, name="early")(inputs)
+    late = L.Conv2D(4, 1, name="late")(L.ReLU(name="between")(early))
+    model = keras.Model(inputs, [early, L.ReLU(name="end")(late)])
+    assert cuts(read_graph(model)) == [model.layers[0].name]
+
+
+@st.composite
+def random_graphs(draw):
+    """Networks of convolutions, splits and merges of any tensors made before, with one or two inputs and outputs."""
+    inputs = [keras.Input((4, 4, 4)) for _ in range(draw(st.integers(1, 2)))]
+    tensors = list(inputs)
+    for _ in range(draw(st.integers(2, 8))):
+        kind = draw(st.sampled_from(["convolution", "relu", "split", "unstack", "add", "concatenate", "last"]))
+        x = tensors[-1] if kind == "last" else draw(st.sampled_from(tensors))
+        if kind in ("convolution", "last"):
+            tensors.append(L.Conv2D(4, 1)(x))
+        elif kind == "relu":
+            tensors.append(keras.ops.relu(x))
+        elif kind == "split":
+            tensors.extend(keras.ops.split(x, 2, axis=-1) if x.shape[-1] % 2 == 0 else [L.ReLU()(x)])
+        elif kind == "unstack":
+            parts = keras.ops.array_split(x, 3, axis=1)
+            tensors.append(
+                draw(st.sampled_from([keras.ops.concatenate(parts[:2], 1), keras.ops.concatenate(parts, 1)]))
+            )
+        else:
+            others = [tensor for tensor in tensors if tensor.shape == x.shape]
+            other = draw(st.sampled_from(others))
+            tensors.append(x + other if kind == "add" else keras.ops.concatenate([x, other], axis=-1))
+    outputs = [tensors[-1]]
+    if draw(st.booleans()):
+        outputs.append(draw(st.sampled_from([tensor for tensor in tensors if tensor not in inputs] or outputs)))
+    return keras.Model(inputs, outputs) if outputs[0] is not outputs[-1] else keras.Model(inputs, outputs[:1])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(random_graphs())
+def test_every_cut_builds_a_network(model):
+    check_cuts(model)
+    graph = read_graph(model)
+    ancestors = graph.ancestors()
+    for call in graph.calls:
+        for ref in call.inputs:
+            assert ancestors[ref] <= ancestors[call.output]

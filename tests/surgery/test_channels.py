@@ -2,18 +2,18 @@ import keras
 import numpy as np
 import pytest
 
-from tfjointrd.surgery import IN, Channels, Graph, Ref, Rule, pointwise, register_rule, slim
-from tfjointrd.surgery.rules import _RULES
+from tfjointrd.surgery import IN, Channels, Ref, Rule, pointwise, read_graph, register_rule, slim
+from tfjointrd.surgery.rules.rule import _RULES
 
 L = keras.layers
 
 
 def kept(model, wanted):
-    return Channels(Graph.of(model)).keep(wanted)
+    return Channels(read_graph(model)).keep(wanted)
 
 
 def test_additions_tie_and_naming_one_is_enough(residual):
-    channels = Channels(Graph.of(residual))
+    channels = Channels(read_graph(residual))
     sizes = sorted(len(group) for group in channels.groups())
     # stem + block 1 (2 tied), block 1's inner, [projection, block 2's and block 3's last] tied, two inner, head
     assert sizes == [1, 1, 1, 1, 2, 3]
@@ -70,12 +70,12 @@ def test_what_mixes_channels_stays_wide():
     x = L.Conv2D(8, 1, name="a")(inputs)
     x = L.Permute((3, 1, 2))(x)
     model = keras.Model(inputs, L.Conv2D(4, 1, name="b")(x))
-    channels = Channels(Graph.of(model))
+    channels = Channels(read_graph(model))
     assert channels.fixed("a") and channels.fixed("b")
     with pytest.raises(ValueError, match="Received: 'a', whose 8 channels"):
         slim(model, {"a": [0]})
     softmaxed = keras.Model(inputs, L.Conv2D(2, 1)(L.Conv2D(8, 1, activation="softmax", name="attend")(inputs)))
-    assert Channels(Graph.of(softmaxed)).fixed("attend")
+    assert Channels(read_graph(softmaxed)).fixed("attend")
 
 
 def test_a_kernel_called_twice_sees_the_same_channels():
@@ -133,4 +133,70 @@ def test_channels_first_is_refused():
     inputs = keras.Input((3, 4, 4))
     model = keras.Model(inputs, L.Conv2D(2, 1, data_format="channels_first", name="c")(inputs))
     with pytest.raises(ValueError, match="'c' expects data_format='channels_last'"):
-        Channels(Graph.of(model))
+        Channels(read_graph(model))
+
+
+def between(function):
+    """A layer or operator between two convolutions."""
+    inputs = keras.Input((4, 4, 3))
+    x = L.Conv2D(8, 1, name="a")(inputs)
+    return keras.Model(inputs, L.Conv2D(2, 1, name="b")(function(x)))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        keras.activations.glu,
+        L.LayerNormalization(axis=[1, 2, 3]),
+        lambda x: x * np.arange(8, dtype="float32"),
+        lambda x: keras.ops.transpose(x, (0, 3, 2, 1)),
+        lambda x: keras.ops.pad(x, [[0, 0], [0, 0], [0, 0], [1, 1]]),
+        lambda x: keras.ops.mean(x, axis=-1, keepdims=True),
+        lambda x: keras.ops.reshape(x, (-1, 4, 8, 4)),
+    ],
+    ids=["glu", "normalisation", "constants", "transpose", "pad", "mean", "reshape"],
+)
+def test_what_is_said_of_all_channels_keeps_them(function):
+    model = between(function)
+    assert Channels(read_graph(model)).fixed("a")
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")
+    np.testing.assert_allclose(slim(model, {"a": range(8)})(x), model(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function, message",
+    [
+        (L.Dense(6, activation="glu", name="halves"), "Layer 'halves' has the activation 'glu'"),
+        (
+            lambda x: keras.ops.split(
+                x,
+                2,
+                axis=-1,
+            )[1],
+            "Layer 'split.*' is a Split, and it is not known",
+        ),
+        (lambda x: x + keras.ops.mean(x, axis=0, keepdims=True), "Layer 'mean.*' reduces over the batch"),
+    ],
+    ids=["glu", "split", "batch"],
+)
+def test_operators_that_surgery_cannot_follow_are_named(function, message):
+    with pytest.raises(ValueError, match=message):
+        Channels(read_graph(between(function)))
+
+
+def test_operators_of_your_own_can_be_taught():
+    class Doubled(keras.Operation):
+        def call(self, x):
+            return 2 * x
+
+        def compute_output_spec(self, x):
+            return keras.KerasTensor(x.shape, x.dtype)
+
+    model = between(lambda x: Doubled(name="twice")(x))
+    with pytest.raises(ValueError, match="Layer 'twice' is a Doubled"):
+        slim(model, {"a": [0, 7]})
+    register_rule(Doubled, pointwise(elementwise=True))
+    try:
+        assert slim(model, {"a": [0, 7]}).get_layer("b").kernel.shape == (1, 1, 2, 2)
+    finally:
+        del _RULES[Doubled]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfjointrd import adjoin, models, report, search
-from tfjointrd.surgery import Graph, slim
+from tfjointrd.surgery import read_graph, slim
 from tfjointrd.surgery.gated import GatedGraph, candidates_of
 
 L = keras.layers
@@ -120,8 +120,8 @@ def test_latencies_are_those_of_the_table(ties):
     """Of a made-up table, in which the parts of a whole can be told apart."""
     network = NETWORKS["resnet20"]()
     keep = ["stem_*", "stage1_*", "stage2_*"]
-    wanted, _ = candidates_of(Graph.of(network), ALPHAS, keep, 1, ties)
-    gated, rng, table = GatedGraph(Graph.of(network), wanted, ALPHAS, ties), np.random.default_rng(0), {}
+    wanted, _ = candidates_of(read_graph(network), ALPHAS, keep, 1, ties)
+    gated, rng, table = GatedGraph(read_graph(network), wanted, ALPHAS, ties), np.random.default_rng(0), {}
     for call in gated.kernel_calls():
         ins, outs = ([len(kept[ref]) for kept in gated.candidates] for ref in (call.inputs[0], call.output))
         pairs = dict.fromkeys((ins[i], outs[j]) for i, j in gated.forms(call))
@@ -157,8 +157,8 @@ def test_latencies_are_those_of_the_table(ties):
 def test_width_that_costs_nothing_is_taken():
     """Layers that were measured to take as long at all widths, but for one."""
     network, keep = NETWORKS["resnet20"](), ["stem_*", "stage1_*", "stage2_*"]
-    wanted, _ = candidates_of(Graph.of(network), ALPHAS, keep, 1, "shared")
-    gated, table = GatedGraph(Graph.of(network), wanted, ALPHAS, "shared"), {}
+    wanted, _ = candidates_of(read_graph(network), ALPHAS, keep, 1, "shared")
+    gated, table = GatedGraph(read_graph(network), wanted, ALPHAS, "shared"), {}
     for call in gated.kernel_calls():
         ins, outs = ([len(kept[ref]) for kept in gated.candidates] for ref in (call.inputs[0], call.output))
         slow = call.layer == "stage3_block2_conv1"

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import tfjointrd
-from tfjointrd.surgery import Graph, Ref, functional, swap_layers
+from tfjointrd.surgery import Ref, functional, read_graph, swap_layers
 from tfjointrd.surgery.weights import assign_weights
 
 
@@ -15,7 +15,7 @@ def same_function(first, second, shape, tolerance=0.0):
 
 
 def test_a_network_is_built_again(residual):
-    graph = Graph.of(residual)
+    graph = read_graph(residual)
     again = graph.build()
     assert [layer.name for layer in again.layers] == [layer.name for layer in residual.layers]
     assert graph.shapes[Ref("end")] == (None, 8, 8, 16)
@@ -29,7 +29,7 @@ def test_shared_layers_operators_and_several_outputs():
     y = relu(dense(relu(dense(inputs))))
     y = keras.ops.concatenate([y, inputs], axis=-1)
     model = keras.Model({"x": inputs}, {"wide": y, "narrow": inputs * 2.0 + y[:, :8]})
-    graph = Graph.of(model)
+    graph = read_graph(model)
     assert [call.number for call in graph.calls if call.layer == "twice"] == [0, 1]
     again = graph.build()
     assert set(again.output) == {"wide", "narrow"}
@@ -46,7 +46,7 @@ def test_nested_networks_are_written_out(randomised):
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.GlobalAveragePooling2D()(randomised(base)(inputs, training=False))
     model = keras.Model(inputs, keras.layers.Dense(4)(x))
-    again = Graph.of(model).build()
+    again = read_graph(model).build()
     assert again.get_layer("block_2_add").name == "block_2_add"
     assert not any(isinstance(layer, keras.Model) for layer in again.layers)
     same_function(model, again, (32, 32, 3))
@@ -59,7 +59,7 @@ def test_two_nested_networks_with_the_same_layer_names():
 
     inputs = keras.Input((4, 4, 3), name="in")
     model = keras.Model(inputs, keras.layers.Concatenate()([part("a", 2)(inputs), part("b", 3)(inputs)]))
-    graph = Graph.of(model)
+    graph = read_graph(model)
     assert {"conv", "b_conv"} <= set(graph.layers)
     same_function(model, graph.build(), (4, 4, 3))
 
@@ -72,7 +72,7 @@ def test_layers_of_nested_networks_may_be_called_as_those_outside():
     inputs = keras.Input((8, 8, 3))
     x = L.Dense(5, name="dense")(L.GlobalAveragePooling2D()(inner(inputs)))
     model = keras.Model(inputs, L.Activation("softmax", name="activation")(x))
-    same_function(model, Graph.of(model).build(), (8, 8, 3), 1e-6)
+    same_function(model, read_graph(model).build(), (8, 8, 3), 1e-6)
     branches = [
         keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(4, 3, name="conv")], name="branch") for _ in range(3)
     ]
@@ -81,7 +81,7 @@ def test_layers_of_nested_networks_may_be_called_as_those_outside():
         image = keras.Input((8, 8, 3))
         blocks.append(keras.Model(image, branch(image), name=f"block{index}"))
     model = keras.Model(inputs, L.Add()([block(inputs) for block in blocks]))
-    graph = Graph.of(model)
+    graph = read_graph(model)
     assert len(graph.kernel_layers()) == 3
     same_function(model, graph.build(), (8, 8, 3), 1e-6)
 
@@ -91,12 +91,12 @@ def test_networks_and_layers_that_are_shared_stay_so():
     twice = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(3, 3, padding="same", name="conv")])
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, twice(twice(inputs)))
-    assert Graph.of(model).build().count_params() == model.count_params()
+    assert read_graph(model).build().count_params() == model.count_params()
     base = keras.Model(inputs, L.Conv2D(4, 3, name="second")(L.Conv2D(3, 3, name="first")(inputs)), name="base")
     part = keras.Model(base.input, base.get_layer("first").output, name="part")
     image = keras.Input((8, 8, 3))
     model = keras.Model(image, [base(image), part(image)])
-    again = Graph.of(model).build()
+    again = read_graph(model).build()
     assert again.count_params() == model.count_params()
     same_function(model, again, (8, 8, 3), 1e-6)
 
@@ -108,7 +108,7 @@ def test_sizes_within_networks_for_images_of_any_size():
     inner = keras.Model(image, L.Add(name="sum")([x, L.Conv2D(8, 3, padding="same", name="two")(x)]))
     inputs = keras.Input((12, 16, 3))
     model = keras.Model(inputs, L.Dense(5)(L.GlobalAveragePooling2D()(inner(inputs))))
-    shapes = Graph.of(model).shapes
+    shapes = read_graph(model).shapes
     assert shapes[Ref("sum")] == (None, 6, 8, 8) == shapes[Ref("one")]
     assert not any(None in shape[1:] for shape in shapes.values())
 
@@ -131,17 +131,17 @@ class OwnCall(OwnConstructor):
 
 def test_subclasses_of_functional_networks():
     model = OwnConstructor()
-    same_function(model, Graph.of(model).build(), (8, 8, 3), 1e-6)
+    same_function(model, read_graph(model).build(), (8, 8, 3), 1e-6)
     inputs = keras.Input((8, 8, 3))
     outer = keras.Model(inputs, keras.layers.Dense(2)(model(inputs)))
-    same_function(outer, Graph.of(outer).build(), (8, 8, 3), 1e-6)
+    same_function(outer, read_graph(outer).build(), (8, 8, 3), 1e-6)
     with pytest.raises(ValueError, match="`model` to compute what its layers do. .* class OwnCall has a `call`"):
-        Graph.of(OwnCall())
+        read_graph(OwnCall())
 
 
 def test_sequential_networks():
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3), keras.layers.Flatten()])
-    same_function(model, Graph.of(model).build(), (8, 8, 1))
+    same_function(model, read_graph(model).build(), (8, 8, 1))
     with pytest.raises(ValueError, match="`model` to be built. Received: the unbuilt Sequential"):
         functional(keras.Sequential([keras.layers.Dense(3)]))
 
@@ -184,27 +184,27 @@ def test_a_nested_network_at_the_end():
     for nested in (inner, body):
         inputs = keras.Input((4,))
         model = keras.Model(inputs, nested(inputs))
-        same_function(model, Graph.of(model).build(), (4,))
+        same_function(model, read_graph(model).build(), (4,))
     inputs = keras.Input((3,))
     square = keras.Model(inputs, keras.layers.Dense(3, name="square")(inputs), name="square_body")
     outer = keras.Input((3,))
     first = square(outer)
     model = keras.Model(outer, [first, square(first)])
-    same_function(model, Graph.of(model).build(), (3,))
+    same_function(model, read_graph(model).build(), (3,))
 
 
 def test_layers_within_layers_keep_their_weights():
     """Weights of one name in one layer are copied by their order."""
     inputs = keras.Input((4, 8))
     model = keras.Model(inputs, keras.layers.RNN([keras.layers.LSTMCell(8), keras.layers.LSTMCell(8)])(inputs))
-    same_function(model, Graph.of(model).build(), (4, 8))
+    same_function(model, read_graph(model).build(), (4, 8))
 
 
 def test_operators_with_several_outputs():
     inputs = keras.Input((4, 4, 8))
     a, b = keras.ops.split(inputs, 2, axis=-1)
     model = keras.Model(inputs, keras.ops.concatenate([b, a], axis=-1))
-    graph = Graph.of(model)
+    graph = read_graph(model)
     assert len(graph.ancestors()[graph.single_output()]) == len(graph.calls) == 3
     same_function(model, graph.build(), (4, 4, 8))
 
@@ -213,7 +213,7 @@ def test_layers_that_cannot_be_made_again():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Lambda(lambda x: 2 * x, name="double")(inputs))
     with pytest.raises(ValueError, match=r"Layer 'double' \(Lambda\) cannot be made again .*keras.ops"):
-        Graph.of(model).build()
+        read_graph(model).build()
 
 
 def test_adapted_normalizations_stay_adapted():
@@ -227,6 +227,6 @@ def test_adapted_normalizations_stay_adapted():
     model = keras.Model(inputs, keras.layers.Dense(3)(y))
     expected = model.predict(x, verbose=0)
     pair = tfjointrd.adjoin(model, 2, (), round_to=1)
-    found = (Graph.of(model).build(), tfjointrd.slim(model, {"a": range(8)}), pair.full())
+    found = (read_graph(model).build(), tfjointrd.slim(model, {"a": range(8)}), pair.full())
     for outputs in (*(network.predict(x, verbose=0) for network in found), pair.predict(x, verbose=0)["full"]):
         np.testing.assert_allclose(outputs, expected, atol=1e-5)

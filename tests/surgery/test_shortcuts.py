@@ -145,3 +145,26 @@ def test_a_broadcast_addition_is_not_a_shortcut():
     model = keras.Model(inputs, keras.layers.Add()([inputs, context]))
     with pytest.raises(ValueError, match="shortcut"):
         remove_shortcuts(model)
+
+
+def test_half_a_tensor_as_shortcut():
+    """What `split` returns second is taken beside a branch of what it returns first."""
+    layers, inputs = keras.layers, keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", name="stem")(inputs)
+    first, second = keras.ops.split(x, 2, axis=-1)
+    y = layers.Conv2D(4, 3, padding="same", name="branch")(first)
+    y = layers.Conv2D(4, 3, padding="same", name="behind")(y + second)
+    model = keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling2D()(y)), name="halves")
+    plain = remove_shortcuts(model)
+    assert additions(plain) == 0 and plain.get_layer("branch") is not None
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    halves = keras.Model(inputs, y)
+    stem = halves.get_layer("stem")(images)[..., :4]
+    expected = halves.get_layer("behind")(halves.get_layer("branch")(stem))
+    found = keras.Model(plain.inputs, plain.get_layer("behind").output)(images)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    with pytest.raises(
+        ValueError, match="an identity shortcut|to have"
+    ):  # an identity, so that nothing is left to keep
+        remove_shortcuts(plain, keep_projections=True)
+    assert additions(remove_shortcuts(model, keep_projections=True)) == 0

@@ -8,7 +8,7 @@ import pytest
 
 from tfjointrd import JointRD, dirac, fold, remove_shortcuts, slim
 from tfjointrd.surgery.channels import Channels
-from tfjointrd.surgery.graph import Graph
+from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.training.features import last_map, margin_layer
 
 L = keras.layers
@@ -149,7 +149,7 @@ def test_boundaries(trained):
 
 
 def test_last_map_and_margins(trained):
-    student, teacher = Graph.of(trained.student), Graph.of(trained.teacher)
+    student, teacher = read_graph(trained.student), read_graph(trained.teacher)
     feature = last_map(teacher)
     names = last_map(student).layer, feature.layer, margin_layer(teacher, feature)
     assert names == FEATURES[trained.name]
@@ -170,7 +170,7 @@ def test_two_steps(trained):
 
 def test_trained_student_slims(trained):
     randomise(trained.student)
-    channels = Channels(Graph.of(trained.student))
+    channels = Channels(read_graph(trained.student))
     widths = {name: channels.width(name) for name in channels.producers() if not channels.fixed(name)}
     whole = slim(trained.student, {name: range(width) for name, width in widths.items()})
     assert_same_function(whole, trained.student, 1e-6)

@@ -8,7 +8,7 @@ from test_features import distance_by_cases
 
 from tfjointrd import JointRD, adjoin, remove_shortcuts
 from tfjointrd.experiments import Recipe, run
-from tfjointrd.surgery.graph import Graph
+from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.shortcuts import shortcuts
 from tfjointrd.training import Constant
 from tfjointrd.training.features import margins
@@ -87,7 +87,7 @@ def test_trains_and_gives_a_narrow_plain_network(tiny, images):
         **{"stem_conv": 4, "stage1_conv1": 4, "stage1_conv2": 4},
         **{"stage2_conv1": 4, "stage2_conv2": 4, "stage3_conv1": 6, "stage3_conv2": 6},
     }
-    assert shortcuts(Graph.of(small)) == [] == shortcuts(Graph.of(full)) and shortcuts(Graph.of(teacher))
+    assert shortcuts(read_graph(small)) == [] == shortcuts(read_graph(full)) and shortcuts(read_graph(teacher))
     result = joint.evaluate(x, y, verbose=0, return_dict=True)
     assert result["loss"] == pytest.approx(cross_entropy(predicted["full"], y), rel=1e-4)
     for path in ("full", "small"):
@@ -136,7 +136,7 @@ def test_recipe(residual_digits, tmp_path):
     finished = run(recipe, tmp_path / "run", verbose=0)
     assert set(finished.networks) == {"full", "small"}
     small = finished.networks["small"]
-    assert small.get_layer("stage2_conv1").filters == 4 and shortcuts(Graph.of(small)) == []
+    assert small.get_layer("stage2_conv1").filters == 4 and shortcuts(read_graph(small)) == []
     last = finished.card["seeds"]["0"]["history"][-1]
     assert last["val_small_accuracy"] == pytest.approx(finished.accuracy("small"), abs=1e-6)
     assert (tmp_path / "run" / "small_int8.tflite").is_file()

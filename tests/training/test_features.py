@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
-from tfjointrd.surgery.graph import Graph
+from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.training.features import connector, last_map, margin_distance, margin_layer, margins, relu_of
 
 L = keras.layers
@@ -89,15 +89,15 @@ def test_margin_distance_by_cases():
 
 
 def test_the_map_ahead_of_the_last_relu(tiny):
-    graph = Graph.of(tiny())
+    graph = read_graph(tiny())
     assert last_map(graph).layer == "stage3_add" and margin_layer(graph, last_map(graph)) == "stage3_bn2"
-    plain = Graph.of(tiny(shortcuts=False))
+    plain = read_graph(tiny(shortcuts=False))
     assert last_map(plain).layer == "stage3_bn2"
     inputs = keras.Input((4,))
     with pytest.raises(ValueError, match="feature maps to distil from. Received: 'flat'"):
-        last_map(Graph.of(keras.Model(inputs, L.Dense(2)(inputs), name="flat")))
+        last_map(read_graph(keras.Model(inputs, L.Dense(2)(inputs), name="flat")))
     inputs = keras.Input((8, 8, 1))
-    bare = Graph.of(keras.Model(inputs, L.Dense(2)(L.GlobalAveragePooling2D()(L.Conv2D(3, 3)(inputs)))))
+    bare = read_graph(keras.Model(inputs, L.Dense(2)(L.GlobalAveragePooling2D()(L.Conv2D(3, 3)(inputs)))))
     with pytest.raises(ValueError, match="Expected a batch normalisation ahead of the last feature map"):
         margin_layer(bare, last_map(bare))
 
@@ -122,7 +122,7 @@ def test_relus_are_made_again(kind):
         "none": L.MaxPooling2D(name="end"),
     }
     x = makers[kind](inputs)
-    graph = Graph.of(keras.Model(inputs, x))
+    graph = read_graph(keras.Model(inputs, x))
     again = relu_of(graph, graph.calls[-1].layer)
     if kind == "none":
         assert again is None

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfjointrd import Distillation, JointRD, models, remove_shortcuts
-from tfjointrd.surgery import Graph
+from tfjointrd.surgery import read_graph
 from tfjointrd.training import Constant, CosineFade
 
 
@@ -302,7 +302,7 @@ def test_networks_whose_layers_were_called_before(tiny, images, form):
         layers, student = student.layers[1:], keras.Sequential([keras.Input((8, 8, 1))])
         for layer in layers:
             student.add(layer)
-    copies = Graph.of(student).build(), Graph.of(teacher).build()
+    copies = read_graph(student).build(), read_graph(teacher).build()
     for networks in ((student, teacher), copies):
         joint = compiled(JointRD(*networks, tail_weight=1.0, feature_weight=1e-3, teacher_mode="joint"))
         keras.utils.set_random_seed(3)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tfjointrd.caller import levels_to_the_caller
 from tfjointrd.data.information import IMAGENET_MEAN, IMAGENET_STD, DatasetInfo
 from tfjointrd.data.photographs import PhotographPipeline
+from tfjointrd.stacklevel import stacklevel_outside_the_package
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _VALIDATION_NAMES = ("validation", "val", "valid", "test")
@@ -69,7 +69,7 @@ def _list_classes(folder: Path) -> dict[str, list[str]]:
             warnings.warn(
                 f"{folder / name} holds {len(found) - len(classes[name])} entries that are left out, as '{left}': they "
                 f"are not {', '.join(SUFFIXES)} files.",
-                stacklevel=levels_to_the_caller(),
+                stacklevel=stacklevel_outside_the_package(),
             )
     empty = [name for name, paths in classes.items() if not paths]
     if empty or not classes:

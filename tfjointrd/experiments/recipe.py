@@ -12,8 +12,8 @@ from tfjointrd.data import DatasetInfo
 from tfjointrd.experiments.methods import METHODS, RANDOM, build_network
 from tfjointrd.layers.gates import check_alphas
 from tfjointrd.surgery import new_head
-from tfjointrd.surgery.head import final_activation
 from tfjointrd.surgery.initial import HE_NORMAL, INITIALIZERS, with_initializer
+from tfjointrd.surgery.output_activation import final_activation
 
 SCALES = ("smoke", "laptop", "study", "paper")
 SCHEDULES = ("one_cycle", "steps")

@@ -1,10 +1,10 @@
 """What networks cost, as data, as tables and as figures."""
 
-from tfjointrd.report.costs import LayerProfile, Profile, profile, summary
 from tfjointrd.report.figures import accuracy_against_cost, gradient_figure
 from tfjointrd.report.latency import Latency, latencies, latency
 from tfjointrd.report.layer_latencies import layer_latencies
-from tfjointrd.report.searches import gate_figure, width_figure
+from tfjointrd.report.network_profile import LayerProfile, Profile, profile, summary
+from tfjointrd.report.search_figures import gate_figure, width_figure
 from tfjointrd.surgery.macs import register_macs
 
 __all__ = [

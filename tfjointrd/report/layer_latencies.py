@@ -16,6 +16,7 @@ from tfjointrd.layers.gates import check_alphas
 from tfjointrd.report.latency import latency
 from tfjointrd.surgery.gated import GatedGraph, candidates_of
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec
+from tfjointrd.surgery.read_graph import read_graph
 
 IMAGES = 16  # to calibrate int8 on
 
@@ -64,7 +65,7 @@ def layer_latencies(
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         if Path(path).is_dir():
             raise ValueError(f"Expected `path` to be a file. Received: path='{path}', a folder.")
-    graph, alphas = Graph.of(model), check_alphas(alphas)
+    graph, alphas = read_graph(model), check_alphas(alphas)
     unknown = next((call.layer for call in graph.calls if None in graph.shapes[call.output][1:]), None)
     if unknown is not None:
         raise ValueError(f"Expected a network of a known image size. Received: layer '{unknown}' of unknown size.")

@@ -14,20 +14,9 @@ from collections.abc import Iterable, Mapping
 from keras import layers
 
 from tfjointrd.surgery.graph import Call, Graph, Ref, refs_in
+from tfjointrd.surgery.rules import describe
 
-_LAYERS = """
-    Activation ReLU LeakyReLU PReLU ELU Softmax BatchNormalization Normalization Rescaling Identity Dropout
-    SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout ActivityRegularization
-    Flatten Reshape
-"""
-_OPERATORS = """
-    Relu Relu6 Sigmoid HardSigmoid Silu HardSilu HardSwish Gelu Tanh HardTanh Softplus Elu Selu Celu LeakyRelu Softmax
-    Add Subtract Multiply Divide TrueDivide Maximum Minimum Power Negative Absolute Square Sqrt Rsqrt Exp Log Clip
-    Reshape Squeeze ExpandDims
-"""
-_LAYERS_IN_PLACE = tuple(getattr(layers, name) for name in _LAYERS.split())
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
-_OPERATORS_IN_PLACE = set(_OPERATORS.split())
 
 
 def live_bytes(graph: Graph, sizes: Mapping[Ref, int]) -> list[int]:
@@ -93,6 +82,6 @@ def _padded_in_convolutions(graph: Graph) -> list[Call]:
 
 
 def _works_in_place(graph: Graph, call: Call, sizes: Mapping[Ref, int]) -> bool:
-    cls, tensors = graph.layers[call.layer].cls, call.inputs
-    known = issubclass(cls, _LAYERS_IN_PLACE) or cls.__name__ in _OPERATORS_IN_PLACE
-    return known and len(tensors) == 1 and sizes[tensors[0]] == sizes.get(call.output)
+    tensors = call.inputs
+    fits = len(tensors) == 1 and sizes[tensors[0]] == sizes.get(call.output)
+    return fits and bool(describe(graph.layers[call.layer]).in_place)

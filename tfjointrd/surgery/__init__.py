@@ -1,9 +1,10 @@
 """A network in, a network out: read a network's graph, remove shortcuts, keep channels, adjoin."""
 
 from tfjointrd.surgery.channels import Channels
+from tfjointrd.surgery.classifier_head import new_head
 from tfjointrd.surgery.dirac import dirac, fold
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, functional
-from tfjointrd.surgery.head import new_head
+from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.rules import IN, OUT, Rule, pointwise, register_rule
 from tfjointrd.surgery.shortcuts import remove_shortcuts
 from tfjointrd.surgery.slim import slim
@@ -23,6 +24,7 @@ __all__ = [
     "functional",
     "new_head",
     "pointwise",
+    "read_graph",
     "register_rule",
     "remove_shortcuts",
     "slim",

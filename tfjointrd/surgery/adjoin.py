@@ -14,13 +14,13 @@ from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.layers.dirac import DiracConv2D
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, refs_in, substitute
-from tfjointrd.surgery.head import final_activation
+from tfjointrd.surgery.output_activation import final_activation
+from tfjointrd.surgery.rules import describe
 from tfjointrd.surgery.slim import Kept, kept_entries, narrow_spec, slim_graph, slim_weights
 from tfjointrd.surgery.weights import assign_weights, weights_of
 
 FULL, SMALL = "full", "small"
 BATCH_NORMALIZATION_MODES = ("separate", "shared")
-BATCH_NORMALIZATIONS = (keras.layers.BatchNormalization, FusedBatchNormalization)
 _PASSED_ON = ("training", "mask")  # arguments of a layer's call that are its own business
 
 
@@ -243,7 +243,7 @@ class AdjoinedGraph:
         small, shares, weights = {}, {}, self.graph.weights(name)
         for path in paths:
             small[path] = replace(spec, config=narrow_spec(self.graph, self.kept[path], name).config).make()
-            if issubclass(spec.cls, BATCH_NORMALIZATIONS) and not self.shared:
+            if describe(spec).normalizes == "batch" and not self.shared:
                 shares[path] = None
                 continue
             entries = kept_entries(self.graph, self.kept[path], name, weights)
@@ -292,7 +292,7 @@ class AdjoinedGraph:
 
 def _with_fused_kernel(spec: LayerSpec) -> LayerSpec:
     """The same layer, on TensorFlow's fused kernel where there is one. `full()` and `small()` have Keras' own."""
-    return LayerSpec(FusedBatchNormalization, spec.config) if spec.cls in BATCH_NORMALIZATIONS else spec
+    return LayerSpec(FusedBatchNormalization, spec.config) if spec.cls is keras.layers.BatchNormalization else spec
 
 
 def _layer(layers: dict[str, Any], name: str, make: Any) -> Any:

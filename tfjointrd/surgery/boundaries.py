@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from tfjointrd.surgery.graph import Graph, Ref
+from tfjointrd.surgery.graph import Call, Graph, Ref, refs_in
+from tfjointrd.surgery.rules import describe
+
+
+def merges(graph: Graph) -> list[Call]:
+    """Additions and concatenations of several tensors of the output's resolution: where paths meet."""
+    return [
+        call
+        for call in graph.calls
+        if describe(graph.layers[call.layer]).joins is not None
+        and len(call.inputs) > 1
+        and len(graph.shapes[call.output]) > 3
+        and all(graph.shapes[ref][1:-1] == graph.shapes[call.output][1:-1] for ref in call.inputs)
+    ]
 
 
 def cuts(graph: Graph) -> list[str]:
     """Names of the layers after which the network can be cut in two.
 
-    All later layers depend on earlier ones only through such a layer's output, so that what follows is a network of
-    its own. In a residual network these are the layers between blocks, not those within.
+    All later layers, and all of the network's outputs, depend on earlier ones only through such a layer's (first)
+    output, so that what follows is a network of its own. In a residual network these are the layers between blocks, not
+    those within.
     """
-    last_use = {ref: max(map(graph.calls.index, calls)) for ref, calls in graph.consumers().items()}
-    outputs = set(graph.output_refs())
-    found, farthest = [], -1
+    taken: dict[tuple[str, int], set[Ref]] = {}  # by the call that returns it
+    last_use: dict[tuple[str, int], int] = {}
+    for index, refs in enumerate([*(call.inputs for call in graph.calls), graph.output_refs()]):
+        for ref in refs:
+            taken.setdefault((ref.layer, ref.call), set()).add(ref)
+            last_use[ref.layer, ref.call] = index
+    inputs = [(ref.layer, ref.call) for ref in refs_in(graph.inputs)]
+    found = []
+    farthest = max(last_use.get(key, -1) for key in inputs) if len(inputs) > 1 else -1  # all are there from the start
     for index, call in enumerate(graph.calls):
-        if farthest <= index and call.output not in outputs:
+        key = call.layer, call.number
+        end = last_use.get(key, -1)
+        if farthest <= index and end < len(graph.calls) and taken[key] == {call.output}:
             found.append(call.layer)
-        farthest = max(farthest, last_use.get(call.output, -1))
+        farthest = max(farthest, end)
     repeated = {call.layer for call in graph.calls if call.number}
     return [name for name in found if name not in repeated]
 
@@ -40,7 +62,7 @@ def stage_boundaries(teacher: Graph, student: Graph) -> list[tuple[str, str]]:
     Reference:
         Residual Distillation (NeurIPS 2020), Figure 1.
     """
-    stages = list(dict.fromkeys(teacher.shapes[call.output][1:-1] for call in teacher.merges()))[:-1]
+    stages = list(dict.fromkeys(teacher.shapes[call.output][1:-1] for call in merges(teacher)))[:-1]
     partners, found = _Partners(teacher, student), {}
     for name in cuts(teacher):
         resolution = teacher.shapes[Ref(name)][1:-1]

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfjointrd.surgery.graph import Call, Graph, Ref
 from tfjointrd.surgery.rules import rule_for
+from tfjointrd.surgery.ties import Ties
 
 
 def check_channels_last(graph: Graph) -> None:
@@ -29,7 +30,7 @@ def check_channels_last(graph: Graph) -> None:
             )
 
 
-class Channels:
+class Channels(Ties):
     """The channels of a network and the ties between them.
 
     Args:
@@ -44,11 +45,8 @@ class Channels:
     """
 
     def __init__(self, graph: Graph):
-        self.graph = graph
+        super().__init__(graph)
         self.ids: dict[Ref, np.ndarray] = {}
-        self._parent: list[int] = []
-        self._fixed: list[tuple[np.ndarray, str]] = []
-        self._made: dict[str, np.ndarray] = {}
         self._taken: dict[str, list[np.ndarray]] = {}
         check_channels_last(graph)
         for call in graph.calls:
@@ -64,37 +62,6 @@ class Channels:
             for first, again in zip(self._taken.setdefault(call.layer, inputs), inputs, strict=True):
                 self.tie(first, again)
         self.ids[call.output] = rule.channels(self, call, spec, inputs)
-
-    # === What rules say ===
-
-    def fresh(self, call: Call) -> np.ndarray:
-        """New ids for the output channels of `call`; a layer called twice makes the same channels twice."""
-        if call.layer not in self._made:
-            width = self.graph.shapes[call.output][-1]
-            start = len(self._parent)
-            self._parent.extend(range(start, start + width))
-            self._made[call.layer] = np.arange(start, start + width)
-        return self._made[call.layer]
-
-    def tie(self, first: np.ndarray, second: np.ndarray) -> None:
-        """Ties channels one by one: `first[i]` and `second[i]` are kept or dropped together."""
-        for a, b in zip(first.tolist(), second.tolist(), strict=True):
-            a, b = self._root(a), self._root(b)
-            self._parent[max(a, b)] = min(a, b)
-
-    def tie_all(self, ids: np.ndarray) -> None:
-        """Ties all of these channels into one."""
-        self.tie(ids[:-1], ids[1:])
-
-    def fix(self, ids: np.ndarray, why: str = "") -> None:
-        """Says that these channels can never be dropped, and why."""
-        self._fixed.append((ids, why))
-
-    def _root(self, channel: int) -> int:
-        while self._parent[channel] != channel:
-            self._parent[channel] = self._parent[self._parent[channel]]
-            channel = self._parent[channel]
-        return channel
 
     # === What surgery asks ===
 
@@ -118,10 +85,6 @@ class Channels:
             (sorted(g, key=order.get) for g in {frozenset(g) for g in found.values()}), key=lambda g: order[g[0]]
         )
 
-    def roots(self, ids: np.ndarray) -> np.ndarray:
-        """One id for all channels that are tied, for each of these."""
-        return np.array([self._root(channel) for channel in ids.tolist()], int)
-
     def followers(self) -> set[str]:
         """Producers whose channels are those of several others, strung together, as in a gate behind a concatenation.
 
@@ -137,10 +100,6 @@ class Channels:
         fixed = self._reasons()
         reasons = [fixed.get(self._root(c)) for c in self._made[layer].tolist()]
         return None if None in reasons else reasons[0]
-
-    def _reasons(self) -> dict[int, str]:
-        """Why channels have to stay."""
-        return {self._root(c): why for ids, why in reversed(self._fixed) for c in ids.tolist()}
 
     def keep(self, wanted: Mapping[str, Iterable[int]]) -> dict[Ref, np.ndarray]:
         """Which channels of every tensor are left when these layers keep these channels.

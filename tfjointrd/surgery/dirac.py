@@ -10,6 +10,7 @@ import keras
 from tfjointrd.layers.dirac import DiracConv2D, delta
 from tfjointrd.surgery.graph import Graph
 from tfjointrd.surgery.patterns import matching
+from tfjointrd.surgery.read_graph import read_graph
 
 
 def dirac(
@@ -52,7 +53,7 @@ def dirac(
     """
     if beta == 0:
         raise ValueError("Expected `beta` other than 0. Received: beta=0.")
-    graph = Graph.of(model)
+    graph = read_graph(model)
     chosen = _convolutions(graph, layers)
     specs, weights = dict(graph.layers), {}
     for key in chosen:
@@ -79,7 +80,7 @@ def fold(model: keras.Model, name: str | None = None) -> keras.Model:
     Raises:
         ValueError: If `model` is not functional.
     """
-    graph = Graph.of(model)
+    graph = read_graph(model)
     specs, weights = dict(graph.layers), {}
     for key, spec in graph.layers.items():
         if spec.cls is not DiracConv2D:

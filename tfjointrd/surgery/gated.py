@@ -11,10 +11,10 @@ import keras
 import numpy as np
 
 from tfjointrd.layers.gates import ChannelGates
-from tfjointrd.surgery.adjoin import BATCH_NORMALIZATIONS, SMALL, AdjoinedGraph
+from tfjointrd.surgery.adjoin import SMALL, AdjoinedGraph
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, substitute
-from tfjointrd.surgery.rules import rule_for
+from tfjointrd.surgery.rules import describe, rule_for
 from tfjointrd.surgery.slim import narrow_spec
 from tfjointrd.surgery.widths import first_filters, staying, tied_to
 
@@ -140,7 +140,7 @@ class GatedGraph(AdjoinedGraph):
         if not self._varies(call.output) or len(self.graph.shapes[call.output]) < 2:
             return False
         consumers = self._consumers().get(call.output, [])
-        if consumers and all(issubclass(self.graph.layers[c.layer].cls, BATCH_NORMALIZATIONS) for c in consumers):
+        if consumers and all(describe(self.graph.layers[c.layer]).normalizes == "batch" for c in consumers):
             return False  # scaled behind these
         return not self._keeps_zero(call)
 
@@ -150,14 +150,14 @@ class GatedGraph(AdjoinedGraph):
         return self._taken_by
 
     def _keeps_zero(self, call: Call) -> bool:
-        """Whether channels that are zero in all inputs are zero in the output, seen by trying."""
+        """Whether channels that are zero in all inputs are zero in the output; by trying, where no rule says."""
         spec, ids = self.graph.layers[call.layer], self.channels.ids
         taken = {root for ref in call.inputs for root in self.channels.roots(ids[ref]).tolist()}
         if not taken.issuperset(self.channels.roots(ids[call.output]).tolist()):
             return False  # channels of its own, which other gates may drop
-        biased = spec.cls is not keras.layers.PReLU and spec.config.get("use_bias", True)
-        if "Noise" in spec.cls.__name__ or (self._has_weights(call.layer) and biased):
-            return False
+        known = describe(spec).keeps_zeros
+        if known is not None or self._has_weights(call.layer):
+            return bool(known)
         zeros = {ref: keras.ops.zeros([1, *(size or 8 for size in self.graph.shapes[ref][1:])]) for ref in call.inputs}
         args, kwargs = (substitute(part, zeros.get) for part in (call.args, call.kwargs))
         return not keras.ops.convert_to_numpy(spec.make()(*args, **kwargs)).any()
@@ -266,10 +266,10 @@ def candidates_of(
 
 
 def _counted(graph: Graph, channels: Channels) -> dict[str, str]:
-    """Layers whose channels a layer normalisation counts: there, a channel that is zero differs from none."""
+    """Layers whose channels a normalisation counts: there, a channel that is zero differs from none."""
     found: dict[str, str] = {}
     for call in graph.calls:
-        if issubclass(graph.layers[call.layer].cls, keras.layers.LayerNormalization):
+        if describe(graph.layers[call.layer]).normalizes == "channels":
             counted = set(channels.roots(channels.ids[call.output]).tolist())
             for producer in graph.calls:
                 made = channels.roots(channels.ids[producer.output]).tolist()

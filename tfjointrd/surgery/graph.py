@@ -1,8 +1,8 @@
 """A Keras network as plain data: its layers, their calls, and the tensors between them.
 
 `model.get_config()` of a functional network is a graph: every layer with its calls, every call with the tensors it
-takes. `.keras` files are made of it, so it is stable and public. All surgery reads that graph once, edits it, and
-builds a new network by calling layers through the ordinary Keras API.
+takes. `.keras` files are made of it, so it is stable and public. All surgery reads that graph once (`read_graph`),
+edits it, and builds a new network by calling layers through the ordinary Keras API.
 """
 
 from __future__ import annotations
@@ -122,22 +122,6 @@ class Graph:
     sources: dict[str, Any]
     kernels: frozenset[str]
 
-    @classmethod
-    def of(cls, model: keras.Model) -> Graph:
-        """Reads a functional or Sequential network; nested networks are written out layer by layer.
-
-        Layers of nested networks that lead to none of the outputs are left out.
-
-        Args:
-            model: A built `keras.Model`.
-
-        Raises:
-            ValueError: If `model` is not functional, that is, if its layers are only known to its Python code.
-        """
-        from tfjointrd.surgery.reading import Reader
-
-        return Reader().read(functional(model)).pruned()
-
     def consumers(self) -> dict[Ref, list[Call]]:
         """For every tensor, the calls that take it."""
         found: dict[Ref, list[Call]] = {}
@@ -146,24 +130,21 @@ class Graph:
                 found.setdefault(ref, []).append(call)
         return found
 
+    def producer(self, ref: Ref) -> Call:
+        """The call that returns a tensor."""
+        return next(call for call in self.calls if (call.layer, call.number) == (ref.layer, ref.call))
+
     def ancestors(self) -> dict[Ref, frozenset[Ref]]:
-        """For every tensor, itself and all tensors it is computed from."""
+        """For every tensor, the calls that it is computed from, its own among them.
+
+        Each call stands as its `output`, whichever of its outputs are taken.
+        """
         found: dict[Ref, frozenset[Ref]] = {}
         for call in self.calls:
             taken = (found[replace(ref, index=0)] for ref in call.inputs)
             found[call.output] = frozenset({call.output}).union(*taken)
-        return found
-
-    def merges(self) -> list[Call]:
-        """Additions and concatenations of several tensors of the output's resolution: where paths meet."""
-        return [
-            call
-            for call in self.calls
-            if self.layers[call.layer].cls.__name__ in ("Add", "Concatenate")
-            and len(call.inputs) > 1
-            and len(self.shapes[call.output]) > 3
-            and all(self.shapes[ref][1:-1] == self.shapes[call.output][1:-1] for ref in call.inputs)
-        ]
+        others = {ref for call in self.calls for ref in call.inputs}.union(self.output_refs()) - found.keys()
+        return found | {ref: found[replace(ref, index=0)] for ref in others}
 
     def output_refs(self) -> list[Ref]:
         """The output tensors, flat."""

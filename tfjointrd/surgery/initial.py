@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import keras
 
-from tfjointrd.surgery.graph import Graph
+from tfjointrd.surgery.read_graph import read_graph
 
 HE_NORMAL, FAN_OUT, LECUN_NORMAL = "he_normal", "fan_out", "lecun_normal"
 INITIALIZERS = (HE_NORMAL, FAN_OUT, LECUN_NORMAL)
@@ -36,7 +36,7 @@ def with_initializer(model: keras.Model, initializer: str, name: str | None = No
         raise ValueError(
             f"Expected `initializer` to be one of {', '.join(INITIALIZERS)}. Received: initializer={initializer!r}."
         )
-    graph = Graph.of(model)
+    graph = read_graph(model)
     specs, sources = dict(graph.layers), dict(graph.sources)
     for call in graph.calls:
         spec = graph.layers[call.layer]

@@ -10,6 +10,8 @@ import numpy as np
 
 from tfjointrd.surgery.channels import check_channels_last
 from tfjointrd.surgery.graph import Call, Graph, Ref, substitute
+from tfjointrd.surgery.read_graph import read_graph
+from tfjointrd.surgery.rules import describe
 
 DOWNSAMPLING = "downsampling"
 
@@ -55,7 +57,7 @@ def remove_shortcuts(model: keras.Model, keep_projections: bool | str = False, n
             f"Expected `keep_projections` to be True, False or '{DOWNSAMPLING}'. "
             f"Received: keep_projections={keep_projections!r}."
         )
-    graph = Graph.of(model)
+    graph = read_graph(model)
     if keep_projections == DOWNSAMPLING:
         check_channels_last(graph)
     ancestors = graph.ancestors()
@@ -92,7 +94,7 @@ def shortcuts(graph: Graph) -> list[str]:
 def _additions(graph: Graph, ancestors) -> Iterator[tuple[Call, Ref, list[Ref]]]:
     """Every addition that has shortcuts, with its main branch and these."""
     for call in graph.calls:
-        if graph.layers[call.layer].cls.__name__ == "Add" and len(call.inputs) > 1:
+        if describe(graph.layers[call.layer]).joins == "add" and len(call.inputs) > 1:
             main, others = _branches(graph, call, ancestors)
             # Where the main branch has another shape, the other tensor is broadcast to it: no shortcut.
             if main is not None and graph.shapes[main] == graph.shapes[call.output]:
@@ -107,7 +109,7 @@ def _weights(plain: Graph) -> dict[str, dict[str, np.ndarray]]:
     """
     weights = {}
     for name, spec in plain.layers.items():
-        if issubclass(spec.cls, keras.layers.BatchNormalization) and spec.config["scale"]:
+        if describe(spec).normalizes == "batch" and spec.config.get("scale", True):
             values = plain.weights(name)
             if not values["gamma"].any():
                 weights[name] = {**values, "gamma": np.ones_like(values["gamma"])}
@@ -121,7 +123,7 @@ def _without_drop_path(graph: Graph, main: Ref) -> Ref:
     whole_images = noise_shape is not None and all(size == 1 for size in noise_shape[1:])
     if not whole_images and spec.cls.__name__ not in ("StochasticDepth", "DropPath"):
         return main
-    return next(call for call in graph.calls if call.output == main).inputs[0]
+    return graph.producer(main).inputs[0]
 
 
 def _branches(graph: Graph, call: Call, ancestors) -> tuple[Ref | None, list[Ref]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Graph, LayerSpec, Ref
+from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.rules import rule_for
 
 Kept = Mapping[Ref, np.ndarray]
@@ -42,7 +43,7 @@ def slim(model: keras.Model, keep: Mapping[str, Iterable[int]], name: str | None
     >>> narrow.get_layer("stage2_block1_conv1").filters
     16
     """
-    graph = Graph.of(model)
+    graph = read_graph(model)
     channels = Channels(graph)
     keep = {layer: list(positions) for layer, positions in keep.items()}
     kept = channels.keep(keep)

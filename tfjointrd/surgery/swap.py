@@ -8,7 +8,7 @@ from dataclasses import replace
 import keras
 
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
-from tfjointrd.surgery.graph import Graph
+from tfjointrd.surgery.read_graph import read_graph
 
 
 def swap_layers(model: keras.Model, classes: Mapping[type, type], name: str | None = None) -> keras.Model:
@@ -25,7 +25,7 @@ def swap_layers(model: keras.Model, classes: Mapping[type, type], name: str | No
     Raises:
         ValueError: If `model` is not functional.
     """
-    graph = Graph.of(model)
+    graph = read_graph(model)
     layers = {key: replace(spec, cls=classes.get(spec.cls, spec.cls)) for key, spec in graph.layers.items()}
     return replace(graph, layers=layers).build(name)
 

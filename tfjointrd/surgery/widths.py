@@ -7,9 +7,11 @@ from math import isfinite
 
 import keras
 
+from tfjointrd.surgery.boundaries import merges
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph
 from tfjointrd.surgery.patterns import matching
+from tfjointrd.surgery.read_graph import read_graph
 
 # How many times narrower: everywhere, by layer name or pattern, or `(layer name, width) -> alpha`.
 Alpha = float | Mapping[str, float] | Callable[[str, int], float]
@@ -144,7 +146,7 @@ def widths_of(model: keras.Model, small: keras.Model) -> dict[str, int]:
     Raises:
         ValueError: If `small` lacks one of the layers.
     """
-    channels, graph, found = Channels(Graph.of(model)), Graph.of(small), {}
+    channels, graph, found = Channels(read_graph(model)), read_graph(small), {}
     widths = {call.layer: graph.shapes[call.output][-1] for call in graph.calls}
     for layer in channels.producers():
         if layer not in widths:
@@ -186,14 +188,14 @@ def stem_and_first_stage(graph: Graph) -> list[str]:
     Reference:
         Adjoined Networks, section 6; that stage 1 belongs to what stays full follows from the paper's parameter counts.
     """
-    merges = graph.merges()
-    if merges and None in _positions(graph, merges[0]):
+    joints = merges(graph)
+    if joints and None in _positions(graph, joints[0]):
         raise ValueError(
             "Expected a network of known input size, or `keep`, names of layers that stay at full width. Received: "
             f"'{graph.name}' with feature maps of unknown size, and keep=None, for the stem and the first stage."
         )
-    if merges:
-        last = [c for c in merges if _positions(graph, c) == _positions(graph, merges[0])][-1]
+    if joints:
+        last = [c for c in joints if _positions(graph, c) == _positions(graph, joints[0])][-1]
         return [ref.layer for ref in graph.ancestors()[last.output]]
     named = next((i for i, call in enumerate(graph.calls) if call.layer.startswith("stage2_")), None)
     if named is not None:

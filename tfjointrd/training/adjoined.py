@@ -11,6 +11,7 @@ from tfjointrd.layers.batch_normalization import check_synchronized, replicas
 from tfjointrd.surgery.adjoin import FULL, SMALL, AdjoinedGraph, check_classifier, compact
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Graph, functional
+from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.widths import Alpha, alphas_of, first_filters, staying, with_ties
 from tfjointrd.training import schedules
 from tfjointrd.training.base import ScheduledModel, serialized
@@ -83,7 +84,7 @@ def adjoin(
             f"Expected one of `alpha`, `alphas` and `widths`. Received: alpha={alpha!r}, alphas={alphas!r}, "
             f"widths={widths!r}."
         )
-    graph = Graph.of(model)
+    graph = read_graph(model)
     check_classifier(graph)
     channels = Channels(graph)
     alpha = 2 if alpha is None else alpha
@@ -199,7 +200,7 @@ class Adjoined(ScheduledModel):
         kl_weight = schedules.QuadraticRamp() if kl_weight is None else kl_weight
         self.kl_weight = schedules.not_negative(kl_weight, "kl_weight")
         self.stop_gradient, self.epsilon = bool(stop_gradient), epsilon
-        graph = Graph.of(base)
+        graph = read_graph(base)
         check_classifier(graph)
         self.softmax = [ends_in_softmax(graph, ref) for ref in graph.output_refs()]
         self._surgery = adjoined_graph(graph, batch_normalization)

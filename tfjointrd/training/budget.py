@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from tfjointrd.layers.gates import ChannelGates
-from tfjointrd.surgery.costs import Cost, fitted
+from tfjointrd.surgery.expected_cost import Cost, fitted
 
 # How strongly a budget is kept to: the weight of the penalty is PROPORTIONAL times the excess, as a part of the full
 # network's cost, plus INTEGRAL times the sum of the excess over the training. On digits (ResNet-20, 12 epochs, target

@@ -13,7 +13,7 @@ from keras import ops
 from tfjointrd.layers.adjoined import AdjoinedLayer
 from tfjointrd.layers.batch_normalization import replicas
 from tfjointrd.layers.gates import check_alphas
-from tfjointrd.surgery import costs
+from tfjointrd.surgery import expected_cost
 from tfjointrd.surgery.adjoin import compact
 from tfjointrd.surgery.gated import SMALL, GatedGraph
 from tfjointrd.surgery.slim import slim
@@ -72,7 +72,7 @@ class DAN(Adjoined):
     Attributes:
         gates: The layer with the logits `eta`, the temperature and the noise.
         groups: The groups of layers whose widths are chosen together, one for each row of probabilities.
-        costs: `"macs"` and `"parameters"` as functions of the candidates' weights; see `tfjointrd.surgery.costs`.
+        costs: `"macs"` and `"parameters"` as functions of the candidates' weights; see `tfjointrd.surgery.expected_cost`.
 
     Metrics:
         As for `Adjoined`; `small_macs` (or `small_parameters`), the expected cost as a part of the full network's.
@@ -158,9 +158,9 @@ class DAN(Adjoined):
 
     def _gated(self, graph: GatedGraph, table) -> GatedGraph:
         """Counts the costs while the graph still knows its weights."""
-        self.costs = {"macs": costs.macs(graph), "parameters": costs.parameters(graph)}
+        self.costs = {"macs": expected_cost.macs(graph), "parameters": expected_cost.parameters(graph)}
         if table is not None:
-            self.costs["latency_ms"] = costs.latency(graph, table)
+            self.costs["latency_ms"] = expected_cost.latency(graph, table)
         return graph
 
     @property

@@ -9,8 +9,10 @@ from keras import ops
 
 from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.surgery.channels import check_channels_last
-from tfjointrd.surgery.graph import Graph, functional, refs_in
-from tfjointrd.surgery.head import final_activation
+from tfjointrd.surgery.graph import functional, refs_in
+from tfjointrd.surgery.output_activation import final_activation
+from tfjointrd.surgery.read_graph import read_graph
+from tfjointrd.surgery.rules import describe
 from tfjointrd.training.adjoined import Adjoined
 from tfjointrd.training.base import ScheduledModel, serialized
 from tfjointrd.training.dan import DAN
@@ -94,7 +96,10 @@ class Distillation(ScheduledModel):
         self.student = student if self.adjoined else functional(student, "student")
         teacher = functional(teacher, "teacher")
         check_synchronized(self.student)
-        self.graphs = {STUDENT: student.graph if self.adjoined else Graph.of(self.student), TEACHER: Graph.of(teacher)}
+        self.graphs = {
+            STUDENT: student.graph if self.adjoined else read_graph(self.student),
+            TEACHER: read_graph(teacher),
+        }
         self._maps = {key: last_map(graph) for key, graph in self.graphs.items()} if feature_weight else {}
         self._check_networks(teacher)
         if feature_weight:
@@ -151,7 +156,7 @@ class Distillation(ScheduledModel):
         for graph in self.graphs.values():
             check_channels_last(graph)
         for name, spec in self.graphs[STUDENT].layers.items():
-            if spec.cls.__name__.startswith("Rand") or spec.cls.__name__ in ("AugMix", "CutMix", "MixUp"):
+            if describe(spec).augments:
                 raise ValueError(
                     "Expected `student` without random augmentation, since `feature_weight` compares its feature map "
                     "with the teacher's, who sees the image as it is. Augment the data instead. Received: "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import keras
 import numpy as np
 from keras import ops
@@ -11,19 +9,17 @@ from keras import ops
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.surgery.boundaries import cuts
 from tfjointrd.surgery.graph import Call, Graph, Ref
+from tfjointrd.surgery.rules import describe
+from tfjointrd.surgery.rules.activations import LIKE_RELU, activation_layer
 from tfjointrd.training.losses import weighted_mean
 from tfjointrd.training.precision import loss_dtype
-
-# Names of layers, operators and activations, in lower case and without underscores.
-_RELUS = ("relu", "relu6", "leakyrelu", "prelu", "elu", "silu", "swish", "hardsilu", "hardswish", "gelu")
-_NORMALIZATIONS = (keras.layers.BatchNormalization, FusedBatchNormalization)
 
 
 def last_map(graph: Graph) -> Ref:
     """The last feature map that all of a classifier's path goes through; ahead of its ReLU, if it has one.
 
-    It is looked for ahead of the global pooling, and ahead of other pooling and dropout that follow the ReLU. Smooth
-    relatives of the ReLU (ReLU6, leaky ReLU, SiLU, GELU and their like) count as one.
+    It is looked for ahead of the global pooling, and ahead of other pooling, dropout and functions of single elements
+    that follow the ReLU. Relatives of the ReLU (ReLU6, leaky ReLU, SiLU, GELU and their like) count as one.
 
     Raises:
         ValueError: If the network has none, as one without convolutions.
@@ -53,37 +49,31 @@ def _maps(graph: Graph) -> list[Call]:
 
 
 def _pools(graph: Graph, call: Call) -> bool:
-    kind = graph.layers[call.layer].cls.__name__
-    return "Pool" in kind or kind in ("Mean", "Max")  # of keras.ops
+    spec = graph.layers[call.layer]
+    pools = describe(spec).pools
+    return "Pool" in spec.cls.__name__ if pools is None else pools  # a layer of the user's own, by its name
 
 
 def _hands_on(graph: Graph, call: Call) -> bool:
     """Whether a layer looks at each channel alone and without weights, so that a ReLU may be found ahead of it."""
-    kinds = (keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.Activation)
-    return _is_relu(graph, call) or _pools(graph, call) or issubclass(graph.layers[call.layer].cls, kinds)
+    spec = graph.layers[call.layer]
+    rule = describe(spec)
+    alone = rule.elementwise and len(call.inputs) == 1 and not rule.weight_axes(spec.config)
+    return bool(_is_relu(graph, call) or _pools(graph, call) or alone)
 
 
 def _is_relu(graph: Graph, call: Call) -> bool:
-    spec = graph.layers[call.layer]
-    if spec.cls.__name__.lower().replace("_", "") in _RELUS:
-        return True
-    activation = spec.config.get("activation")
-    is_layer = issubclass(spec.cls, keras.layers.Activation) and isinstance(activation, str)
-    return is_layer and activation.replace("_", "") in _RELUS
+    return describe(graph.layers[call.layer]).activation in LIKE_RELU
 
 
 def relu_of(graph: Graph, layer: str) -> keras.Layer | None:
     """A new layer that does what the named one does if that is a ReLU or one of its relatives, else `None`."""
     call, spec = next(call for call in graph.calls if call.layer == layer), graph.layers[layer]
-    if not _is_relu(graph, call):
-        return None
-    if issubclass(spec.cls, keras.Layer):
-        return spec.make()
-    return keras.layers.Activation(re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", spec.cls.__name__).lower())  # of keras.ops
+    return activation_layer(spec) if _is_relu(graph, call) else None
 
 
 def _producer(graph: Graph, call: Call) -> Call | None:
-    return next((other for other in graph.calls if call.inputs and other.output == call.inputs[0]), None)
+    return graph.producer(call.inputs[0]) if call.inputs else None
 
 
 def margin_layer(graph: Graph, feature: Ref) -> str:
@@ -98,7 +88,7 @@ def margin_layer(graph: Graph, feature: Ref) -> str:
     normalizations = [
         ref
         for ref in ancestors[feature]
-        if issubclass(graph.layers[ref.layer].cls, _NORMALIZATIONS)
+        if describe(graph.layers[ref.layer]).normalizes == "batch"
         and graph.shapes[ref][1:] == graph.shapes[feature][1:]
     ]
     if not normalizations:

@@ -7,7 +7,8 @@ from keras import ops
 
 from tfjointrd.layers.batch_normalization import replicas
 from tfjointrd.surgery.graph import Graph, Ref
-from tfjointrd.surgery.head import final_activation
+from tfjointrd.surgery.output_activation import final_activation
+from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.training.precision import loss_dtype
 
 EPSILON = 1e-6  # Adjoined Networks, section 4
@@ -23,7 +24,7 @@ def default_loss(network: keras.Model | Graph) -> keras.losses.Loss:
 
     With integer labels, one class of several; binary, with labels 0 and 1, for one output, or several of a sigmoid.
     """
-    graph = network if isinstance(network, Graph) else Graph.of(network)
+    graph = network if isinstance(network, Graph) else read_graph(network)
     activation = final_activation(graph)
     if activation == "sigmoid" or graph.shapes[graph.single_output()][-1] == 1:
         return keras.losses.BinaryCrossentropy(from_logits=activation is None)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from tfjointrd.surgery.graph import Graph
+from tfjointrd.surgery.read_graph import read_graph
 
 _BATCH_SIZE = 128
 
@@ -43,7 +44,7 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
     Reference:
         Universally Slimmable Networks (https://arxiv.org/abs/1903.05134), section 3.3.
     """
-    graph = Graph.of(model)
+    graph = read_graph(model)
     found = _normalizations(graph)
     if not found:
         raise ValueError(f"Expected `model` to have batch normalisations. Received: '{model.name}' without any.")
@@ -76,7 +77,7 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
 
 def has_batchnorm(model: keras.Model) -> bool:
     """Whether there are statistics to recalibrate."""
-    return bool(_normalizations(Graph.of(model)))
+    return bool(_normalizations(read_graph(model)))
 
 
 def _asks_for_training(layer) -> bool:

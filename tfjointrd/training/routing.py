@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 
 import keras
 
-from tfjointrd.caller import levels_to_the_caller
+from tfjointrd.stacklevel import stacklevel_outside_the_package
 from tfjointrd.surgery.boundaries import cuts, stage_boundaries
 from tfjointrd.surgery.channels import check_channels_last
 from tfjointrd.surgery.graph import Graph, Ref
@@ -43,7 +42,7 @@ def check_ahead_of(feature: Ref, pairs: list[tuple[str, str]], teacher: Graph) -
     Raises:
         ValueError: If one does not.
     """
-    ahead = {ref.layer for ref in teacher.ancestors()[replace(feature, index=0)]} - {feature.layer}
+    ahead = {ref.layer for ref in teacher.ancestors()[feature]} - {feature.layer}
     for name, teacher_name in pairs:
         if teacher_name not in ahead:
             raise ValueError(
@@ -71,7 +70,7 @@ def connectors(pairs: list[tuple[str, str]], student: Graph, teacher: Graph) -> 
             f"Boundary '{name}' of the student has shape {shapes[0]}, '{teacher_name}' of the teacher {shapes[1]}: "
             "a learned 1x1 convolution, which is trained with the student and not deployed, leads from one to "
             "the other.",
-            stacklevel=levels_to_the_caller(),
+            stacklevel=stacklevel_outside_the_package(),
         )
     return found
 

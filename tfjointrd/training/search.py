@@ -9,7 +9,7 @@ import keras
 from tfjointrd.layers.gates import check_alphas
 from tfjointrd.surgery.adjoin import check_classifier
 from tfjointrd.surgery.gated import SMALL, candidates_of
-from tfjointrd.surgery.graph import Graph
+from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.training.adjoined import Adjoined
 from tfjointrd.training.dan import DAN
 
@@ -62,7 +62,7 @@ def search(
     """
     if isinstance(model, Adjoined):
         raise ValueError(f"Expected `model` not to be adjoined yet; take its `full()`. Received: '{model.name}'.")
-    alphas, graph = check_alphas(alphas), Graph.of(model)
+    alphas, graph = check_alphas(alphas), read_graph(model)
     check_classifier(graph)
     candidates, reasons = candidates_of(graph, alphas, keep, round_to, ties)
     return DAN(

@@ -16,8 +16,9 @@ from keras import ops
 
 from tfjointrd.surgery.gated import GatedGraph
 from tfjointrd.surgery.graph import Call, Ref
-from tfjointrd.surgery.macs import kernel_parameters, layer_macs
+from tfjointrd.surgery.macs import layer_macs
 from tfjointrd.surgery.rules import IN, OUT, rule_for
+from tfjointrd.surgery.rules.counters import kernel_parameters
 
 
 class Cost:

@@ -11,7 +11,27 @@ import keras
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, functional, refs_in, substitute
 
 
-class Reader:
+def read_graph(model: keras.Model) -> Graph:
+    """Reads a functional or Sequential network; nested networks are written out layer by layer.
+
+    Layers of nested networks that lead to none of the outputs are left out.
+
+    Args:
+        model: A built `keras.Model`.
+
+    Raises:
+        ValueError: If `model` is not functional, that is, if its layers are only known to its Python code.
+
+    Example:
+
+    >>> graph = read_graph(tfjointrd.models.resnet20())
+    >>> graph.layers["stage1_block1_conv1"].cls.__name__
+    'Conv2D'
+    """
+    return _Reader().read(functional(model)).pruned()
+
+
+class _Reader:
     """Turns the nested configuration of a network into one flat graph."""
 
     def __init__(self):

@@ -1,11 +1,11 @@
-"""Where a warning points to."""
+"""Which line of the caller's code a warning points to."""
 
 from __future__ import annotations
 
 import sys
 
 
-def levels_to_the_caller() -> int:
+def stacklevel_outside_the_package() -> int:
     """The `stacklevel` at which a function warns the line that led to it from outside the package."""
     frame, level = sys._getframe(1), 1
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("tfjointrd", "keras"):

@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import keras
 
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, refs_in, substitute
-
-# Layers and operators that may stand behind the activation: probabilities stay probabilities in them.
-_HANDS_ON = ("Cast", "Dropout", "Flatten", "GlobalAveragePooling2D", "Identity", "Reshape", "Squeeze")
-
-
-def final_activation(network: keras.Model | Graph, output: Ref | None = None) -> str | None:
-    """By what a classifier returns probabilities, read from the layers that make its output.
-
-    Args:
-        network: The network or its graph.
-        output: One of its outputs; by default the only one.
-
-    Returns:
-        `"softmax"` or `"sigmoid"`, or `None` for logits.
-    """
-    graph = network if isinstance(network, Graph) else Graph.of(network)
-    ref = output or graph.single_output()
-    while True:
-        spec = graph.layers[ref.layer]
-        activation = spec.config.get("activation")
-        if isinstance(activation, Mapping):
-            activation = activation.get("config")
-        for name in ("softmax", "sigmoid"):
-            if activation == name or spec.cls.__name__.lower() == name:  # the layer, or the operator
-                return name
-        linear = issubclass(spec.cls, keras.layers.Activation) and activation == "linear"
-        call = next(call for call in graph.calls if (call.layer, call.number) == (ref.layer, ref.call))
-        if not call.inputs or not (linear or spec.cls.__name__ in _HANDS_ON):
-            return None
-        ref = call.inputs[0]
+from tfjointrd.surgery.read_graph import read_graph
 
 
 def new_head(
@@ -69,7 +40,7 @@ def new_head(
     """
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"Expected `num_classes` to be a positive integer. Received: num_classes={num_classes!r}.")
-    graph = Graph.of(model)
+    graph = read_graph(model)
     head = _head(graph)
     specs = {**graph.layers, head: graph.layers[head].with_config(units=num_classes)}
     ahead = {ref.layer for call in graph.calls if call.layer == head for ref in graph.ancestors()[call.output]} - {head}
@@ -94,7 +65,7 @@ def new_head(
 def _head(graph: Graph) -> str:
     """The last layer with a kernel, if it is a `Dense` layer whose units are the classes."""
     output = graph.single_output()
-    ancestors, kernels = graph.ancestors()[replace(output, index=0)], graph.kernel_layers()
+    ancestors, kernels = graph.ancestors()[output], graph.kernel_layers()
     calls = [call for call in graph.calls if call.output in ancestors and call.layer in kernels]
     if not calls:
         raise ValueError(f"Expected `model` to end in a Dense layer. Received: '{graph.name}', without any.")

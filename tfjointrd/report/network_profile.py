@@ -12,7 +12,9 @@ import numpy as np
 
 from tfjointrd.report.lifetimes import live_bytes, outputs_by_call
 from tfjointrd.surgery.graph import Call, Graph, Ref
-from tfjointrd.surgery.macs import kernel_parameters, layer_macs
+from tfjointrd.surgery.macs import layer_macs
+from tfjointrd.surgery.read_graph import read_graph
+from tfjointrd.surgery.rules.counters import kernel_parameters
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def profile(model: keras.Model, batch_size: int = 1) -> Profile:
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"Expected `batch_size` to be a positive integer. Received: batch_size={batch_size!r}")
-    graph = Graph.of(model)
+    graph = read_graph(model)
     shapes = _known_shapes(graph, batch_size)
     itemsizes = _itemsizes(graph)
     sizes = {ref: math.prod(shape) * itemsizes[ref.layer, ref.call] for ref, shape in shapes.items()}
