@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from tfjointrd.experiments.checkpoint import Checkpoints, variables_of, write_json
+from tfjointrd.experiments.checkpoint import Checkpoints, variables_of
+from tfjointrd.files import write_json
 
 
 def trained(units=3, dtype=None):
