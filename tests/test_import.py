@@ -1,5 +1,7 @@
-"""`import tfjointrd` in fresh processes: without TensorFlow, and quickly."""
+"""`import tfjointrd` in fresh processes: without TensorFlow, quickly, and with the classes that files name."""
 
+import ast
+import inspect
 import os
 import subprocess
 import sys
@@ -7,6 +9,9 @@ import sys
 import keras
 import pytest
 from jax_process import JAX
+
+import tfjointrd
+from tfjointrd import export
 
 BLOCK_TENSORFLOW = """
 import sys
@@ -62,3 +67,83 @@ print(time.process_time() - began, *(name for name in {heavy} if name in set(sys
     runs = [python(use, keras.backend.backend()).split() for _ in range(2)]
     assert runs[0][1:] == []
     assert min(float(seconds) for seconds, *_ in runs) < 1.0
+
+
+def test_imports_neither_keras_nor_sets_anything():
+    """TensorFlow reads what the command line sets when it is imported, so that the package must not import it."""
+    use = """
+import os, sys
+before, sys.argv = dict(os.environ), ["-m"]
+import tfjointrd, tfjointrd.export, tfjointrd.__main__
+assert dict(os.environ) == before
+print(*(name for name in ("keras", "numpy", "tensorflow") if name in sys.modules))
+"""
+    assert python(use, keras.backend.backend()).strip() == ""
+
+
+def test_the_command_line_sets_what_tensorflow_reads():
+    code = """
+import os, runpy, sys
+sys.argv = ["tfjointrd", "recipes", "no*"]
+os.environ.pop("TF_ENABLE_ONEDNN_OPTS", None)
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+try:
+    runpy.run_module("tfjointrd", run_name="__main__")
+except SystemExit as ended:
+    assert ended.code == 1
+print(os.environ["TF_ENABLE_ONEDNN_OPTS"], os.environ["TF_CPP_MIN_LOG_LEVEL"])
+"""
+    assert python(code, "jax").strip() == "1 3"
+
+
+@pytest.fixture(scope="module")
+def registered():
+    """All classes that the package registers with Keras, whatever the module."""
+    code = """
+import importlib, pkgutil, keras, tfjointrd
+for module in pkgutil.walk_packages(tfjointrd.__path__, "tfjointrd."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print(*sorted(name for name in keras.saving.get_custom_objects() if name.startswith("tfjointrd>")))
+"""
+    return python(code, keras.backend.backend())
+
+
+@pytest.mark.parametrize(
+    ("first", "backend"),
+    [
+        ("import tfjointrd; import keras", keras.backend.backend()),
+        ("import tfjointrd; import keras", "jax"),
+        ("import tfjointrd.layers", "jax"),
+        ("import tfjointrd.export.interpreter, importlib.util; importlib.util.find_spec('keras'); import keras", "jax"),
+        ("from tfjointrd import models", "jax"),
+    ],
+)
+def test_keras_knows_our_classes(first, backend, registered, tmp_path):
+    """Files of ours load after the import of the package alone, in whatever order it and Keras are imported."""
+    if backend == "jax":
+        pytest.importorskip("jax")
+    image = keras.Input((8, 8, 3))
+    layer = tfjointrd.layers.DiracConv2D(3, 3, padding="same", name="ours")
+    keras.Model(image, layer(image)).save(tmp_path / "ours.keras")
+    use = f"""
+{first}
+import sys, keras
+print(*sorted(name for name in keras.saving.get_custom_objects() if name.startswith("tfjointrd>")))
+network = keras.saving.load_model({str(tmp_path / "ours.keras")!r})
+assert type(network.get_layer("ours")).__module__ == "tfjointrd.layers.dirac"
+"""
+    assert python(use, backend) == registered
+
+
+@pytest.mark.parametrize("package", [tfjointrd, export])
+def test_public_names(package):
+    """Those that are listed, those that type checkers see, and those that are there, and no others in `dir`."""
+    (block,) = (node for node in ast.parse(inspect.getsource(package)).body if isinstance(node, ast.If))
+    seen = {alias.name for node in block.body for alias in node.names}
+    assert set(package.__all__) == seen == set(dir(package)) - {"__version__"}
+    for name in package.__all__:
+        found = getattr(package, name)
+        assert inspect.ismodule(found) or found.__name__ == name
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'nothing'"):
+        getattr(package, "nothing")  # noqa: B009

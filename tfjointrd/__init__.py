@@ -5,19 +5,15 @@ differentiable form (DAN) learns how narrow each layer may be, each by `model.fi
 `keras.Model`. See the README for the whole way.
 """
 
-import os
-import sys
+from typing import TYPE_CHECKING
 
-if sys.argv[:1] == ["-m"]:  # `python -m tfjointrd`; TensorFlow, which Keras imports, reads both when it is imported
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # a short start-up log
-    os.environ.setdefault(
-        "TF_ENABLE_ONEDNN_OPTS", "1"
-    )  # off by default without AVX-512, where it halves a step as well
+from tfjointrd import lazy as _lazy
 
-from tfjointrd import data, export, models, report, surgery, training
-from tfjointrd.experiments.transfer import transfer
-from tfjointrd.surgery import dirac, fold, new_head, remove_shortcuts, slim
-from tfjointrd.training import DAN, Adjoined, Distillation, JointRD, adjoin, recalibrate_batchnorm, search
+if TYPE_CHECKING:
+    from tfjointrd import data, export, models, report, surgery, training
+    from tfjointrd.experiments.transfer import transfer
+    from tfjointrd.surgery import dirac, fold, new_head, remove_shortcuts, slim
+    from tfjointrd.training import DAN, Adjoined, Distillation, JointRD, adjoin, recalibrate_batchnorm, search
 
 __version__ = "0.1.0"
 
@@ -42,3 +38,30 @@ __all__ = [
     "training",
     "transfer",
 ]
+
+_PACKAGES = ("data", "experiments", "export", "layers", "models", "report", "surgery", "training")
+_NAMES = {
+    "tfjointrd.experiments.transfer": ("transfer",),
+    "tfjointrd.surgery": ("dirac", "fold", "new_head", "remove_shortcuts", "slim"),
+    "tfjointrd.training": (
+        *("DAN", "Adjoined", "Distillation", "JointRD"),
+        *("adjoin", "recalibrate_batchnorm", "search"),
+    ),
+}
+
+# Importing any of it imports Keras and, on that backend, TensorFlow, which is not to be imported before it is needed.
+__getattr__ = _lazy.attributes(
+    __name__,
+    {
+        **{name: f"{__name__}.{name}" for name in _PACKAGES},
+        **{name: module for module, names in _NAMES.items() for name in names},
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+# The classes that .keras files may name.
+_lazy.import_with_keras(__name__, ("tfjointrd.layers", "tfjointrd.training"))

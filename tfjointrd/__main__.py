@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
 
 from tfjointrd import training_options
+from tfjointrd.export import quantize
 
 DESCRIPTION = """\
 Train networks with shortcuts and full width, deploy them without.
@@ -238,7 +240,7 @@ def _add_export(commands) -> None:
     )
     parser.add_argument("network", help="a .keras file")
     parser.add_argument("--out", help="the .tflite file; beside the network by default")
-    parser.add_argument("--quantization", choices=["none", "int8"], default="none", help="none keeps float32")
+    parser.add_argument("--quantization", choices=_quantizations(), default="none", help="none keeps float32")
     parser.add_argument("--data", help="data set to calibrate on, and to measure accuracy with")
     parser.set_defaults(command=_export)
 
@@ -318,7 +320,7 @@ def _add_benchmark(commands) -> None:
     parser.add_argument("--layers", help="JSON file to write the latencies of a network's layers to")
     parser.add_argument("--alphas", type=float, nargs="+", default=[1, 2, 4], help="candidates of the search (layers)")
     parser.add_argument("--round-to", type=int, default=1, help="multiple that their widths are rounded to (layers)")
-    parser.add_argument("--quantization", choices=["none", "int8"], default="none", help="of the layers' files")
+    parser.add_argument("--quantization", choices=_quantizations(), default="none", help="of the layers' files")
     _add_form(parser)
     parser.set_defaults(command=_benchmark)
 
@@ -356,6 +358,10 @@ def _add_form(parser) -> None:
     parser.add_argument("--image-size", type=int, help="side of photographs in pixels (default: 224)")
 
 
+def _quantizations() -> list[str]:
+    return ["none", *filter(None, quantize.arguments().values())]
+
+
 def _load(path: str):
     from tfjointrd.experiments.methods import load_network
 
@@ -365,4 +371,9 @@ def _load(path: str):
 
 
 if __name__ == "__main__":
+    # TensorFlow reads both when it is imported, which the commands do that need it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # a short start-up log
+    os.environ.setdefault(
+        "TF_ENABLE_ONEDNN_OPTS", "1"
+    )  # off by default without AVX-512, where it halves a step as well
     sys.exit(main())

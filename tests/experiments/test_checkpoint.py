@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from tfjointrd.experiments.checkpoint import Checkpoints, variables_of, write_json
+from tfjointrd.experiments.checkpoint import Checkpoints, variables_of
+from tfjointrd.files import write_json
 
 
 def trained(units=3, dtype=None):
@@ -56,7 +57,7 @@ def test_two_are_kept_newest_first(tmp_path):
     for epoch, position in ((0, 9), (0, 10), (1, 0), (10, 2)):
         checkpoints.save(model, epoch, position, {})
     assert len(list(tmp_path.iterdir())) == 2 and checkpoints.newest_name() == (10, 2)
-    (tmp_path / ".checkpoint_000011_00000000.npz.part").touch()
+    (tmp_path / ".checkpoint_000011_00000000.1.part.npz").touch()
     checkpoints.clear()
     assert not list(tmp_path.iterdir()) and checkpoints.newest() is None and checkpoints.newest_name() is None
 

@@ -371,7 +371,7 @@ def test_a_full_disk_ends_with_a_message_and_the_checkpoint_before(small, tmp_pa
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert Checkpoints(tmp_path).newest().epoch == 2 and not list(tmp_path.glob("*.part"))
+    assert Checkpoints(tmp_path).newest().epoch == 2 and not list(tmp_path.glob("*.part*"))
     assert len(run(Recipe(**small), tmp_path, verbose=0).card["seeds"]["0"]["history"]) == 3
 
 

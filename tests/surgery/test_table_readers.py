@@ -8,7 +8,7 @@ from keras import ops
 from layer_cases import BUILT, CHANNELS, LAYERS, RNG, Case, apply, name_of
 
 from tfjointrd import report, slim
-from tfjointrd.calibration import sample
+from tfjointrd.export.samples import sample
 from tfjointrd.layers import FitChannels
 from tfjointrd.surgery import Channels, pointwise, read_graph, register_rule
 from tfjointrd.surgery.gated import GatedGraph

@@ -82,7 +82,7 @@ def test_small_networks_that_share_statistics_need_it(tiny, images):
 def test_what_cannot_be_measured(tiny, images):
     with pytest.raises(ValueError, match=r"Expected `model` to be a functional .* Take its `full\(\)` or `small\(\)`"):
         recalibrate_batchnorm(adjoin(tiny(), 2, round_to=1), images[0])
-    with pytest.raises(ValueError, match="Expected `data` to hold at least one batch"):
+    with pytest.raises(ValueError, match="Expected `data` to hold images. Received: none"):
         recalibrate_batchnorm(tiny(), [])
     with pytest.raises(ValueError, match="Expected `steps` to be a whole number .* Received: steps=0"):
         recalibrate_batchnorm(tiny(), images[0], steps=0)

@@ -15,15 +15,16 @@ from pathlib import Path
 
 import jsonschema
 import keras
-import numpy as np
 
 from tfjointrd import data, report
-from tfjointrd.experiments.checkpoint import sync, write_json
+from tfjointrd.data.batches import accuracy
 from tfjointrd.experiments.keeper import State
 from tfjointrd.experiments.recipe import OF_METHODS, SCORED_ON, Recipe
+from tfjointrd.export import quantize
+from tfjointrd.files import replacing, write_json
 
 CARD, SCHEMA = "card.json", 1
-QUANTIZATIONS = {"float32": None, "int8": "int8"}
+QUANTIZATIONS = quantize.arguments()  # form of a file -> what `export.tflite(quantization=...)` takes for it
 # Fields of `Recipe` that older cards lack; what was trained before is what their defaults say.
 _NEWER = (
     *("image_size", "round_to", "alphas", "gamma", "widths"),
@@ -118,9 +119,10 @@ def make(
     """
     entries, accuracies = {}, {}
     for name, network in networks.items():
-        _save(network, folder / f"{name}.keras")
+        with replacing(folder / f"{name}.keras") as part:
+            network.save(part)
         exported, failed = _export(network, name, folder, train, validation)
-        accuracies[name] = {"keras": accuracy(network, validation), **exported}
+        accuracies[name] = {"keras": accuracy(network.predict_on_batch, validation), **exported}
         profile = report.profile(network)
         entries[name] = {
             "parameters": profile.parameters,
@@ -293,16 +295,6 @@ def differences(found: Mapping, expected: Mapping) -> str:
     return ", ".join(f"{key}={found.get(key)!r}" for key in keys if found.get(key) != expected.get(key))
 
 
-def accuracy(network: keras.Model, pipeline: data.Pipeline) -> float:
-    """The share of images of a pipeline that a classifier gets right."""
-    right = total = 0
-    for images, labels in pipeline:
-        predicted = np.argmax(network.predict_on_batch(np.asarray(images)), axis=-1)
-        right += int(np.sum(predicted == np.asarray(labels)))
-        total += len(predicted)
-    return right / total
-
-
 def network_files(folder: Path, network: str) -> list[Path]:
     """The files of a network that are there."""
     names = [f"{network}.keras", *(f"{network}_{kind}.tflite" for kind in QUANTIZATIONS)]
@@ -340,13 +332,6 @@ def source() -> str:
     return total.hexdigest()[:32]
 
 
-def _save(network: keras.Model, path: Path) -> None:
-    part = path.with_name(f".part_{path.name}")
-    network.save(part)
-    sync(part)
-    os.replace(part, path)
-
-
 def _export(network: keras.Model, name: str, folder: Path, train, validation) -> tuple[dict, dict]:
     """Accuracies of the files by form, and why there is no file; a failure must not cost a finished training."""
     if keras.backend.backend() != "tensorflow":
@@ -360,7 +345,6 @@ def _export(network: keras.Model, name: str, folder: Path, train, validation) ->
             try:
                 export.tflite(network, path, quantization, train, saved_model=saved)
                 accuracies[kind] = export.accuracy(path, validation)
-                sync(path)  # before the card says that it is there
             except (ValueError, RuntimeError) as error:
                 path.unlink(missing_ok=True)
                 failed[kind] = str(error)

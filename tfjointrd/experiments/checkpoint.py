@@ -15,6 +15,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from tfjointrd.files import remove_partial, writing
+
 SCHEMA = 1
 KEPT = 2
 
@@ -110,7 +112,8 @@ class Checkpoints:
             header["dtypes"][group] = [value.dtype.name for value in values]
             arrays.update({f"{group}_{i}": _storable(value) for i, value in enumerate(values)})
         path = self.folder / f"checkpoint_{epoch:06d}_{position:08d}.npz"
-        write_atomically(path, lambda file: np.savez(file, header=np.array(json.dumps(header)), **arrays))
+        with writing(path) as file:
+            np.savez(file, header=np.array(json.dumps(header)), **arrays)
         readable = [path for path in self._paths() if path not in self.unreadable]
         for old in (*readable[KEPT:], *self.unreadable):
             old.unlink(missing_ok=True)
@@ -140,9 +143,10 @@ class Checkpoints:
         return _reached(paths[0]) if paths else None
 
     def clear(self) -> None:
-        """Deletes all of them."""
-        for path in [*self._paths(), *self.folder.glob(".checkpoint_*.part")]:
+        """Deletes all of them, and what killed processes left of any file in their folder."""
+        for path in self._paths():
             path.unlink(missing_ok=True)
+        remove_partial(self.folder)
 
     def _paths(self) -> list[Path]:
         """The files, newest first."""
@@ -158,42 +162,6 @@ def variables_of(model: keras.Model) -> dict[str, list[keras.Variable]]:
         "optimizer": list(model.optimizer.variables),
         "metrics": metrics,
     }
-
-
-def write_atomically(path: Path, write) -> None:
-    """Writes a file under another name, brings it to the disk, and only then gives it its own.
-
-    Args:
-        path: The file.
-        write: Function that is given the open binary file.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Waits until a file, or the list of a folder's files, is on the disk."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows wants to be able to write
-    except OSError:
-        return  # some systems do not open folders
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes plain data as JSON, atomically."""
-    write_atomically(path, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
 
 
 def _reached(path: Path) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from tfjointrd.experiments.folder import Run
 from tfjointrd.experiments.recipe import Recipe
 from tfjointrd.experiments.runner import run
 from tfjointrd.experiments.table import Row, markdown, measure
+from tfjointrd.files import write, write_json
 
 # name in the table -> (folder, network in that folder)
 ROWS = {
@@ -67,8 +67,8 @@ def demo(out: str | os.PathLike = "demo", epochs: int = 15, seed: int = 0) -> li
         print(f"\r{title}: accuracy of {', '.join(accuracies)}", flush=True)
     print("[6/6] measuring files", flush=True)
     rows = [measure(name, runs[folder], network) for name, (folder, network) in ROWS.items()]
-    (out / "table.md").write_text(markdown(rows) + "\n")
-    (out / "table.json").write_text(json.dumps([row.as_dict() for row in rows], indent=2) + "\n")
+    write(out / "table.md", markdown(rows) + "\n")
+    write_json(out / "table.json", [row.as_dict() for row in rows])
     report.accuracy_against_cost([row.as_dict() for row in rows], path=out / "accuracy_against_macs.png")
     print(f"\n{markdown(rows)}\n")
     print(f"Networks (.keras), files (.tflite), table and figure are in {out.resolve()}")

@@ -15,8 +15,8 @@ import keras
 
 from tfjointrd import data
 from tfjointrd.experiments import card as cards
-from tfjointrd.experiments.checkpoint import write_json
 from tfjointrd.experiments.recipe import Recipe
+from tfjointrd.files import write_json
 
 SCHEMA = 1
 RECIPE, LOCK = "recipe.json", ".lock"

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
-from tfjointrd.experiments.checkpoint import Checkpoints, write_atomically
+from tfjointrd.experiments.checkpoint import Checkpoints
 from tfjointrd.experiments.folder import Run, complete, finished_run, is_locked, locked, seed_folder
 from tfjointrd.experiments.methods import RANDOM
 from tfjointrd.experiments.recipe import Recipe
 from tfjointrd.experiments.runner import ARCHITECTURE, GATES, GRADIENTS, make_repeatable, run
+from tfjointrd.files import write
 from tfjointrd.training import distribute
 
 # Larger networks stay in the folder of their seed.
@@ -160,8 +161,7 @@ def _keep_small_files(training: Path, folder: Path, networks: Iterable[str]) -> 
     paths = [path for network in networks for path in cards.network_files(training, network)]
     for path in [*paths, *(training / name for name in (GRADIENTS, GATES, ARCHITECTURE))]:
         if path.is_file() and path.stat().st_size < LARGEST_FILE:
-            content = path.read_bytes()
-            write_atomically(folder / path.name, lambda file, content=content: file.write(content))
+            write(folder / path.name, path.read_bytes())
 
 
 def _seed_folders(folder: Path) -> list[Path]:

@@ -13,11 +13,12 @@ import numpy as np
 
 from tfjointrd import data
 from tfjointrd.experiments import card as cards
-from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, Diverged, write_atomically, write_json
+from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, Diverged
 from tfjointrd.experiments.folder import Run, check_recipe, claim, complete, finished_run, load_data, locked
 from tfjointrd.experiments.keeper import Interrupted, Keeper, State, polite_signals
 from tfjointrd.experiments.methods import METHODS
 from tfjointrd.experiments.recipe import Recipe
+from tfjointrd.files import write, write_json
 from tfjointrd.training import distribute, resident
 from tfjointrd.training.base import ScheduledModel
 from tfjointrd.training.dan import DAN
@@ -124,8 +125,7 @@ def run(
             if group.chief:
                 claim(recipe, folder)
                 if recipe.latency_table and not (folder / LATENCIES).exists():
-                    content = Path(resolved.latency_table).read_bytes()
-                    write_atomically(folder / LATENCIES, lambda file: file.write(content))
+                    write(folder / LATENCIES, Path(resolved.latency_table).read_bytes())
             if state.epoch < recipe.epochs:
                 keeper = Keeper(Checkpoints(folder), state, checkpoint, minutes, writes=group.chief)
                 options = {} if held_out is None else {"held_out": held_out}

@@ -12,11 +12,11 @@ import numpy as np
 from tfjointrd import data as datasets
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
-from tfjointrd.experiments.checkpoint import sync
 from tfjointrd.experiments.folder import Run, check_recipe, find_file
 from tfjointrd.experiments.methods import load_network
 from tfjointrd.experiments.recipe import Recipe
 from tfjointrd.experiments.runner import make_repeatable, run
+from tfjointrd.files import replacing
 from tfjointrd.surgery import functional
 from tfjointrd.training import distribute
 
@@ -143,10 +143,8 @@ def _keep(network: keras.Model, path: Path, write: bool) -> None:
             )
     elif write:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".part_{path.name}")
-        network.save(part)
-        sync(part)
-        os.replace(part, path)
+        with replacing(path) as part:
+            network.save(part)
 
 
 def _same_weights(first: keras.Model, second: keras.Model) -> bool:

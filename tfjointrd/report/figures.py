@@ -9,6 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from tfjointrd.files import writing
+
 # Marker areas in points squared, for the smallest and the largest network.
 _AREAS = (50.0, 400.0)
 _GRADIENTS = ("epoch", "stage", "own_norm", "teacher_norm", "cosine", "tail_weight")
@@ -101,7 +103,8 @@ def save(figure, path: str | PathLike | None) -> None:
     """Writes a figure as PNG; its folder is made. Does nothing without a path."""
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png")
+        with writing(path) as file:
+            figure.savefig(file, format="png")
 
 
 def rows_of(history, columns: Sequence[str]) -> list[Mapping[str, Any]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfjointrd.litert import TFLiteModel
+from tfjointrd.export.interpreter import TFLiteModel
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 
 from tfjointrd import export
+from tfjointrd.files import write_json
 from tfjointrd.layers.gates import check_alphas
 from tfjointrd.report.latency import latency
 from tfjointrd.surgery.gated import GatedGraph, candidates_of
@@ -83,7 +83,7 @@ def layer_latencies(
             rows[widths] = timed[key]
         table[call.layer] = [[ins, outs, value] for (ins, outs), value in rows.items()]
     if path is not None:
-        Path(path).write_text(json.dumps(table, indent=1) + "\n")
+        write_json(path, table, indent=1)
     return table
 
 

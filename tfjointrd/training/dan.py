@@ -72,7 +72,8 @@ class DAN(Adjoined):
     Attributes:
         gates: The layer with the logits `eta`, the temperature and the noise.
         groups: The groups of layers whose widths are chosen together, one for each row of probabilities.
-        costs: `"macs"` and `"parameters"` as functions of the candidates' weights; see `tfjointrd.surgery.expected_cost`.
+        costs: `"macs"` and `"parameters"` as functions of the candidates' weights; see
+            `tfjointrd.surgery.expected_cost`.
 
     Metrics:
         As for `Adjoined`; `small_macs` (or `small_parameters`), the expected cost as a part of the full network's.

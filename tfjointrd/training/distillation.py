@@ -17,9 +17,9 @@ from tfjointrd.training.adjoined import Adjoined
 from tfjointrd.training.base import ScheduledModel, serialized
 from tfjointrd.training.dan import DAN
 from tfjointrd.training.features import connector, last_map, margin_distance, margin_layer, margins
+from tfjointrd.training.layer_outputs import LayerOutputs
 from tfjointrd.training.losses import default_loss, distillation, per_replica
 from tfjointrd.training.precision import loss_dtype
-from tfjointrd.training.taps import Taps
 
 STUDENT, TEACHER, FEATURES = "student", "teacher", "features"
 
@@ -109,7 +109,7 @@ class Distillation(ScheduledModel):
         self.teacher = self._prepare(teacher)
         networks = {STUDENT: self.student.network if self.adjoined else self.student, TEACHER: self.teacher}
         whole = not (feature_weight or len(self.paths()) > 1)  # no tensor within a network is asked for
-        self._taps = {key: Taps(network, self.graphs[key], whole) for key, network in networks.items()}
+        self._taps = {key: LayerOutputs(network, whole) for key, network in networks.items()}
         self.connectors = self._make_connectors()
         # They share the layers of the networks; in a plain namespace Keras does not take them for layers of their own.
         self._networks = SimpleNamespace(**self._make_networks())

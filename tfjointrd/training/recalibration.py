@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
+from tfjointrd.data.batches import batches
 from tfjointrd.surgery.graph import Graph
 from tfjointrd.surgery.read_graph import read_graph
 
@@ -26,15 +25,16 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
 
     Args:
         model: A functional or Sequential network. It is changed in place.
-        data: Images `(n, height, width, channels)`, arrays `(x, y)`, or batches of images or `(images, ...)`, best as
-            they come in the training, augmented. No labels are needed.
+        data: Images in any form that `tfjointrd.data.batches` describes, best as they come in the training, augmented.
+            No labels are needed. Arrays are taken in batches of 128.
         steps: Number of batches; by default one pass over `data`.
 
     Returns:
         `model`.
 
     Raises:
-        ValueError: If `model` is not functional or has no batch normalisation, or `data` holds no batch.
+        ValueError: If `model` is not functional or has no batch normalisation, or `data` is no images
+            of the network's shape.
 
     Example:
 
@@ -59,19 +59,18 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
 
     measuring = graph.assemble(apply, graph.sources)  # shares the layers
     settings = [(layer, layer.momentum, layer.trainable) for layer in found]
-    number = 0
     try:
         for layer in found:
             layer.trainable = True  # a frozen one would not measure
-        for number, images in enumerate(itertools.islice(_batches(data), steps), start=1):
+        shape = model.inputs[0].shape[1:] if len(model.inputs) == 1 else None
+        batched = itertools.islice(batches(data, _BATCH_SIZE, shape=shape), steps)
+        for number, (images, _) in enumerate(batched, start=1):
             for layer in found:
                 layer.momentum = (number - 1) / number
             measuring(images)
     finally:
         for layer, momentum, trainable in settings:
             layer.momentum, layer.trainable = momentum, trainable
-    if not number:
-        raise ValueError("Expected `data` to hold at least one batch. Received: none.")
     return model
 
 
@@ -87,16 +86,3 @@ def _asks_for_training(layer) -> bool:
 
 def _normalizations(graph: Graph) -> list[keras.layers.BatchNormalization]:
     return [layer for layer in graph.sources.values() if isinstance(layer, keras.layers.BatchNormalization)]
-
-
-def _batches(data: Any) -> Iterator:
-    """The images, batch by batch."""
-    arrays = isinstance(data, tuple) and len(data) == 2 and all(hasattr(part, "shape") for part in data)
-    if arrays and len(data[1].shape) < len(data[0].shape):
-        data = data[0]  # arrays (x, y), and not two batches of images
-    if isinstance(data, np.ndarray) or keras.ops.is_tensor(data):
-        yield from (data[start : start + _BATCH_SIZE] for start in range(0, len(data), _BATCH_SIZE))
-        return
-    batches: Iterable = (data[i] for i in range(len(data))) if isinstance(data, keras.utils.PyDataset) else data
-    for batch in batches:
-        yield batch[0] if isinstance(batch, (list, tuple)) else batch

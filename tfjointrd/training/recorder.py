@@ -12,6 +12,8 @@ from typing import ClassVar
 import keras
 from keras import ops
 
+from tfjointrd.files import writing
+
 
 class Recorder(keras.callbacks.Callback):
     """Records rows of values before the first step and after each epoch. Subclasses define `columns` and `records`.
@@ -71,14 +73,10 @@ class Recorder(keras.callbacks.Callback):
     def _write(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            part = self.path.with_name(f".{self.path.name}.part")
-            with open(part, "w", newline="") as file:
+            with writing(self.path, "w", newline="") as file:
                 writer = csv.DictWriter(file, list(self.columns))
                 writer.writeheader()
                 writer.writerows(self.history)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self.path)
         except OSError as error:  # not worth the training: what is missing is written after the next epoch
             warnings.warn(f"Records were not written to '{self.path}': {error}.", stacklevel=2)
 

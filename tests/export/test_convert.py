@@ -10,54 +10,14 @@ import numpy as np
 import pytest
 from jax_process import JAX
 from keras import ops
+from small_networks import pixels, small_network, with_random_statistics
 
-from tfjointrd import data, export, models, training
-from tfjointrd.calibration import SAMPLE_SIZE, sample
-from tfjointrd.litert import TFLiteModel
-from tfjointrd.scales import with_usable_scales
+from tfjointrd import export, models, training
+from tfjointrd.export import convert
+from tfjointrd.export.interpreter import TFLiteModel
+from tfjointrd.export.source import Source, in_float32
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are written on TensorFlow")
-
-
-def with_random_statistics(model):
-    """Batch normalisation as after training: no layer is an identity."""
-    random = np.random.default_rng(4)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            shape = layer.moving_mean.shape
-            layer.moving_mean.assign(random.normal(0, 0.2, shape))
-            layer.moving_variance.assign(random.uniform(0.5, 1.5, shape))
-            layer.gamma.assign(random.uniform(0.5, 1.5, shape))
-            layer.beta.assign(random.normal(0, 0.2, shape))
-    return model
-
-
-def pixels(count=40, shape=(8, 8, 1)):
-    return np.random.default_rng(5).integers(0, 256, (count, *shape)).astype("uint8")
-
-
-def small_network(activation=None, classes=4, dtype=None):
-    """Eight by eight pixels from 0 to 255; classes differ by which part of the image is bright."""
-    image = keras.Input((8, 8, 1), name="image")
-    x = keras.layers.Rescaling(1 / 127.5, -1.0)(image)
-    x = keras.layers.Conv2D(8, 3, padding="same", use_bias=False, dtype=dtype)(x)
-    x = keras.layers.BatchNormalization(dtype=dtype)(x)
-    x = keras.layers.ReLU(dtype=dtype)(x)
-    x = keras.layers.Flatten(dtype=dtype)(x)
-    x = keras.layers.Dense(classes, activation=activation, name="scores", dtype=dtype)(x)
-    return with_random_statistics(keras.Model(image, x, name="tiny"))
-
-
-@pytest.fixture(scope="module")
-def network():
-    keras.utils.set_random_seed(0)
-    return small_network()
-
-
-@pytest.fixture(scope="module")
-def int8_file(network, tmp_path_factory):
-    path = tmp_path_factory.mktemp("int8") / "tiny.tflite"
-    return export.tflite(network, path, quantization="int8", representative_data=pixels(200))
 
 
 def operators(path):
@@ -102,7 +62,7 @@ def test_files_of_one_saved_model(network, int8_file, tmp_path, monkeypatch):
     """Both forms from what was written once are those from what each wrote for itself."""
     options = {"representative_data": pixels(200), "saved_model": tmp_path / "saved"}
     first = export.tflite(network, tmp_path / "float32.tflite", **options)
-    monkeypatch.setattr(export, "_save", lambda *_: pytest.fail("written again"))
+    monkeypatch.setattr("tfjointrd.export.source._save", lambda *_: pytest.fail("written again"))
     second = export.tflite(network, tmp_path / "int8.tflite", "int8", **options)
     assert first.max_difference <= 1e-5 * first.output_scale and second.bytes == int8_file.bytes
     images = pixels()
@@ -154,46 +114,6 @@ def test_int8_of_images_in_another_range_states_what_a_byte_means(tmp_path):
     assert report.top1_agreement >= 0.95
 
 
-def network_with_a_dead_block(kind, bias):
-    """A residual block in which nothing gets through a ReLU, so that the block adds its last bias."""
-    layers = keras.layers
-    keras.utils.set_random_seed(3)
-    image = keras.Input((8, 8, 1), name="image")
-    x = layers.Conv2D(8, 3, padding="same")(layers.Rescaling(1 / 127.5, -1.0)(image))
-    branches = []
-    for branch in range(2 if kind == "concatenation" else 1):
-        z = layers.Conv2D(8, 3, padding="same")(x)
-        z = layers.Add()([x, z]) if kind == "addition" else z
-        z = layers.ReLU()(layers.BatchNormalization(name=f"dead{branch}")(z))
-        branches.append(layers.MaxPooling2D(1)(z))
-    z = layers.Concatenate()(branches) if len(branches) > 1 else branches[0]
-    after = layers.Conv2DTranspose if kind == "transposed" else layers.Conv2D
-    x = layers.ReLU()(layers.Add()([x, after(8, 3, padding="same", name="after")(z)]))
-    network = keras.Model(image, layers.Dense(4, name="scores")(layers.Flatten()(x)), name="with_a_dead_block")
-    with_random_statistics(network)
-    for branch in range(len(branches)):
-        network.get_layer(f"dead{branch}").beta.assign([-50.0] * 8)
-    network.get_layer("after").bias.assign(bias * np.linspace(-1, 1, 8))
-    return network
-
-
-@pytest.mark.parametrize("bias", [1.0, 0.0])
-@pytest.mark.parametrize("kind", ["convolution", "addition", "concatenation", "transposed"])
-def test_dead_channels_leave_a_file_that_runs(kind, bias, tmp_path, monkeypatch):
-    converted = []  # is not run: XNNPACK refuses it, and some versions end the process
-    monkeypatch.setattr("tfjointrd.scales.with_usable_scales", lambda c: converted.append(c) or with_usable_scales(c))
-    network, images = network_with_a_dead_block(kind, bias), pixels(200)
-    report = export.tflite(network, tmp_path / "net.tflite", quantization="int8", representative_data=images)
-    assert report.top1_agreement > 0.9 and report.max_difference < 0.1 * report.output_scale
-    content = report.path.read_bytes()
-    assert converted[0] != content and with_usable_scales(content) is content
-
-
-def test_usable_scales_are_left_alone(int8_file):
-    content = int8_file.path.read_bytes()
-    assert with_usable_scales(content) is content
-
-
 def test_resnet20_both_ways(tmp_path):
     model = with_random_statistics(models.resnet20(num_classes=10, input_shape=(16, 16, 3)))
     images = pixels(64, (16, 16, 3))
@@ -219,7 +139,7 @@ def test_mobilenet_v2(tmp_path):
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
 def test_reduced_precision_is_rebuilt_in_float32(policy, tmp_path):
     model = small_network(dtype=policy)
-    assert {weight.dtype for weight in export._in_float32(model).weights} == {"float32"}
+    assert {weight.dtype for weight in in_float32(model).weights} == {"float32"}
     report = export.tflite(model, tmp_path / "tiny.tflite")
     expected = ops.cast(model(pixels()), "float32")
     scale = float(np.abs(expected).max())
@@ -235,7 +155,7 @@ def test_nested_networks_and_operators_are_rebuilt_in_float32():
     x = inner(image) + keras.layers.TimeDistributed(keras.layers.Dense(4, **with_policy), **with_policy)(image)
     model = keras.Model(image, keras.layers.GlobalAveragePooling2D(**with_policy)(x))
     images = pixels(4, (8, 8, 4)) / 255
-    rebuilt = export._in_float32(model)
+    rebuilt = in_float32(model)
     assert rebuilt(images).dtype == "float32"
     np.testing.assert_allclose(rebuilt(images), ops.cast(model(images), "float32"), rtol=0.05, atol=0.02)
 
@@ -251,86 +171,6 @@ def test_nothing_is_printed(network, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-# === Representative data ===
-
-
-class Batches(keras.utils.PyDataset):
-    def __len__(self):
-        return 5
-
-    def __getitem__(self, index):
-        return pixels(20), np.zeros(20)
-
-
-def tf_dataset(with_labels):
-    import tensorflow as tf
-
-    images = pixels(100).astype("float32")
-    dataset = tf.data.Dataset.from_tensor_slices((images, np.zeros(100)) if with_labels else images)
-    return dataset.repeat().batch(16)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: pixels(100),
-        lambda: (pixels(100), np.zeros(100)),
-        lambda: [pixels(60), pixels(40)],
-        lambda: (batch for batch in [(pixels(100), np.zeros(100), np.ones(100))]),
-        Batches,
-        lambda: tf_dataset(with_labels=True),
-        lambda: tf_dataset(with_labels=False),
-        lambda: data.load("digits", batch_size=32)[0],
-    ],
-    ids=["array", "arrays", "list", "generator", "PyDataset", "tf.data", "tf.data images", "pipeline"],
-)
-def test_kinds_of_representative_data(make, network, tmp_path):
-    report = export.tflite(network, tmp_path / "tiny.tflite", "int8", make())
-    assert report.images >= 50
-    assert report.input_quantization == (1.0, 0)
-
-
-def test_calibration_sees_images_from_all_over_an_array(network):
-    images = np.broadcast_to(np.arange(1000, dtype="float32").reshape(-1, 1, 1, 1), (1000, 8, 8, 1))
-    taken = sample(images, network)[:, 0, 0, 0]
-    assert len(taken) == SAMPLE_SIZE
-    assert (taken[0], taken[-1]) == (0, 999)
-    assert np.diff(taken).max() <= 5
-
-
-def test_representative_data_is_not_changed(network, tmp_path):
-    images = pixels().astype("float32").clip(3, 250)
-    before = images.copy()
-    export.tflite(network, tmp_path / "tiny.tflite", "int8", images)
-    np.testing.assert_array_equal(images, before)
-
-
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        (None, "representative_data.*Received: None"),
-        (pixels(20, (8, 8, 3)), r"shape \(count, 8, 8, 1\).*Received: shape \(20, 8, 8, 3\)"),
-        (pixels(20)[0], r"Received: shape \(8, 8, 1\)"),
-        ([], "hold images. Received: none"),
-        (np.full((20, 8, 8, 1), np.nan), "finite values"),
-        (np.zeros((20, 8, 8, 1)), "varied"),
-        (pixels(20) / 255, r"pixels from 0 to 255.*Received: values from 0.0 to 1.0"),
-    ],
-)
-def test_unfit_representative_data(images, message, network, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "_convert", lambda *_: pytest.fail("converted first"))
-    with pytest.raises(ValueError, match=message):
-        export.tflite(network, tmp_path / "tiny.tflite", "int8", images)
-    assert os.listdir(tmp_path) == []
-
-
-def test_pixels_are_expected_behind_augmentation_too(tmp_path):
-    inner = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten()])
-    network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.RandomFlip(), inner, keras.layers.Dense(4)])
-    with pytest.raises(ValueError, match="pixels from 0 to 255, as layer 'rescaling.*' of .* rescales them"):
-        export.tflite(network, tmp_path / "tiny.tflite", "int8", pixels(20) / 255)
-
-
 # === Errors ===
 
 
@@ -338,8 +178,8 @@ def test_a_file_that_disagrees_is_not_kept(network, tmp_path, monkeypatch):
     path = tmp_path / "tiny.tflite"
     path.write_bytes(b"an earlier file")
     keras.utils.set_random_seed(7)
-    other, convert = small_network(), export._convert
-    monkeypatch.setattr(export, "_convert", lambda model, *rest: convert(other, *rest))
+    other = small_network()
+    monkeypatch.setattr(convert, "Source", lambda model, *rest: Source(other, *rest))
     with pytest.raises(ValueError, match=r"largest difference of at most 0.001"):
         export.tflite(network, path)
     with pytest.raises(ValueError, match="same class on at least 80 %"):
@@ -349,9 +189,9 @@ def test_a_file_that_disagrees_is_not_kept(network, tmp_path, monkeypatch):
 
 
 def test_a_file_that_returns_nan_is_not_kept(network, tmp_path, monkeypatch):
-    broken, convert = small_network(), export._convert
+    broken = small_network()
     broken.layers[-1].bias.assign([0, np.nan, 0, 0])
-    monkeypatch.setattr(export, "_convert", lambda model, *rest: convert(broken, *rest))
+    monkeypatch.setattr(convert, "Source", lambda model, *rest: Source(broken, *rest))
     with pytest.raises(ValueError, match="does not compute what the network computes"):
         export.tflite(network, tmp_path / "tiny.tflite")
     with pytest.raises(ValueError, match="'tiny', which does not"):
@@ -382,7 +222,7 @@ def test_unknown_types(arguments, message, network, tmp_path):
 
 
 def test_paths_that_cannot_be_written(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "_convert", lambda *_: pytest.fail("converted first"))
+    monkeypatch.setattr(Source, "convert", lambda *_: pytest.fail("converted first"))
     with pytest.raises(FileNotFoundError, match="Expected the folder of `path` to exist"):
         export.tflite(network, tmp_path / "missing" / "tiny.tflite")
     with pytest.raises(IsADirectoryError, match="Expected `path` to name a file"):
@@ -438,22 +278,3 @@ def test_other_backends_say_how(tmp_path):
     assert process.returncode == 1
     assert "RuntimeError" in process.stderr
     assert "KERAS_BACKEND=tensorflow" in process.stderr
-
-
-# === Accuracy of files ===
-
-
-@pytest.mark.parametrize("one_hot", [False, True])
-def test_accuracy(one_hot, network, int8_file):
-    classes = np.argmax(network(pixels(90)), -1)
-    classes[:30] = (classes[:30] + 1) % 4
-    labels = np.eye(4)[classes] if one_hot else classes
-    in_batches = [(pixels(90)[start : start + 40], labels[start : start + 40]) for start in (0, 40, 80)]
-    assert export.accuracy(int8_file.path, in_batches) == pytest.approx(2 / 3, abs=0.04)
-
-
-def test_accuracy_needs_labels_and_images(int8_file):
-    with pytest.raises(ValueError, match="without labels"):
-        export.accuracy(int8_file.path, pixels())
-    with pytest.raises(ValueError, match="Received: none"):
-        export.accuracy(int8_file.path, [])

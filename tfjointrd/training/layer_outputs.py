@@ -1,18 +1,21 @@
-"""Symbolic tensors of a network by the name of the layer that makes them."""
+"""Symbolic outputs of a network's layers by the layers' names."""
 
 from __future__ import annotations
 
 import keras
 
-from tfjointrd.surgery.graph import Call, Graph, Ref
+from tfjointrd.surgery.graph import Call, Ref
+from tfjointrd.surgery.read_graph import read_graph
 
 
-class Taps:
+class LayerOutputs:
     """The tensors between a network's layers, also those within sub-models, which are written out for that.
+
+    The layers are called anew, on the network's inputs: what `layer.output` says is the output of its first call ever,
+    which may belong to another network.
 
     Args:
         network: The functional network.
-        graph: Its graph, or, for an adjoined one, that of its full network.
         whole: Whether only the network's inputs and outputs are wanted.
 
     Attributes:
@@ -23,14 +26,12 @@ class Taps:
         ValueError: If layers of several sub-models have the same name.
     """
 
-    def __init__(self, network: keras.Model, graph: Graph, whole: bool = False):
-        self._layers = {operation.name: operation for operation in network.operations}
+    def __init__(self, network: keras.Model, whole: bool = False):
         self._tensors: dict[Ref, object] = {}
-        nested = any(isinstance(operation, keras.Model) for operation in network.operations)
-        # The first output of a layer that was called before belongs to another network.
-        elsewhere = bool(graph.sources) and any(len(layer._inbound_nodes) > 1 for layer in self._layers.values())
-        if not whole and (nested or elsewhere):
-            self._layers = graph.sources if nested else self._layers
+        self._layers: dict[str, keras.Layer] = {}
+        if not whole:
+            graph = read_graph(network)
+            self._layers = graph.sources
             try:
                 network = graph.assemble(self._call, self._layers, network.name)
             except ValueError as error:
@@ -44,14 +45,13 @@ class Taps:
         return self._tensors[call.output]
 
     def __call__(self, name: str, index: int = 0):
-        """The symbolic output of a layer; of the full path, in an adjoined network.
+        """The symbolic output of a layer's first call in the network; of the full path, in an adjoined network.
 
         Args:
             name: The layer's name in the graph.
             index: Which of its outputs.
         """
-        value = self._tensors[Ref(name)] if self._tensors else self._layers[name].output
-        return keras.tree.flatten(value)[index]
+        return keras.tree.flatten(self._tensors[Ref(name)])[index]
 
     def layer(self, name: str) -> keras.Layer:
         """The layer of a name in the graph."""

@@ -8,31 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfjointrd.data.batches import batches
 from tfjointrd.surgery.graph import LayerSpec
 from tfjointrd.surgery.rules import describe
 
 SAMPLE_SIZE = 256
-
-
-def batches(data: Any) -> Iterator[tuple[Any, Any]]:
-    """The batches of a data set.
-
-    Args:
-        data: An array of images, arrays `(x, y)`, or an iterable of batches `x`, `(x, y)` or `(x, y, weights)`.
-
-    Yields:
-        `(x, y)` of each batch; `y` is `None` where there are no labels.
-    """
-    if hasattr(data, "shape"):
-        yield data, None
-    elif isinstance(data, tuple) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
-        yield data
-    else:
-        # A PyDataset need not end by itself when it is iterated.
-        indexed = isinstance(data, keras.utils.PyDataset) and not hasattr(type(data), "__iter__")
-        for batch in (data[i] for i in range(data.num_batches)) if indexed else data:
-            x, y, *_ = (*batch, None) if isinstance(batch, (tuple, list)) else (batch, None)
-            yield x, y
 
 
 def random_images(model: keras.Model) -> np.ndarray:
@@ -46,7 +26,7 @@ def sample(data: Any, model: keras.Model) -> np.ndarray:
     """The first images of a data set, or images from all over an array.
 
     Args:
-        data: As `batches` takes it.
+        data: Images in any form that `tfjointrd.data.batches` describes.
         model: The network that the images are for.
 
     Returns:
@@ -56,21 +36,12 @@ def sample(data: Any, model: keras.Model) -> np.ndarray:
         ValueError: If there are no images, if their shape is not the network's, if all pixels are equal, if one is not
             finite, or if they lie between 0 and 1 and the network begins by rescaling pixels from 0 to 255.
     """
-    shape = tuple(model.inputs[0].shape[1:])
     images: list[np.ndarray] = []
-    for x, _ in batches(data):
-        if np.shape(x)[1:] != shape:
-            expected = f"(count, {', '.join(map(str, shape))})"
-            raise ValueError(
-                f"Expected `representative_data` of shape {expected}, as '{model.name}' takes. "
-                f"Received: shape {np.shape(x)}"
-            )
+    for x, _ in batches(data, shape=model.inputs[0].shape[1:], argument="representative_data"):
         chosen = np.linspace(0, len(x) - 1, min(len(x), SAMPLE_SIZE - len(images))).round().astype(int)
         images.extend(np.asarray(x)[chosen].astype("float32"))
         if len(images) == SAMPLE_SIZE:
             break
-    if not images:
-        raise ValueError("Expected `representative_data` to hold images. Received: none")
     sampled = np.stack(images)
     _check_range(sampled, model)
     return sampled

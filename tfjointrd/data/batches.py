@@ -1,0 +1,134 @@
+"""Batches of images out of whatever form images come in."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+
+def batches(
+    data: Any, batch_size: int | None = None, *, shape: Sequence[int | None] | None = None, argument: str = "data"
+) -> Iterator[tuple[Any, Any]]:
+    """The batches of a data set, images with or without labels.
+
+    Args:
+        data: Images `(count, height, width, channels)`; a tuple `(images, labels)` or `(images, labels, weights)` of
+            arrays, whose labels have not the images' shape; or batches, each of which is such an array or tuple, or a
+            list of the same. Batches come from a list, a tuple, a generator, a `tf.data.Dataset`, a
+            `keras.utils.PyDataset` such as those of `tfjointrd.data`, once through, or from a function without
+            arguments that returns them, as TFLite's `representative_dataset`.
+        batch_size: How many images of an array are a batch; by default, the array is one.
+        shape: Shape of an image, `None` where any size is right; not looked at by default.
+        argument: What the caller calls `data`, for messages.
+
+    Yields:
+        `(images, labels)` of each batch; `labels` is `None` where there are none.
+
+    Raises:
+        ValueError: If `data` is none of these or holds no images, if images have another shape, or if there are not as
+            many labels as images.
+
+    Example:
+
+    >>> for images, labels in batches(train, shape=network.input_shape[1:]):
+    ...     right += np.sum(network.predict_on_batch(images).argmax(-1) == labels)
+    """
+    found = False
+    for x, y in _pairs(data, batch_size, argument):
+        if shape is not None and not (_is_array(x) and _fits(x.shape[1:], shape)):
+            expected = f"(count, {', '.join(map(str, shape))})"
+            received = f"shape {tuple(x.shape)}" if _is_array(x) else f"a {type(x).__name__}"
+            raise ValueError(f"Expected `{argument}` of shape {expected}. Received: {received}")
+        count = len(keras.tree.flatten(x)[0])
+        if y is not None and _is_array(y) and len(y) != count:
+            raise ValueError(
+                f"Expected `{argument}` to hold a label for each image. Received: {count} images, {len(y)} labels"
+            )
+        found = found or count > 0
+        yield x, y
+    if not found:
+        raise ValueError(f"Expected `{argument}` to hold images. Received: none")
+
+
+def accuracy(
+    predict: Callable[[Any], Any], data: Any, *, shape: Sequence[int | None] | None = None, argument: str = "data"
+) -> float:
+    """The share of images that a classifier gets right.
+
+    Args:
+        predict: Function from images to an output for each class, `(count, classes)`.
+        data: As `batches` takes it, with labels: integers or one-hot.
+        shape: As for `batches`, and so is `argument`.
+        argument: See `shape`.
+
+    Raises:
+        ValueError: As `batches`, or if there are no labels.
+    """
+    right = count = 0
+    for x, y in batches(data, shape=shape, argument=argument):
+        if y is None:
+            raise ValueError(f"Expected `{argument}` to hold batches (x, y). Received: batches without labels")
+        y = np.asarray(y)
+        labels = y.argmax(-1) if y.ndim > 1 and y.shape[-1] > 1 else y.reshape(-1)
+        right += int(np.sum(np.argmax(predict(x), axis=-1) == labels))
+        count += len(labels)
+    return right / count
+
+
+def _pairs(data: Any, batch_size: int | None, argument: str) -> Iterator[tuple[Any, Any]]:
+    """Images and labels of each batch, as they come."""
+    if callable(data) and not isinstance(data, keras.Model):
+        data = data()
+    if _is_array(data) or (isinstance(data, tuple) and _is_labelled(data)):
+        x, y = _pair(data, argument)
+        size = max(len(x), 1) if batch_size is None else batch_size
+        for start in range(0, len(x), size):
+            yield x[start : start + size], None if y is None else y[start : start + size]
+        return
+    for batch in _iterated(data, argument):
+        yield _pair(batch, argument)
+
+
+def _iterated(data: Any, argument: str) -> Iterable:
+    if isinstance(data, keras.utils.PyDataset) and not hasattr(type(data), "__iter__"):  # which need not end by itself
+        positions = itertools.count() if data.num_batches is None else range(data.num_batches)
+        return (data[position] for position in positions)
+    if isinstance(data, (str, bytes, dict, keras.Model)) or not hasattr(data, "__iter__"):
+        raise ValueError(
+            f"Expected `{argument}` to be an array of images, arrays (x, y), or batches of these. "
+            f"Received: {type(data).__name__}"
+        )
+    return data
+
+
+def _pair(batch: Any, argument: str) -> tuple[Any, Any]:
+    parts = batch if isinstance(batch, (tuple, list)) else (batch,)
+    images = keras.tree.flatten(parts[0]) if parts else []  # several, where a network has several inputs
+    if len(parts) > 3 or not images or not all(map(_is_array, images)):
+        kinds = ", ".join(type(part).__name__ for part in parts)
+        raise ValueError(
+            f"Expected `{argument}` to hold batches x, (x, y) or (x, y, weights), x an array of images. "
+            f"Received: a batch of {kinds or 'nothing'}"
+        )
+    return parts[0], parts[1] if len(parts) > 1 else None
+
+
+def _is_labelled(parts: tuple) -> bool:
+    """Whether a tuple of arrays is images with labels, and not several batches of images."""
+    if len(parts) not in (2, 3) or not all(map(_is_array, parts)):
+        return False
+    return tuple(parts[1].shape[1:]) != tuple(parts[0].shape[1:])
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and len(value.shape) > 0
+
+
+def _fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
+    return len(shape) == len(expected) and all(
+        size is None or size == other for other, size in zip(shape, expected, strict=True)
+    )

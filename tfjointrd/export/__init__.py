@@ -1,0 +1,31 @@
+"""`.tflite` files for phones, each run and compared with its Keras network before it is handed over.
+
+`TFLiteModel` needs neither Keras nor TensorFlow, and `import tfjointrd.export` imports neither.
+"""
+
+from typing import TYPE_CHECKING
+
+from tfjointrd import lazy as _lazy
+
+if TYPE_CHECKING:
+    from tfjointrd.export.convert import tflite
+    from tfjointrd.export.interpreter import TFLiteModel
+    from tfjointrd.export.quantize import Quantizer, register_quantizer
+    from tfjointrd.export.verify import ExportReport, accuracy
+
+__all__ = ["ExportReport", "Quantizer", "TFLiteModel", "accuracy", "register_quantizer", "tflite"]
+
+_NAMES = {
+    "convert": ("tflite",),
+    "interpreter": ("TFLiteModel",),
+    "quantize": ("Quantizer", "register_quantizer"),
+    "verify": ("ExportReport", "accuracy"),
+}
+
+__getattr__ = _lazy.attributes(
+    __name__, {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
+)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,91 @@
+"""Packages that import what they offer when it is first asked for, and classes that Keras knows all the same.
+
+The command line can then set what TensorFlow reads when it is imported, and answer `--help` without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Mapping
+
+
+def attributes(package: str, places: Mapping[str, str]) -> Callable[[str], object]:
+    """A `__getattr__` for a package (PEP 562).
+
+    Args:
+        package: The package's name.
+        places: Name of an attribute -> the module that has it, or that it is.
+
+    Returns:
+        The function. What it has found once is an ordinary attribute of the package.
+    """
+
+    def __getattr__(name: str):
+        if name not in places:
+            raise AttributeError(f"module '{package}' has no attribute '{name}'")
+        module = importlib.import_module(places[name])
+        found = module if places[name] == f"{package}.{name}" else getattr(module, name)
+        setattr(sys.modules[package], name, found)
+        return found
+
+    return __getattr__
+
+
+def import_with_keras(package: str, modules: Iterable[str]) -> None:
+    """Imports modules of a package as soon as Keras is imported, whoever imports it; now if it is already.
+
+    Classes that they register with Keras are then known when a file is loaded after `import package`.
+
+    Args:
+        package: The package's name.
+        modules: Full names of the modules.
+    """
+    if sys.modules.get("keras") is not None:
+        _import(modules)
+    else:
+        sys.meta_path.insert(0, _WithKeras(package, modules))
+
+
+def _import(modules: Iterable[str]) -> None:
+    for module in modules:
+        importlib.import_module(module)
+
+
+class _WithKeras:
+    """A finder that finds what the others find, and imports modules after Keras.
+
+    A part of the package that imports Keras itself is half imported then. So it is the end of the outermost import
+    that counts: of Keras, or of that part.
+    """
+
+    def __init__(self, package: str, modules: Iterable[str]):
+        self.package, self.modules = package, tuple(modules)
+        self.searching, self.depth = False, 0
+
+    def find_spec(self, name, path=None, target=None):
+        """The specification of Keras or of a part of the package, by the other finders."""
+        if self.searching or (name != "keras" and name.rpartition(".")[0] != self.package):
+            return None
+        self.searching = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self.searching = False
+        if spec is not None and spec.loader is not None:
+            spec.loader.exec_module = self._followed(spec.loader.exec_module)
+        return spec
+
+    def _followed(self, execute: Callable) -> Callable:
+        def exec_module(module):
+            self.depth += 1
+            try:
+                execute(module)
+            finally:
+                self.depth -= 1
+            if not self.depth and sys.modules.get("keras") is not None and self in sys.meta_path:
+                sys.meta_path.remove(self)
+                _import(self.modules)
+
+        return exec_module
