@@ -69,6 +69,7 @@ def live_memory_agrees(case):
         place += 1
     before, row = rows[place - 1].output_bytes, rows[place]
     in_place = bool(case.rule.in_place) and row.output_bytes == before
+    in_place |= case.key is keras.layers.ZeroPadding2D  # which the convolution behind it does itself
     assert row.live_bytes == (before if in_place else before + row.output_bytes)
 
 
