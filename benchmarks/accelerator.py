@@ -37,8 +37,8 @@ from pathlib import Path
 
 from tfjointrd.experiments import catalog
 from tfjointrd.experiments.checkpoint import Checkpoints
-from tfjointrd.experiments.folder import seed_folder
 from tfjointrd.experiments.queue import Training
+from tfjointrd.experiments.run_folder import seed_folder
 
 MPS = "nvidia-cuda-mps-control"  # lets kernels of several processes run side by side
 

@@ -193,7 +193,7 @@ class ResidentRounds(keras.callbacks.Callback):
 
 def resident_rounds(forms, model: keras.Model, batch_size: int, steps: int, rounds: int) -> list[dict[str, Cost]]:
     """Rounds of all forms and of the resident training, each of whose epochs is a round."""
-    from tfjointrd.training import resident
+    from tfjointrd.training.engines import resident
 
     measured = ResidentRounds(lambda: {name: run() for name, run in forms.items()})
     train = pipeline(batch_size, steps)

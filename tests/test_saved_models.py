@@ -7,7 +7,7 @@ import pytest
 
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog, run_named
-from tfjointrd.experiments.named import LARGEST_FILE
+from tfjointrd.experiments.run_by_name import LARGEST_FILE
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = sorted(path for path in (ROOT / "saved_models").iterdir() if path.is_dir())

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from tfjointrd import data, export, models, report, surgery, training
     from tfjointrd.experiments.transfer import transfer
     from tfjointrd.surgery import dirac, fold, new_head, remove_shortcuts, slim
-    from tfjointrd.training import DAN, Adjoined, Distillation, JointRD, adjoin, recalibrate_batchnorm, search
+    from tfjointrd.training import DAN, Adjoined, Distillation, JointRD, adjoin, recalibrate_batchnorm
+    from tfjointrd.training.methods import search
 
 __version__ = "0.1.0"
 

@@ -97,7 +97,8 @@ def _add_recipes(commands) -> None:
 
 
 def _recipes(options) -> None:
-    from tfjointrd.experiments import catalog, named
+    from tfjointrd.experiments import catalog
+    from tfjointrd.experiments import run_by_name as named
 
     names = catalog.names(options.pattern)
     if not names:
@@ -144,7 +145,7 @@ def _add_run(commands) -> None:
 
 def _group(options):
     from tfjointrd.experiments.runner import make_repeatable
-    from tfjointrd.training import distribute
+    from tfjointrd.training.engines import distribute
 
     if not options.nondeterministic:
         make_repeatable()  # before processes meet, which computes
@@ -285,8 +286,8 @@ def _add_report(commands) -> None:
 
 def _report(options) -> None:
     from tfjointrd import data, report
-    from tfjointrd.experiments.folder import finished_run
     from tfjointrd.experiments.methods import build_network
+    from tfjointrd.experiments.run_folder import finished_run
     from tfjointrd.experiments.table import markdown, measure_run
 
     folders = [name for name in options.network if Path(name).is_dir()]

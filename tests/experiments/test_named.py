@@ -10,9 +10,10 @@ import pytest
 from shallow import make_shallow
 
 from tfjointrd import data
-from tfjointrd.experiments import METHODS, SCALES, catalog, named, run_named
-from tfjointrd.experiments.folder import finished_run
+from tfjointrd.experiments import METHODS, SCALES, catalog, run_named
+from tfjointrd.experiments import run_by_name as named
 from tfjointrd.experiments.methods import build_network, own_networks
+from tfjointrd.experiments.run_folder import finished_run
 
 
 def test_names_say_what_they_are():

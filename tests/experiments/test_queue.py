@@ -12,7 +12,7 @@ from shallow import make_shallow
 from tfjointrd.__main__ import main
 from tfjointrd.experiments import catalog, queue, run_named, study
 from tfjointrd.experiments.checkpoint import Checkpoints
-from tfjointrd.experiments.folder import locked
+from tfjointrd.experiments.run_folder import locked
 
 NAMES = ["resnet20_digits", "narrow_resnet20_a2_digits"]
 

@@ -18,12 +18,12 @@ from shallow import make_shallow
 from tfjointrd import data
 from tfjointrd.experiments import Interrupted, Recipe, run
 from tfjointrd.experiments import card as cards
-from tfjointrd.experiments import folder as folders
+from tfjointrd.experiments import run_folder as folders
 from tfjointrd.experiments.checkpoint import Checkpoints
-from tfjointrd.experiments.folder import finished_run
+from tfjointrd.experiments.run_folder import finished_run
 from tfjointrd.experiments.table import markdown, measure, measure_run
 from tfjointrd.training import GradientRecorder
-from tfjointrd.training.recorder import read
+from tfjointrd.training.callbacks.recorder import read
 
 SMALL = {"batch_size": 240, "epochs": 3, "learning_rate": 0.05}
 

@@ -12,11 +12,12 @@ from shallow import make_shallow
 
 from tfjointrd import data, report
 from tfjointrd.experiments import Interrupted, Recipe, card, catalog, run, run_named
-from tfjointrd.experiments.folder import load_data
 from tfjointrd.experiments.methods import build_network
+from tfjointrd.experiments.run_folder import load_data
 from tfjointrd.surgery.widths import widths_of
-from tfjointrd.training import DAN, GateRecorder, distribute, recalibrate_batchnorm
-from tfjointrd.training.recorder import read
+from tfjointrd.training import DAN, GateRecorder, recalibrate_batchnorm
+from tfjointrd.training.callbacks.recorder import read
+from tfjointrd.training.engines import distribute
 
 SEARCH = {"method": "search", "batch_size": 120, "epochs": 3, "learning_rate": 0.05, "images": 480}
 

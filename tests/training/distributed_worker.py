@@ -17,7 +17,7 @@ import numpy as np
 from tfjointrd import JointRD, adjoin, remove_shortcuts, search
 from tfjointrd.data import ArrayPipeline, DatasetInfo
 from tfjointrd.surgery.swap import with_fused_batch_normalization
-from tfjointrd.training import distribute
+from tfjointrd.training.engines import distribute
 
 L = keras.layers
 KIND, FOLDER, TASK = sys.argv[1], Path(sys.argv[2]), sys.argv[3]

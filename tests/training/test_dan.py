@@ -10,7 +10,7 @@ from tfjointrd import Distillation, JointRD, adjoin, data, search
 from tfjointrd.data import ArrayPipeline
 from tfjointrd.report import profile
 from tfjointrd.training import Constant, ExponentialDecay
-from tfjointrd.training.held_out import side_by_side
+from tfjointrd.training.methods.gate_images import side_by_side
 
 
 def numpy(x):

@@ -7,8 +7,8 @@ from jax_process import run_tests
 
 from tfjointrd import JointRD, adjoin, models, remove_shortcuts
 from tfjointrd.training import Constant, GradientRecorder
-from tfjointrd.training.diagnostics import student_stages
-from tfjointrd.training.recorder import read
+from tfjointrd.training.callbacks.gradient_recorder import student_stages
+from tfjointrd.training.callbacks.recorder import read
 
 BOUNDARIES = ("stage1_relu", "stage2_relu")
 

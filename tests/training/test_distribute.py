@@ -15,7 +15,7 @@ from jax_process import JAX, NO_TENSORFLOW
 
 from tfjointrd import JointRD, adjoin, remove_shortcuts
 from tfjointrd.data import ArrayPipeline, DatasetInfo
-from tfjointrd.training import distribute
+from tfjointrd.training.engines import distribute
 
 # Keras imports TensorFlow where it can, which takes longer than the training.
 RUN = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
@@ -111,7 +111,7 @@ def test_nobody_there(index, message):
 def test_no_cluster_and_too_late():
     code = """
 import keras
-from tfjointrd.training import distribute
+from tfjointrd.training.engines import distribute
 for arguments in ([], ["127.0.0.1:1", 2, 0]):
     try:
         distribute.processes(*arguments)

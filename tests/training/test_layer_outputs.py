@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfjointrd import adjoin
-from tfjointrd.training.layer_outputs import LayerOutputs
+from tfjointrd.training.methods.layer_outputs import LayerOutputs
 
 
 def values(outputs, names, x):

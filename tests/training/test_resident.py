@@ -8,7 +8,7 @@ from jax_process import run_tests
 
 import tfjointrd as jrd
 from tfjointrd.data import ArrayPipeline, DatasetInfo
-from tfjointrd.training import resident
+from tfjointrd.training.engines import resident
 
 L = keras.layers
 ON_JAX = keras.backend.backend() == "jax"

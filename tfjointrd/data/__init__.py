@@ -10,7 +10,7 @@ Example:
 """
 
 from tfjointrd.data.arrays import ArrayPipeline
-from tfjointrd.data.folder import FolderPipeline
+from tfjointrd.data.image_folder import FolderPipeline
 from tfjointrd.data.information import DatasetInfo
 from tfjointrd.data.loading import info, load, names
 from tfjointrd.data.pipeline import Pipeline

@@ -1,11 +1,11 @@
 """Trainings described as data, the runner that executes them, and the tables that collect their results."""
 
 from tfjointrd.experiments import catalog
-from tfjointrd.experiments.folder import Run
-from tfjointrd.experiments.keeper import Interrupted
+from tfjointrd.experiments.checkpoint_callback import Interrupted
 from tfjointrd.experiments.methods import METHODS
-from tfjointrd.experiments.named import run_named
 from tfjointrd.experiments.recipe import SCALES, Recipe
+from tfjointrd.experiments.run_by_name import run_named
+from tfjointrd.experiments.run_folder import Run
 from tfjointrd.experiments.runner import run
 from tfjointrd.experiments.transfer import transfer
 

@@ -18,7 +18,7 @@ import keras
 
 from tfjointrd import data, report
 from tfjointrd.data.batches import accuracy
-from tfjointrd.experiments.keeper import State
+from tfjointrd.experiments.checkpoint_callback import State
 from tfjointrd.experiments.recipe import OF_METHODS, SCORED_ON, Recipe
 from tfjointrd.export import quantize
 from tfjointrd.files import replacing, write_json

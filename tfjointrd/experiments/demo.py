@@ -10,8 +10,8 @@ import keras
 
 from tfjointrd import report
 from tfjointrd.experiments.catalog import PLAIN
-from tfjointrd.experiments.folder import Run
 from tfjointrd.experiments.recipe import Recipe
+from tfjointrd.experiments.run_folder import Run
 from tfjointrd.experiments.runner import run
 from tfjointrd.experiments.table import Row, markdown, measure
 from tfjointrd.files import write, write_json

@@ -19,7 +19,8 @@ from tfjointrd.report import profile
 from tfjointrd.surgery import dirac, fold, remove_shortcuts
 from tfjointrd.surgery.swap import with_fused_batch_normalization, with_keras_batch_normalization
 from tfjointrd.surgery.widths import widths_of
-from tfjointrd.training import DAN, Adjoined, Constant, CosineFade, Distillation, JointRD, LinearFade, adjoin, search
+from tfjointrd.training import DAN, Adjoined, Constant, CosineFade, Distillation, JointRD, LinearFade, adjoin
+from tfjointrd.training.methods import search
 
 if TYPE_CHECKING:
     from tfjointrd.experiments.recipe import Recipe

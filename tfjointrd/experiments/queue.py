@@ -16,7 +16,7 @@ from pathlib import Path
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog, study
 from tfjointrd.experiments.checkpoint import Checkpoints
-from tfjointrd.experiments.folder import is_locked, locked, seed_folder
+from tfjointrd.experiments.run_folder import is_locked, locked, seed_folder
 
 LEAST_FREE = 500_000_000  # bytes of the disk, for checkpoints and networks of a few trainings
 LISTS = {"study": study.ORDER}

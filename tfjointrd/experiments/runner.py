@@ -14,18 +14,19 @@ import numpy as np
 from tfjointrd import data
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, Diverged
-from tfjointrd.experiments.folder import Run, check_recipe, claim, complete, finished_run, load_data, locked
-from tfjointrd.experiments.keeper import Interrupted, Keeper, State, polite_signals
+from tfjointrd.experiments.checkpoint_callback import CheckpointCallback, Interrupted, State, polite_signals
 from tfjointrd.experiments.methods import METHODS
 from tfjointrd.experiments.recipe import Recipe
+from tfjointrd.experiments.run_folder import Run, check_recipe, claim, complete, finished_run, load_data, locked
 from tfjointrd.files import write, write_json
-from tfjointrd.training import distribute, resident
-from tfjointrd.training.base import ScheduledModel
-from tfjointrd.training.dan import DAN
-from tfjointrd.training.diagnostics import BACKENDS, GateRecorder, GradientRecorder
-from tfjointrd.training.jointrd import JointRD
+from tfjointrd.training.callbacks.gate_recorder import GateRecorder
+from tfjointrd.training.callbacks.gradient_recorder import BACKENDS, GradientRecorder
+from tfjointrd.training.engines import distribute, resident
 from tfjointrd.training.losses import default_loss
+from tfjointrd.training.methods.dan import DAN
+from tfjointrd.training.methods.jointrd import JointRD
 from tfjointrd.training.recalibration import has_batchnorm, recalibrate_batchnorm
+from tfjointrd.training.scheduled_model import ScheduledModel
 
 GRADIENTS, GATES, ARCHITECTURE = "gradients.csv", "gates.csv", "architecture.json"
 LATENCIES = "latency_table.json"  # the table that a search began with
@@ -127,13 +128,13 @@ def run(
                 if recipe.latency_table and not (folder / LATENCIES).exists():
                     write(folder / LATENCIES, Path(resolved.latency_table).read_bytes())
             if state.epoch < recipe.epochs:
-                keeper = Keeper(Checkpoints(folder), state, checkpoint, minutes, writes=group.chief)
+                saver = CheckpointCallback(Checkpoints(folder), state, checkpoint, minutes, writes=group.chief)
                 options = {} if held_out is None else {"held_out": held_out}
                 fit = _fit_resident if _fits_device(train, group) and not options else _fit
                 verbose = verbose if group.chief else 0
-                own = [*_recorders(model, images.validation, folder, group), keeper]
-                with _explained(recipe, keeper, [train, validation, *options.values()]):
-                    fit(model, recipe, train, validation, keeper, [*own, *callbacks], verbose, **options)
+                own = [*_recorders(model, images.validation, folder, group), saver]
+                with _explained(recipe, saver, [train, validation, *options.values()]):
+                    fit(model, recipe, train, validation, saver, [*own, *callbacks], verbose, **options)
         if group.chief:
             with group.alone():
                 _finish(recipe, model, data_file, folder, state, note, command, group)
@@ -194,7 +195,7 @@ def _state(model: keras.Model, train: data.Pipeline, folder: Path, images: int) 
 def _recorders(model, validation: data.Pipeline, folder: Path, group) -> list[keras.callbacks.Callback]:
     """The recorder of a JointRD student's gradients, on one device, or that of a search's gates.
 
-    It comes before the keeper: records that the newest checkpoint lacks are made again, those that only it had are not.
+    It comes before the one that saves: records that the newest checkpoint lacks are made again, those that only it had are not.
     """
     if isinstance(model, DAN):
         return [GateRecorder(folder / GATES)] if group.chief else []
@@ -211,21 +212,21 @@ def _probe(validation: data.Pipeline) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.concatenate([part[:each] for part in parts])[:PROBE] for parts in zip(*batches, strict=True))
 
 
-def _fit(model, recipe: Recipe, train, validation, keeper: Keeper, callbacks, verbose, **options) -> None:
+def _fit(model, recipe: Recipe, train, validation, saver: CheckpointCallback, callbacks, verbose, **options) -> None:
     """Trains to the end: first what is left of the epoch in which the checkpoint was taken, then all others."""
-    state = keeper.state
+    state = saver.state
     arguments = {"validation_data": validation, "callbacks": callbacks, "verbose": verbose, **options}
     if state.position:
-        _finish_epoch(model, train, keeper, arguments)
+        _finish_epoch(model, train, saver, arguments)
     train.set_epoch(state.epoch)
     if state.epoch < recipe.epochs and not model.stop_training:
         model.fit(train, initial_epoch=state.epoch, epochs=recipe.epochs, **arguments)
 
 
-def _finish_epoch(model, train, keeper: Keeper, arguments: dict) -> None:
-    epoch, keeper.first = keeper.state.epoch, keeper.state.position
+def _finish_epoch(model, train, saver: CheckpointCallback, arguments: dict) -> None:
+    epoch, saver.first = saver.state.epoch, saver.state.position
     train.set_epoch(epoch)
-    model.fit(train.rest(keeper.first), shuffle=False, initial_epoch=epoch, epochs=epoch + 1, **arguments)
+    model.fit(train.rest(saver.first), shuffle=False, initial_epoch=epoch, epochs=epoch + 1, **arguments)
 
 
 def _fits_device(train: data.Pipeline, group) -> bool:
@@ -233,11 +234,11 @@ def _fits_device(train: data.Pipeline, group) -> bool:
     return keras.backend.backend() == "jax" and isinstance(train, data.ArrayPipeline) and group.devices == 1
 
 
-def _fit_resident(model, recipe: Recipe, train, validation, keeper: Keeper, callbacks, verbose) -> None:
-    state = keeper.state
+def _fit_resident(model, recipe: Recipe, train, validation, saver: CheckpointCallback, callbacks, verbose) -> None:
+    state = saver.state
     if state.position % resident.block_length(len(train)):  # a checkpoint that `fit` took, on another backend perhaps
         arguments = {"validation_data": validation, "callbacks": callbacks, "verbose": verbose}
-        _finish_epoch(model, train, keeper, arguments)
+        _finish_epoch(model, train, saver, arguments)
         if state.epoch == recipe.epochs or model.stop_training:
             return
     train.set_epoch(state.epoch)
@@ -254,16 +255,16 @@ def _fit_resident(model, recipe: Recipe, train, validation, keeper: Keeper, call
 
 
 @contextmanager
-def _explained(recipe: Recipe, keeper: Keeper, pipelines: Sequence[data.Pipeline]) -> Iterator[None]:
+def _explained(recipe: Recipe, saver: CheckpointCallback, pipelines: Sequence[data.Pipeline]) -> Iterator[None]:
     """Says of whatever ends a training where it ended, what is kept of it and what to do."""
     try:
-        with polite_signals(keeper):
+        with polite_signals(saver):
             yield
     except KeyboardInterrupt as interruption:
-        raise Interrupted(f"Stopped {keeper.where(recipe.epochs)} {keeper.continuation()}") from interruption
+        raise Interrupted(f"Stopped {saver.where(recipe.epochs)} {saver.continuation()}") from interruption
     except Diverged as error:
         raise Diverged(
-            f"{error} Stopped {keeper.where(recipe.epochs)} Lower `learning_rate` (now {recipe.learning_rate}) and "
+            f"{error} Stopped {saver.where(recipe.epochs)} Lower `learning_rate` (now {recipe.learning_rate}) and "
             "start in a new folder."
         ) from None
     except Exception:
@@ -272,12 +273,12 @@ def _explained(recipe: Recipe, keeper: Keeper, pipelines: Sequence[data.Pipeline
             raise
         raise RuntimeError(
             f"Data of '{recipe.data}' could not be read: {type(unreadable).__name__}: {unreadable}. "
-            f"Stopped {keeper.where(recipe.epochs)} {keeper.continuation()}"
+            f"Stopped {saver.where(recipe.epochs)} {saver.continuation()}"
         ) from unreadable
-    if keeper.state.epoch < recipe.epochs:
+    if saver.state.epoch < recipe.epochs:
         raise RuntimeError(
-            f"Expected callbacks that do not end the training. Stopped {keeper.where(recipe.epochs)} "
-            f"{keeper.continuation()}"
+            f"Expected callbacks that do not end the training. Stopped {saver.where(recipe.epochs)} "
+            f"{saver.continuation()}"
         )
 
 

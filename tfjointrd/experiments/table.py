@@ -10,7 +10,7 @@ from pathlib import Path
 from tfjointrd import report
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
-from tfjointrd.experiments.folder import Run, find_file
+from tfjointrd.experiments.run_folder import Run, find_file
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import numpy as np
 from tfjointrd import data as datasets
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
-from tfjointrd.experiments.folder import Run, check_recipe, find_file
 from tfjointrd.experiments.methods import load_network
 from tfjointrd.experiments.recipe import Recipe
+from tfjointrd.experiments.run_folder import Run, check_recipe, find_file
 from tfjointrd.experiments.runner import make_repeatable, run
 from tfjointrd.files import replacing
 from tfjointrd.surgery import functional
-from tfjointrd.training import distribute
+from tfjointrd.training.engines import distribute
 
 # Where they differ from those of `Recipe`; one cycle and 10 epochs are its own.
 DEFAULTS = {"batch_size": 64, "learning_rate": 0.02}

@@ -1,11 +1,14 @@
 """Training methods as `keras.Model`s, their losses and schedules."""
 
-from tfjointrd.training.adjoined import Adjoined, adjoin
-from tfjointrd.training.dan import DAN
-from tfjointrd.training.diagnostics import GateRecorder, GradientRecorder
-from tfjointrd.training.distillation import Distillation
-from tfjointrd.training.jointrd import JointRD
+from tfjointrd.training.callbacks.gate_recorder import GateRecorder
+from tfjointrd.training.callbacks.gradient_recorder import GradientRecorder
+from tfjointrd.training.engines import distribute, resident
 from tfjointrd.training.losses import kullback_leibler
+from tfjointrd.training.methods.adjoined import Adjoined, adjoin
+from tfjointrd.training.methods.dan import DAN
+from tfjointrd.training.methods.distillation import Distillation
+from tfjointrd.training.methods.jointrd import JointRD
+from tfjointrd.training.methods.search import search
 from tfjointrd.training.recalibration import recalibrate_batchnorm
 from tfjointrd.training.schedules import (
     Constant,
@@ -17,7 +20,6 @@ from tfjointrd.training.schedules import (
     QuadraticRamp,
     Schedule,
 )
-from tfjointrd.training.search import search
 
 __all__ = [
     "DAN",
@@ -35,7 +37,9 @@ __all__ = [
     "QuadraticRamp",
     "Schedule",
     "adjoin",
+    "distribute",
     "kullback_leibler",
     "recalibrate_batchnorm",
+    "resident",
     "search",
 ]

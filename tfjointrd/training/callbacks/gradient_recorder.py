@@ -1,4 +1,4 @@
-"""What happens in a training: whose gradients drive a student, stage by stage; what the gates of a search choose."""
+"""Whose gradients drive a student, stage by stage."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 from keras import ops
 
 from tfjointrd.surgery.graph import Ref
-from tfjointrd.training.dan import DAN
-from tfjointrd.training.distillation import STUDENT
-from tfjointrd.training.jointrd import JointRD
-from tfjointrd.training.recorder import Recorder
+from tfjointrd.training.callbacks.recorder import Recorder
+from tfjointrd.training.methods.distillation import STUDENT
+from tfjointrd.training.methods.jointrd import JointRD
 
 BACKENDS = ("tensorflow", "jax")
 
@@ -95,42 +94,6 @@ class GradientRecorder(Recorder):
             values = (epoch, step, stage, norms[0], weight * norms[1], cosine, weight)
             found.append(dict(zip(self.columns, values, strict=True)))
         return found
-
-
-class GateRecorder(Recorder):
-    """Records the probability of each candidate of each gate while a `DAN` is trained.
-
-    Args:
-        path: As for `GradientRecorder`.
-
-    Attributes:
-        history: A dict for each record, group and candidate: `epoch`, the number of finished epochs; `step`, that of
-            finished steps; `group`, the name of its first layer; `alpha` and `probability` of the candidate.
-
-    Raises:
-        ValueError: If the model that is trained is not a `DAN`, or `path` is another file.
-
-    Example:
-
-    >>> recorder = GateRecorder("gates.csv")
-    >>> dan.fit(train, epochs=10, callbacks=[recorder])
-    """
-
-    columns = {"epoch": int, "step": int, "group": str, "alpha": float, "probability": float}
-
-    def set_model(self, model):
-        """Called by Keras with the model that is trained."""
-        super().set_model(model)
-        if not isinstance(model, DAN):
-            raise ValueError(f"Expected a `DAN` to be trained. Received: {model!r} of type {type(model).__name__}.")
-
-    def records(self, epoch: int, step: int) -> list[dict]:
-        """The probabilities as they are now."""
-        return [
-            dict(zip(self.columns, (epoch, step, group.name, float(alpha), float(probability)), strict=True))
-            for group, row in zip(self.model.groups, self.model.probabilities(), strict=True)
-            for alpha, probability in zip(self.model.alphas, row, strict=True)
-        ]
 
 
 def student_stages(joint: JointRD) -> list[list[keras.Variable]]:

@@ -38,7 +38,7 @@ class State:
     images: int = 0
 
 
-class Keeper(keras.callbacks.Callback):
+class CheckpointCallback(keras.callbacks.Callback):
     """Takes a checkpoint after each epoch and every few minutes, and looks at the loss after each step.
 
     Args:
@@ -131,13 +131,13 @@ def _finite(value) -> float | None:
 
 
 @contextmanager
-def polite_signals(keeper: Keeper) -> Iterator[None]:
+def polite_signals(saver: CheckpointCallback) -> Iterator[None]:
     """Lets the step that runs finish and a checkpoint be taken when Ctrl-C or SIGTERM come; the second time, not."""
 
     def stop(number, frame):
-        if keeper.signal:
+        if saver.signal:
             raise KeyboardInterrupt(signal.Signals(number).name)
-        keeper.signal = signal.Signals(number).name
+        saver.signal = signal.Signals(number).name
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -10,8 +10,8 @@ from tfjointrd.layers.gates import check_alphas
 from tfjointrd.surgery.adjoin import check_classifier
 from tfjointrd.surgery.gated import SMALL, candidates_of
 from tfjointrd.surgery.read_graph import read_graph
-from tfjointrd.training.adjoined import Adjoined
-from tfjointrd.training.dan import DAN
+from tfjointrd.training.methods.adjoined import Adjoined
+from tfjointrd.training.methods.dan import DAN
 
 
 def search(

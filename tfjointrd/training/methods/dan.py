@@ -19,12 +19,12 @@ from tfjointrd.surgery.gated import SMALL, GatedGraph
 from tfjointrd.surgery.slim import slim
 from tfjointrd.surgery.weights import assign_weights, weights_of
 from tfjointrd.training import schedules
-from tfjointrd.training.adjoined import Adjoined
-from tfjointrd.training.base import ScheduledModel
-from tfjointrd.training.budget import Budget, read_table
-from tfjointrd.training.held_out import side_by_side
 from tfjointrd.training.losses import per_replica
+from tfjointrd.training.methods.adjoined import Adjoined
+from tfjointrd.training.methods.budget import Budget, read_table
+from tfjointrd.training.methods.gate_images import side_by_side
 from tfjointrd.training.optimizers import OptimizerPair
+from tfjointrd.training.scheduled_model import ScheduledModel
 
 HELD = "held_"  # outputs for images that only the gates learn from
 

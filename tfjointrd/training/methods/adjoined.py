@@ -14,9 +14,9 @@ from tfjointrd.surgery.graph import Graph, functional
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.widths import Alpha, alphas_of, first_filters, staying, with_ties
 from tfjointrd.training import schedules
-from tfjointrd.training.base import ScheduledModel, serialized
 from tfjointrd.training.losses import categorical, divergence, ends_in_softmax, per_replica
 from tfjointrd.training.precision import loss_dtype
+from tfjointrd.training.scheduled_model import ScheduledModel, serialized
 
 
 def adjoin(

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from tfjointrd.data.arrays import ArrayPipeline, EpochPlan
-from tfjointrd.training.base import ScheduledModel, _Progress
+from tfjointrd.training.scheduled_model import ScheduledModel, _Progress
 
 LONGEST_BLOCK = 100  # steps a call by default: fractions of a second on a GPU
 

@@ -7,9 +7,10 @@ from keras import ops
 
 from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.surgery.shortcuts import shortcuts
-from tfjointrd.training import routing, schedules
-from tfjointrd.training.distillation import FEATURES, STUDENT, TEACHER, Distillation
+from tfjointrd.training import schedules
 from tfjointrd.training.losses import default_loss
+from tfjointrd.training.methods import routing
+from tfjointrd.training.methods.distillation import FEATURES, STUDENT, TEACHER, Distillation
 from tfjointrd.training.optimizers import OptimizerPair, like
 
 FROZEN, JOINT = "frozen", "joint"

@@ -13,13 +13,13 @@ from tfjointrd.surgery.graph import functional, refs_in
 from tfjointrd.surgery.output_activation import final_activation
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.rules import describe
-from tfjointrd.training.adjoined import Adjoined
-from tfjointrd.training.base import ScheduledModel, serialized
-from tfjointrd.training.dan import DAN
-from tfjointrd.training.features import connector, last_map, margin_distance, margin_layer, margins
-from tfjointrd.training.layer_outputs import LayerOutputs
 from tfjointrd.training.losses import default_loss, distillation, per_replica
+from tfjointrd.training.methods.adjoined import Adjoined
+from tfjointrd.training.methods.dan import DAN
+from tfjointrd.training.methods.features import connector, last_map, margin_distance, margin_layer, margins
+from tfjointrd.training.methods.layer_outputs import LayerOutputs
 from tfjointrd.training.precision import loss_dtype
+from tfjointrd.training.scheduled_model import ScheduledModel, serialized
 
 STUDENT, TEACHER, FEATURES = "student", "teacher", "features"
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
 from tfjointrd.experiments.checkpoint import Checkpoints
-from tfjointrd.experiments.folder import Run, complete, finished_run, is_locked, locked, seed_folder
 from tfjointrd.experiments.methods import RANDOM
 from tfjointrd.experiments.recipe import Recipe
+from tfjointrd.experiments.run_folder import Run, complete, finished_run, is_locked, locked, seed_folder
 from tfjointrd.experiments.runner import ARCHITECTURE, GATES, GRADIENTS, make_repeatable, run
 from tfjointrd.files import write
-from tfjointrd.training import distribute
+from tfjointrd.training.engines import distribute
 
 # Larger networks stay in the folder of their seed.
 LARGEST_FILE = 5_000_000

@@ -1,0 +1,1 @@
+"""Callbacks that record what happens in a training."""

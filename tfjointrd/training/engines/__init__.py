@@ -1,0 +1,1 @@
+"""Ways to run a training other than `model.fit` on one device."""
