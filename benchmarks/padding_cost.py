@@ -4,7 +4,10 @@
     python benchmarks/padding_cost.py --networks resnet20 --runs 400
 
 Both forms of one network take turns in one process, on one thread. Printed: the median milliseconds of an image, and
-the ratio of the medians, padded by padding "same".
+the ratio of the medians, padded by padding "same". On two cores of an AMD
+EPYC the six ratios were 0.984 to 1.014 (ResNet-20 at 32, ResNet-18 and -50 at 224 pixels, float32 and int8). Again,
+beside other work: ResNet-20 and -18 0.858 to 0.999, ResNet-50 1.138 and 1.140; with `--networks resnet50 --runs 150`
+1.033 in float32, 1.010 in int8. So the padding costs ResNet-50 a few percent at most, the others nothing.
 """
 
 from __future__ import annotations

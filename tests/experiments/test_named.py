@@ -68,7 +68,8 @@ def test_paper_scales_are_as_the_authors_have_them():
         assert (laptop.initializer, laptop.kl_epsilon) == ("he_normal", None)
     assert catalog.get("search_xresnet50_imagenette", "paper").gamma == 1.5e-10
     assert catalog.get("search_xresnet100_imagenette", "paper").gamma == 6.2e-13
-    assert catalog.get("jointrd_routing_joint_resnet20_cifar10").path_scale == "mean"
+    joint = {scale: catalog.get("jointrd_routing_joint_resnet20_cifar10", scale).path_scale for scale in catalog.SCALES}
+    assert joint == {"smoke": "mean", "laptop": "sum", "paper": "mean"}  # as the one in saved_models was trained
     own = catalog.get("jointrd_projections_resnet20_cifar10")
     assert own.feature_weight > 0
     assert (own.method, own.dirac, own.keep_projections) == ("jointrd", True, "downsampling")

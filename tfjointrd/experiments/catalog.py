@@ -187,7 +187,8 @@ _ALPHAS = (2, 4, 8)
 # `feature_kd_dirac` the routing; `jointrd_projections` and `feature_kd_dirac_projections` keep the shortcuts that halve
 # the resolution, as the authors' own student does; variants of `jointrd_routing` change one thing in it;
 # `jointrd_ordinary` has ordinary convolutions; the others are what they are compared with. In `jointrd_routing_joint`
-# the loss is the mean over the paths, as the authors' is where the teacher is trained beside.
+# the loss is the mean over the paths, as the authors' is where the teacher is trained beside; at laptop scale it is the
+# sum, with which the network in saved_models was trained.
 PLAIN: dict[str, dict] = {
     "plain": {"method": "plain"},
     "dirac": {"method": "plain", "dirac": True},
@@ -254,6 +255,8 @@ def _register_all_methods(
         taught = own["method"] in TAUGHT and own.get("teacher_mode") != "joint"
         teacher = {"teacher": f"{network}_{data}"} if taught else {}
         settings = {scale: {**common, **own} for scale, common in scales.items()}
+        if own.get("teacher_mode") == "joint":
+            settings["laptop"]["path_scale"] = "sum"
         if jointrd_paper is JOINTRD_PAPER_IMAGENET:
             if "jointrd" in own["method"]:
                 settings["paper"] = {**TAILS_PAPER_IMAGENET, **settings["paper"]}

@@ -195,7 +195,8 @@ def _state(model: keras.Model, train: data.Pipeline, folder: Path, images: int) 
 def _recorders(model, validation: data.Pipeline, folder: Path, group) -> list[keras.callbacks.Callback]:
     """The recorder of a JointRD student's gradients, on one device, or that of a search's gates.
 
-    It comes before the one that saves: records that the newest checkpoint lacks are made again, those that only it had are not.
+    It comes before the one that saves: records that the newest checkpoint lacks are made again, those that only it had
+    are not.
     """
     if isinstance(model, DAN):
         return [GateRecorder(folder / GATES)] if group.chief else []
