@@ -120,7 +120,7 @@ def _with_needs(names: Sequence[str], scale: str) -> list[Training]:
 
 def _needs(training: Training) -> list[Training]:
     recipe = catalog.get(training.recipe, training.scale, training.seed)
-    needed = [name for name in (recipe.teacher, recipe.widths) if name not in (None, "random")]
+    needed = [name for name in map(recipe.get, ("teacher", "widths")) if name not in (None, "random")]
     return [Training(name, training.seed, training.scale) for name in needed]
 
 
@@ -242,7 +242,7 @@ def _last_line(log: Path) -> str:
 def _images_and_macs(training: Training) -> tuple[int, int]:
     """Training images of an epoch, and the forward pass's multiply-accumulates of the recipe's network as it is."""
     from tfjointrd import data, report
-    from tfjointrd.experiments.methods import build_network
+    from tfjointrd.experiments.networks import build_network
 
     recipe = catalog.get(training.recipe, training.scale, training.seed)
     info = data.info(recipe.data, image_size=recipe.image_size)

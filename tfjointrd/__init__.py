@@ -11,10 +11,10 @@ from tfjointrd import lazy as _lazy
 
 if TYPE_CHECKING:
     from tfjointrd import data, export, models, report, surgery, training
-    from tfjointrd.experiments.transfer import transfer
+    from tfjointrd.experiments.fine_tuning import transfer
     from tfjointrd.surgery import dirac, fold, new_head, remove_shortcuts, slim
     from tfjointrd.training import DAN, Adjoined, Distillation, JointRD, adjoin, recalibrate_batchnorm
-    from tfjointrd.training.methods import search
+    from tfjointrd.training.methods.search import search
 
 __version__ = "0.1.0"
 
@@ -42,7 +42,7 @@ __all__ = [
 
 _PACKAGES = ("data", "experiments", "export", "layers", "models", "report", "surgery", "training")
 _NAMES = {
-    "tfjointrd.experiments.transfer": ("transfer",),
+    "tfjointrd.experiments.fine_tuning": ("transfer",),
     "tfjointrd.surgery": ("dirac", "fold", "new_head", "remove_shortcuts", "slim"),
     "tfjointrd.training": (
         *("DAN", "Adjoined", "Distillation", "JointRD"),

@@ -207,12 +207,9 @@ def _add_train(commands) -> None:
 
 
 def _train(options) -> None:
-    from dataclasses import fields
-
     from tfjointrd.experiments import Recipe, run, transfer
 
-    known = {field.name for field in fields(Recipe)} & vars(options).keys()
-    chosen = {name: getattr(options, name) for name in known}
+    chosen = training_options.chosen(options)
     arguments = {
         "verbose": 0 if options.quiet else "auto",
         "note": options.note,
@@ -221,8 +218,9 @@ def _train(options) -> None:
         "command": options.line,
     }
     if chosen["method"] == "transfer":
-        network, images = chosen.pop("network"), chosen.pop("data")
-        finished = transfer(network, images, options.out, **chosen, **arguments, group=_group(options))
+        defaults = {"network": "resnet20", "data": "digits", **chosen}
+        network, images = defaults.pop("network"), defaults.pop("data")
+        finished = transfer(network, images, options.out, **defaults, **arguments, group=_group(options))
     else:
         finished = run(Recipe(**chosen), options.out, **arguments, group=_group(options))
     _print_accuracies(finished)
@@ -248,7 +246,7 @@ def _add_export(commands) -> None:
 
 def _export(options) -> None:
     from tfjointrd import data, export
-    from tfjointrd.experiments.transfer import image_size_for
+    from tfjointrd.experiments.fine_tuning import image_size_for
 
     network = _load(options.network)
     quantization = None if options.quantization == "none" else options.quantization
@@ -286,7 +284,7 @@ def _add_report(commands) -> None:
 
 def _report(options) -> None:
     from tfjointrd import data, report
-    from tfjointrd.experiments.methods import build_network
+    from tfjointrd.experiments.networks import build_network
     from tfjointrd.experiments.run_folder import finished_run
     from tfjointrd.experiments.table import markdown, measure_run
 
@@ -328,7 +326,7 @@ def _add_benchmark(commands) -> None:
 
 def _benchmark(options) -> None:
     from tfjointrd import data, report
-    from tfjointrd.experiments.methods import build_network
+    from tfjointrd.experiments.networks import build_network
 
     if not options.layers:
         found = report.latencies(options.file, options.threads, options.runs)
@@ -364,7 +362,7 @@ def _quantizations() -> list[str]:
 
 
 def _load(path: str):
-    from tfjointrd.experiments.methods import load_network
+    from tfjointrd.experiments.networks import load_network
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected `network` to be a .keras file that exists. Received: network='{path}'.")

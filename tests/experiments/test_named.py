@@ -10,9 +10,10 @@ import pytest
 from shallow import make_shallow
 
 from tfjointrd import data
-from tfjointrd.experiments import METHODS, SCALES, catalog, run_named
+from tfjointrd.experiments import METHODS, SCALES, Recipe, catalog, run_named
 from tfjointrd.experiments import run_by_name as named
-from tfjointrd.experiments.methods import build_network, own_networks
+from tfjointrd.experiments.methods import make_trainer
+from tfjointrd.experiments.networks import build_network, own_networks
 from tfjointrd.experiments.run_folder import finished_run
 
 
@@ -28,10 +29,10 @@ def test_names_say_what_they_are():
         for scale in SCALES if not name.startswith("tune_") else ("smoke", "study"):
             recipe = catalog.get(name, scale)
             assert recipe.name == name and recipe.scale == scale and name.endswith(recipe.data)
-            assert recipe.teacher is None or recipe.teacher in names
+            assert recipe.get("teacher") in (None, *names)
             searched = f"search_{name.removeprefix('dan_')}"
-            assert recipe.widths in (None, "random", searched, searched.replace("imagenet2012", "imagenette"))
-            assert recipe.widths in (None, "random", *names)
+            assert recipe.get("widths") in (None, "random", searched, searched.replace("imagenet2012", "imagenette"))
+            assert recipe.get("widths") in (None, "random", *names)
 
 
 def test_every_method_and_network_has_a_digits_recipe():
@@ -46,13 +47,13 @@ def test_every_method_and_network_has_a_digits_recipe():
 @pytest.mark.parametrize("data", ["cifar10", "cifar100", "digits", "imagenette", "imagenet2012"])
 def test_one_table_has_one_setting(data):
     """At laptop scale, the methods of one network differ in nothing but the method."""
-    differing = {"teacher", "name", "alpha", "alphas", "widths"}.union(*catalog.PLAIN.values())
+    differing = {"method", "name"}
     tables = {}
     for name in catalog.names(f"*_{data}"):
         if name.startswith("tune_"):
             continue
         fields = catalog.get(name, "laptop").as_dict()
-        kept = {key: value for key, value in fields.items() if key not in differing}
+        kept = {key: value for key, value in fields.items() if key not in differing and key in Recipe().names()}
         tables.setdefault(fields["network"], []).append(kept)
     for rows in tables.values():
         assert len(rows) >= 10 and all(row == rows[0] for row in rows)
@@ -64,12 +65,17 @@ def test_paper_scales_are_as_the_authors_have_them():
         paper, laptop = catalog.get(name, "paper"), catalog.get(name, "laptop")
         adam = paper.optimizer == "adam"
         assert paper.initializer == ("lecun_normal" if adam else "fan_out"), name
-        assert paper.kl_epsilon == (1e-6 if adam and paper.method in ("adjoined", "search") else None), name
-        assert (laptop.initializer, laptop.kl_epsilon) == ("he_normal", None)
+        assert paper.get("kl_epsilon") == (1e-6 if adam and paper.method in ("adjoined", "search") else None), name
+        assert (laptop.initializer, laptop.get("kl_epsilon")) == ("he_normal", None)
     assert catalog.get("search_xresnet50_imagenette", "paper").gamma == 1.5e-10
     assert catalog.get("search_xresnet100_imagenette", "paper").gamma == 6.2e-13
     joint = {scale: catalog.get("jointrd_routing_joint_resnet20_cifar10", scale).path_scale for scale in catalog.SCALES}
-    assert joint == {"smoke": "mean", "laptop": "sum", "paper": "mean"}  # as the one in saved_models was trained
+    assert joint == {
+        "smoke": "mean",
+        "laptop": "sum",
+        "study": "mean",
+        "paper": "mean",
+    }  # as the one in saved_models was trained
     own = catalog.get("jointrd_projections_resnet20_cifar10")
     assert own.feature_weight > 0
     assert (own.method, own.dirac, own.keep_projections) == ("jointrd", True, "downsampling")
@@ -82,14 +88,14 @@ def test_every_digits_recipe_builds(tmp_path):
     info = data.info("digits")
     for name in catalog.names("*_digits"):
         recipe = catalog.get(name, "smoke")
-        if recipe.teacher:
+        if recipe.get("teacher"):
             build_network(recipe.network, info).save(tmp_path / "teacher.keras")
             recipe = replace(recipe, teacher=str(tmp_path / "teacher.keras"))
-        if recipe.widths and recipe.widths in catalog.names():
-            searched = catalog.get(recipe.widths, "smoke").trainer(info)
+        if recipe.get("widths") in catalog.names():
+            searched = make_trainer(catalog.get(recipe.widths, "smoke"), info)
             searched.small().save(tmp_path / "widths.keras")
             recipe = replace(recipe, widths=str(tmp_path / "widths.keras"))
-        assert METHODS[recipe.method].networks(recipe.trainer(info)), name
+        assert METHODS[recipe.method].networks(make_trainer(recipe, info)), name
 
 
 def test_unknown_names_and_scales():

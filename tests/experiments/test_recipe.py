@@ -1,13 +1,20 @@
+import copy
+import json
+import pickle
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 from shallow import make_shallow
 
 from tfjointrd import data, models
-from tfjointrd.experiments import METHODS, Recipe
-from tfjointrd.experiments.methods import build_network
-from tfjointrd.experiments.recipe import TAUGHT
+from tfjointrd.experiments import METHODS, Recipe, recipes
+from tfjointrd.experiments.methods import make_trainer
+from tfjointrd.experiments.networks import build_network
+from tfjointrd.experiments.optimizer import make_optimizer
 from tfjointrd.layers import FusedBatchNormalization
+from tfjointrd.surgery.initial import INITIALIZERS
 
 
 def test_methods_build_what_they_say(tmp_path, monkeypatch):
@@ -18,9 +25,9 @@ def test_methods_build_what_they_say(tmp_path, monkeypatch):
     shapes = {}
     for method in METHODS:
         network = str(teacher) if method == "transfer" else "resnet20"
-        taught = {"teacher": str(teacher), "kd_weight": 0.5} if method in TAUGHT else {}
+        taught = {"teacher": str(teacher), "kd_weight": 0.5} if method in recipes.methods_with("teacher") else {}
         recipe = Recipe(method=method, network=network, **taught)
-        model = recipe.trainer(info)
+        model = make_trainer(recipe, info)
         networks = METHODS[method].networks(model)
         shapes[method] = {name: network.count_params() for name, network in networks.items()}
         for network in networks.values():
@@ -34,13 +41,13 @@ def test_methods_build_what_they_say(tmp_path, monkeypatch):
 
 def test_narrow_baseline_starts_from_weights_of_its_own():
     """A slice of a wide layer's initial weights would be too small for a narrow one."""
-    model = Recipe(method="narrow", network="wide_resnet18").trainer(data.info("cifar10"))
+    model = make_trainer(Recipe(method="narrow", network="wide_resnet18"), data.info("cifar10"))
     kernel = model.get_layer("stage4_block2_conv2").get_weights()[0]
     assert np.std(kernel) == pytest.approx(np.sqrt(2 / (9 * 256)), rel=0.05)
 
 
 def rates(recipe, steps_per_epoch, steps):
-    schedule = recipe.make_optimizer(steps_per_epoch)._learning_rate
+    schedule = make_optimizer(recipe, steps_per_epoch)._learning_rate
     return [float(schedule(step)) for step in steps]
 
 
@@ -56,7 +63,7 @@ def test_decay_of_kernels_only(optimizer):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.BatchNormalization()])
     for variable in model.weights:
         variable.assign(np.ones(variable.shape))
-    optimizer = Recipe(learning_rate=0.2, optimizer=optimizer).make_optimizer(10)
+    optimizer = make_optimizer(Recipe(learning_rate=0.2, optimizer=optimizer), 10)
     optimizer.build(model.trainable_variables)
     optimizer.iterations.assign(10)
     optimizer.apply([np.zeros(v.shape, "float32") for v in model.trainable_variables], model.trainable_variables)
@@ -68,7 +75,7 @@ def test_sgd_decay_is_that_of_an_l2_penalty():
     """Where nothing but the decay acts, weights fall as they do under momentum on the penalty's gradient."""
     recipe = Recipe(learning_rate=0.1, weight_decay=1e-3, schedule="steps")
     kernel = keras.Variable([1.0], name="kernel")
-    optimizer = recipe.make_optimizer(1)
+    optimizer = make_optimizer(recipe, 1)
     optimizer.build([kernel])
     weight, velocity = 1.0, 0.0
     for _ in range(500):
@@ -84,7 +91,7 @@ def test_networks_of_all_kinds(tmp_path):
     assert build_network("resnet20", info).name
     mobile = build_network("MobileNetV2", info)
     assert mobile.get_layer("normalization") and mobile.output_shape == (None, 10)
-    trainer = Recipe(network="MobileNetV2", method="adjoined").trainer(info)
+    trainer = make_trainer(Recipe(network="MobileNetV2", method="adjoined"), info)
     assert trainer.small().count_params() < mobile.count_params()
     efficient = build_network("EfficientNetV2B0", info)  # has a normalisation of its own
     assert sum(isinstance(layer, keras.layers.Rescaling) for layer in efficient.layers) == 1
@@ -114,24 +121,38 @@ def test_networks_of_all_kinds(tmp_path):
         ({"method": "plain", "kl_epsilon": 1e-6}, ValueError, "Expected `kl_epsilon` for method 'adjoined' or"),
         ({"optimizer": "lion"}, ValueError, "one of .*adam.* Received: optimizer='lion'"),
         ({"schedule": "linear"}, ValueError, "Received: schedule='linear'"),
-        ({"path_scale": "median"}, ValueError, "Received: path_scale='median'"),
-        ({"keep_projections": "some"}, ValueError, "Received: keep_projections='some'"),
-        ({"tail_floor": 3.0}, ValueError, "Expected `tail_floor` from 0 to 1. Received: tail_floor=3.0"),
-        ({"kd_weight": 7}, ValueError, "Received: kd_weight=7"),
-        ({"temperature": -1.0}, ValueError, "Received: .*temperature=-1.0"),
+        ({"method": "jointrd", "teacher": "x", "path_scale": "median"}, ValueError, "Received: path_scale='median'"),
+        ({"method": "plain", "keep_projections": "some"}, ValueError, "Received: keep_projections='some'"),
+        (
+            {"method": "jointrd", "teacher": "x", "tail_floor": 3.0},
+            ValueError,
+            "Expected `tail_floor` from 0 to 1. Received: tail_floor=3.0",
+        ),
+        ({"method": "distilled", "teacher": "x", "kd_weight": 7}, ValueError, "from 0 to 1. Received: kd_weight=7"),
+        ({"method": "jointrd", "teacher": "x", "temperature": -1.0}, ValueError, "above 0. Received: temperature=-1.0"),
+        ({"method": "distilled", "teacher": "x", "feature_weight": "a"}, ValueError, "a number from 0. Received"),
+        ({"learning_rate": float("nan")}, ValueError, "Expected `learning_rate` above 0. Received"),
+        ({"method": "adjoint"}, ValueError, "Received: method='adjoint'. Did you mean 'adjoined'?"),
+        ({"epoch": 3}, ValueError, "fields that recipes have. Received: epoch. Did you mean `epochs`?"),
         ({"method": "distilled", "teacher": "x.keras"}, ValueError, "Expected `kd_weight` or `feature_weight`"),
-        ({"method": "jointrd_adjoined", "teacher": "x.keras", "dirac": True}, ValueError, "Received: dirac=True"),
+        ({"method": "jointrd_adjoined", "teacher": "x.keras", "dirac": True}, ValueError, "Received: .*dirac=True"),
         ({"method": "standard", "teacher_mode": "joint"}, ValueError, "Received: method='standard'"),
+        (
+            {"method": "jointrd_adjoined", "teacher": "x", "teacher_mode": "joint"},
+            ValueError,
+            "'joint' with method 'jointrd' and without `teacher`. Received: method='jointrd_adjoined'",
+        ),
         ({"method": "adjoined", "dirac": True}, ValueError, "Expected `dirac` for method 'plain' .*method='adjoined'"),
-        ({"kd_weight": 0.9, "teacher": "x"}, ValueError, "Expected `teacher`, `kd_weight` for method 'distilled' or"),
+        ({"kd_weight": 0.9, "teacher": "x"}, ValueError, "Expected `kd_weight`, `teacher` for method 'distilled' or"),
         (
             {"method": "jointrd", "teacher": "x", "alpha": 4},
             ValueError,
             "Expected `alpha` for method 'narrow' .*alpha=4",
         ),
-        ({"method": "adjoined", "alphas": (2, 4)}, ValueError, "Expected `alphas` for method 'search' only"),
+        ({"method": "adjoined", "alphas": (2, 4)}, ValueError, "`alphas` for method 'search' or widths 'random' only"),
         ({"milestones": (2, 4)}, ValueError, r"`milestones` for schedule 'steps' only. .*milestones=\(2, 4\)"),
         ({"method": "plain", "tail_floor": 0.1}, ValueError, "Expected `tail_floor` for .*'plain', tail_floor=0.1"),
+        ({"network": "x.keras", "method": "transfer", "images": True}, ValueError, "Received: images=True"),
     ],
 )
 def test_recipes_that_cannot_be(arguments, error, message):
@@ -144,14 +165,14 @@ def test_the_term_in_the_divergence(method, tmp_path):
     models.cifar_resnet(8, input_shape=(8, 8, 1)).save(tmp_path / "teacher.keras")
     teacher = {"teacher": str(tmp_path / "teacher.keras")} if method == "jointrd_adjoined" else {}
     for epsilon in (None, 1e-5):
-        trainer = Recipe(method=method, kl_epsilon=epsilon, **teacher).trainer(data.info("digits"))
+        trainer = make_trainer(Recipe(method=method, kl_epsilon=epsilon, **teacher), data.info("digits"))
         assert (trainer.student if teacher else trainer).epsilon == epsilon
 
 
 @pytest.mark.parametrize("method", ["standard", "plain", "narrow", "adjoined"])
 def test_weights_are_drawn_as_the_recipe_says(method):
     for initializer, scale in (("he_normal", 2), ("lecun_normal", 1)):
-        trainer = Recipe(method=method, initializer=initializer).trainer(data.info("digits"))
+        trainer = make_trainer(Recipe(method=method, initializer=initializer), data.info("digits"))
         network = trainer.full() if method == "adjoined" else trainer
         kernel = keras.ops.convert_to_numpy(network.get_layer("stage3_block2_conv2").kernel.value)
         assert kernel.var() == pytest.approx(scale / (9 * kernel.shape[2]), rel=0.1)
@@ -179,4 +200,37 @@ def test_networks_that_do_not_fit_the_data(tmp_path, shape, classes, message):
     path = tmp_path / "network.keras"
     keras.Model(inputs, keras.layers.Dense(classes)(x)).save(path)
     with pytest.raises(ValueError, match=message):
-        Recipe(network=path).trainer(data.info("digits"))
+        make_trainer(Recipe(network=path), data.info("digits"))
+
+
+# === What follows from a field ===
+
+
+def test_the_class_of_a_recipe_is_its_methods():
+    for method, cls in recipes.METHODS.items():
+        assert cls.summary and cls.__doc__ and cls.__dataclass_fields__["method"].default == method
+        for name in cls.names() - {"method"}:
+            assert f"        {name}: " in cls.__doc__, (method, name)
+    recipe = Recipe(method="adjoined", alpha=4)
+    assert type(recipe) is recipes.METHODS["adjoined"] and replace(recipe, alpha=8).alpha == 8
+    assert copy.deepcopy(recipe) == recipe and pickle.loads(pickle.dumps(recipe)) == recipe
+    with pytest.raises(ValueError, match="method 'adjoined' for AdjoinedRecipe. Received: method='narrow'"):
+        replace(recipe, method="narrow")
+    assert recipes.METHODS.keys() == METHODS.keys()
+
+
+def test_stored_recipes_of_earlier_versions():
+    stored = Recipe(method="narrow", alpha=4, seed=3).as_dict()
+    assert recipes.from_stored(json.loads(json.dumps(stored))) == Recipe(method="narrow", alpha=4, seed=3)
+    older = {**stored, "tail_floor": 0.5, "dirac": False}  # every recipe had the fields of all methods
+    del older["held_out_for_validation"], older["round_to"]
+    assert recipes.from_stored(older) == Recipe(method="narrow", alpha=4, seed=3)
+    del older["epochs"]
+    with pytest.raises(ValueError, match="the fields of method 'narrow'. Received: others; it lacks epochs"):
+        recipes.from_stored({**older})
+    with pytest.raises(ValueError, match="it has magic"):
+        recipes.from_stored({**stored, "magic": 1})
+
+
+def test_initializers_are_those_of_surgery():
+    assert recipes.all_fields()["initializer"].metadata["values"].choices == INITIALIZERS

@@ -12,7 +12,8 @@ from shallow import make_shallow
 
 from tfjointrd import data, report
 from tfjointrd.experiments import Interrupted, Recipe, card, catalog, run, run_named
-from tfjointrd.experiments.methods import build_network
+from tfjointrd.experiments.methods import make_trainer
+from tfjointrd.experiments.networks import build_network
 from tfjointrd.experiments.run_folder import load_data
 from tfjointrd.surgery.widths import widths_of
 from tfjointrd.training import DAN, GateRecorder, recalibrate_batchnorm
@@ -87,15 +88,17 @@ def test_budgets_are_those_of_uniform_widths(alpha):
     costs = {}
     for kind in ("narrow", "random", "search"):
         recipe = catalog.get(f"{kind}_resnet20_a{alpha}_digits")
-        model = recipe.trainer(info)
+        model = make_trainer(recipe, info)
         costs[kind] = report.profile(model if kind == "narrow" else model.small()).macs
     assert costs["search"] <= costs["narrow"] and 0.85 * costs["narrow"] < costs["random"] <= costs["narrow"]
 
 
 def test_random_widths_differ_by_seed():
     info, network = data.info("digits"), build_network("resnet20", data.info("digits"))
-    found = [widths_of(network, catalog.get("random_resnet20_a2_digits", seed=s).trainer(info).small()) for s in (0, 1)]
-    again = widths_of(network, catalog.get("random_resnet20_a2_digits", seed=1).trainer(info).small())
+    found = [
+        widths_of(network, make_trainer(catalog.get("random_resnet20_a2_digits", seed=s), info).small()) for s in (0, 1)
+    ]
+    again = widths_of(network, make_trainer(catalog.get("random_resnet20_a2_digits", seed=1), info).small())
     assert found[0] != found[1] == again
     with pytest.raises(ValueError, match="Expected a narrow form of .*Received: '.*', which has no 'stem_conv'"):
         widths_of(network, keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(3, 3)]))
@@ -159,9 +162,9 @@ def test_a_budget_in_milliseconds(tmp_path, no_files):
     path = tmp_path / "table.json"
     path.write_text(json.dumps(dict(zip(names, (table["conv2d"], table["conv2d_1"], table["dense"]), strict=True))))
     options = {"network": str(tmp_path / "network.keras"), "latency_table": str(path), "budget": "latency_ms"}
-    found = Recipe(method="search", **options, target=4).trainer(data.info("digits")).architecture()
+    found = make_trainer(Recipe(method="search", **options, target=4), data.info("digits")).architecture()
     assert (found["full_latency_ms"], found["latency_ms"] <= 4) == (8, True)
-    drawn = Recipe(method="adjoined", widths="random", **options, target=4).trainer(data.info("digits")).small()
+    drawn = make_trainer(Recipe(method="adjoined", widths="random", **options, target=4), data.info("digits")).small()
     first, second = (drawn.get_layer(name).filters for name in names[:2])
     assert {4: 1, 8: 2, 16: 3}[first] + first * second / 64 + 1 <= 4
     with pytest.raises(FileNotFoundError, match="Expected `latency_table` to be a JSON file. Received: .*nowhere"):
@@ -234,6 +237,6 @@ def test_widths_that_are_not_there(out, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="Expected `gamma` from 0. Received: gamma=-1"):
         Recipe(method="search", gamma=-1)
     shutil.copy(out / "search_resnet20_a2_digits" / "small.keras", tmp_path / "widths.keras")
-    model = Recipe(method="adjoined", widths=str(tmp_path / "widths.keras")).trainer(data.info("digits"))
+    model = make_trainer(Recipe(method="adjoined", widths=str(tmp_path / "widths.keras")), data.info("digits"))
     found = json.loads((out / "search_resnet20_a2_digits" / "architecture.json").read_text())
     assert report.profile(model.small()).macs == found["macs"]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from tfjointrd import JointRD, data, models, remove_shortcuts, transfer
 from tfjointrd.experiments import Interrupted, Recipe, run
+from tfjointrd.experiments.methods import make_trainer
 
 QUICK = {"epochs": 2, "images": 48, "batch_size": 16, "verbose": 0}
 
@@ -171,5 +172,5 @@ def test_the_trained_resnets_of_this_package(tmp_path):
     path = tmp_path / "resnet8.keras"
     models.cifar_resnet(8, num_classes=10).save(path)
     recipe = Recipe(method="transfer", network=str(path), data="digits")
-    model = recipe.trainer(data.info("digits"))
+    model = make_trainer(recipe, data.info("digits"))
     assert model.input_shape == (None, 8, 8, 1) and model.output_shape == (None, 10)

@@ -6,6 +6,7 @@ import pytest
 
 from tfjointrd import adjoin, dirac, export, fold, models, remove_shortcuts, slim
 from tfjointrd.experiments import Recipe
+from tfjointrd.experiments.optimizer import make_optimizer
 from tfjointrd.layers.dirac import DiracConv2D
 
 L = keras.layers
@@ -146,7 +147,7 @@ def test_files_without_a_tap_and_unknown_sizes_keep_the_centre():
 def test_weight_decay_leaves_the_factors_out(randomised, optimizer):
     """With zero gradients a step moves what decays, and nothing else."""
     network = dirac(plain(randomised))
-    step = Recipe(optimizer=optimizer, schedule="steps", weight_decay=0.1).make_optimizer(10)
+    step = make_optimizer(Recipe(optimizer=optimizer, schedule="steps", weight_decay=0.1), 10)
     before = [variable.numpy() for variable in network.trainable_variables]
     step.apply(
         [keras.ops.zeros(variable.shape) for variable in network.trainable_variables], network.trainable_variables

@@ -1,12 +1,33 @@
 """Trainings described as data, the runner that executes them, and the tables that collect their results."""
 
-from tfjointrd.experiments import catalog
-from tfjointrd.experiments.checkpoint_callback import Interrupted
-from tfjointrd.experiments.methods import METHODS
-from tfjointrd.experiments.recipe import SCALES, Recipe
-from tfjointrd.experiments.run_by_name import run_named
-from tfjointrd.experiments.run_folder import Run
-from tfjointrd.experiments.runner import run
-from tfjointrd.experiments.transfer import transfer
+from typing import TYPE_CHECKING
+
+from tfjointrd import lazy as _lazy
+
+if TYPE_CHECKING:
+    from tfjointrd.experiments import catalog
+    from tfjointrd.experiments.checkpoint_callback import Interrupted
+    from tfjointrd.experiments.fine_tuning import transfer
+    from tfjointrd.experiments.methods import METHODS
+    from tfjointrd.experiments.recipes import SCALES, Recipe
+    from tfjointrd.experiments.run_by_name import run_named
+    from tfjointrd.experiments.run_folder import Run
+    from tfjointrd.experiments.runner import run
 
 __all__ = ["METHODS", "SCALES", "Interrupted", "Recipe", "Run", "catalog", "run", "run_named", "transfer"]
+
+# The command line lists options and recipes, which need no Keras.
+__getattr__ = _lazy.attributes(
+    __name__,
+    {
+        "catalog": f"{__name__}.catalog",
+        "Interrupted": f"{__name__}.checkpoint_callback",
+        "METHODS": f"{__name__}.methods",
+        "SCALES": f"{__name__}.recipes",
+        "Recipe": f"{__name__}.recipes",
+        "run_named": f"{__name__}.run_by_name",
+        "Run": f"{__name__}.run_folder",
+        "run": f"{__name__}.runner",
+        "transfer": f"{__name__}.fine_tuning",
+    },
+)

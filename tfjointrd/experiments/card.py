@@ -19,18 +19,12 @@ import keras
 from tfjointrd import data, report
 from tfjointrd.data.batches import accuracy
 from tfjointrd.experiments.checkpoint_callback import State
-from tfjointrd.experiments.recipe import OF_METHODS, SCORED_ON, Recipe
+from tfjointrd.experiments.recipes import SCORED_ON, Recipe, from_stored
 from tfjointrd.export import quantize
 from tfjointrd.files import replacing, write_json
 
 CARD, SCHEMA = "card.json", 1
 QUANTIZATIONS = quantize.arguments()  # form of a file -> what `export.tflite(quantization=...)` takes for it
-# Fields of `Recipe` that older cards lack; what was trained before is what their defaults say.
-_NEWER = (
-    *("image_size", "round_to", "alphas", "gamma", "widths"),
-    *("budget", "target", "latency_table", "ties", "gate_warmup", "held_out"),
-    *("initializer", "kl_epsilon", "held_out_for_validation", "scored_on"),
-)
 _OTHER_BACKEND = "trained on the backend"
 
 
@@ -218,7 +212,10 @@ def read(folder: str | os.PathLike, recipe: Recipe | None = None) -> dict:
     if error is not None:
         place = "/".join(str(part) for part in error.absolute_path) or "the card"
         raise ValueError(f"Expected a card of schema {SCHEMA}. Received: {path}, where {place}: {error.message[:300]}.")
-    card["recipe"] = completed(card["recipe"])
+    try:
+        card["recipe"] = completed(card["recipe"])
+    except ValueError as error:
+        raise ValueError(f"Expected a card of schema {SCHEMA}. Received: {path}, where recipe: {error}") from None
     _check_names(card, path)
     if recipe is not None:
         differing = differences(card["recipe"], _without_seed(recipe))
@@ -231,31 +228,31 @@ def read(folder: str | os.PathLike, recipe: Recipe | None = None) -> dict:
 
 
 def completed(fields: Mapping) -> dict:
-    """The fields of a recipe as this version has them: what is newer, and what its method ignores, at the defaults."""
-    defaults = Recipe().as_dict()
-    ignored = {name for methods, names in OF_METHODS if fields.get("method") not in methods for name in names}
-    newer = {name: defaults[name] for name in _NEWER}
-    return {**newer, **fields, **{name: defaults[name] for name in ignored & fields.keys()}}
+    """A stored recipe's fields as this version has them: without those that its method ignores, newer ones at defaults.
+
+    Raises:
+        ValueError: If they are not those of a recipe.
+    """
+    found = from_stored(fields).as_dict()
+    return found if "seed" in fields else _without(found, "seed")
 
 
 def _without_seed(recipe: Recipe) -> dict:
-    fields = recipe.as_dict()
-    fields.pop("seed")
-    return fields
+    return _without(recipe.as_dict(), "seed")
+
+
+def _without(fields: Mapping, name: str) -> dict:
+    return {key: value for key, value in fields.items() if key != name}
 
 
 def _check_names(card: dict, path: Path) -> None:
-    """What names something in another part of the card, or a field of `Recipe`, has to be right."""
-    found = {"recipe": set(card["recipe"])}
-    expected = {"recipe": set(_without_seed(Recipe()))}
+    """What names something in another part of the card has to be right."""
     for seed, training in card["seeds"].items():
-        found[f"seeds/{seed}/accuracy"] = set(training["accuracy"])
-        expected[f"seeds/{seed}/accuracy"] = set(card["networks"])
-    for place, names in found.items():
-        if names != expected[place]:
+        found, expected = set(training["accuracy"]), set(card["networks"])
+        if found != expected:
             raise ValueError(
-                f"Expected a card of schema {SCHEMA}. Received: {path}, where {place} has {sorted(names)} instead of "
-                f"{sorted(expected[place])}."
+                f"Expected a card of schema {SCHEMA}. Received: {path}, where seeds/{seed}/accuracy has "
+                f"{sorted(found)} instead of {sorted(expected)}."
             )
 
 

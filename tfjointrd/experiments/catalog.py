@@ -21,8 +21,7 @@ import fnmatch
 import itertools
 from collections.abc import Mapping
 
-from tfjointrd.experiments.methods import RANDOM
-from tfjointrd.experiments.recipe import SCALES, TAUGHT, Recipe
+from tfjointrd.experiments.recipes import METHODS, RANDOM, SCALES, Recipe
 
 _RECIPES: dict[str, dict[str, dict]] = {}  # name -> scale -> fields of `Recipe`, which is made when it is asked for
 
@@ -252,7 +251,7 @@ def _register_all_methods(
     both = {"method": "jointrd_adjoined", "feature_weight": FEATURE_WEIGHT}
     plain |= {f"jointrd_an_{network}_a{alpha}": {**both, "alpha": alpha} for alpha in _ALPHAS}
     for name, own in plain.items():
-        taught = own["method"] in TAUGHT and own.get("teacher_mode") != "joint"
+        taught = "teacher" in METHODS[own["method"]].names() and own.get("teacher_mode") != "joint"
         teacher = {"teacher": f"{network}_{data}"} if taught else {}
         settings = {scale: {**common, **own} for scale, common in scales.items()}
         if own.get("teacher_mode") == "joint":

@@ -10,7 +10,7 @@ import keras
 
 from tfjointrd import report
 from tfjointrd.experiments.catalog import PLAIN
-from tfjointrd.experiments.recipe import Recipe
+from tfjointrd.experiments.recipes import Recipe
 from tfjointrd.experiments.run_folder import Run
 from tfjointrd.experiments.runner import run
 from tfjointrd.experiments.table import Row, markdown, measure

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
-import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
-from tfjointrd import models
 from tfjointrd.data import DatasetInfo
+from tfjointrd.experiments.networks import load_network, network_of
+from tfjointrd.experiments.recipes import RANDOM, Recipe
 from tfjointrd.report import profile
 from tfjointrd.surgery import dirac, fold, remove_shortcuts
 from tfjointrd.surgery.swap import with_fused_batch_normalization, with_keras_batch_normalization
 from tfjointrd.surgery.widths import widths_of
 from tfjointrd.training import DAN, Adjoined, Constant, CosineFade, Distillation, JointRD, LinearFade, adjoin
-from tfjointrd.training.methods import search
+from tfjointrd.training.methods.search import search
 
-if TYPE_CHECKING:
-    from tfjointrd.experiments.recipe import Recipe
-
-RANDOM = "random"  # widths drawn at random
 NEARLY = 0.02  # of a budget may be left over; after each hundred draws as much again
 
 
@@ -56,6 +48,11 @@ def _plain(recipe: Recipe, network: keras.Model) -> keras.Model:
     return with_fused_batch_normalization(dirac(plain) if recipe.dirac else plain)
 
 
+def _plain_pair(recipe: Recipe, network: keras.Model) -> Adjoined:
+    plain = with_fused_batch_normalization(remove_shortcuts(network, recipe.keep_projections))
+    return adjoin(plain, recipe.alpha, round_to=recipe.round_to, epsilon=recipe.kl_epsilon)
+
+
 def _teacher(recipe: Recipe) -> keras.Model:
     return load_network(recipe.teacher)
 
@@ -67,9 +64,8 @@ def _distilled(recipe: Recipe, network: keras.Model) -> keras.Model:
 
 
 def _jointrd(recipe: Recipe, network: keras.Model) -> keras.Model:
-    student = _plain(recipe, network)
-    if recipe.method == "jointrd_adjoined":
-        student = adjoin(student, recipe.alpha, round_to=recipe.round_to, epsilon=recipe.kl_epsilon)
+    make = _plain_pair if recipe.method == "jointrd_adjoined" else _plain
+    student = make(recipe, network)
     joint = recipe.teacher_mode == "joint"
     return JointRD(
         student,
@@ -166,61 +162,15 @@ METHODS: dict[str, Method] = {
 }
 
 
-def load_network(path: str | os.PathLike) -> keras.Model:
-    """Loads a network from a `.keras` file, without how it was compiled.
-
-    Raises:
-        ValueError: If it cannot be read, or has a layer class that is not known here.
-    """
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except (TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"Expected a .keras file of layers that Keras knows; register classes of your own with "
-            f"`keras.saving.register_keras_serializable` and call from Python. Received: '{path}' ({error})"
-        ) from error
-
-
-def build_network(name: str, info: DatasetInfo) -> keras.Model:
-    """Builds a network for a data set.
+def make_trainer(recipe: Recipe, info: DatasetInfo) -> keras.Model:
+    """The model whose `fit` is a recipe's training, with new weights.
 
     Args:
-        name: A network of `tfjointrd.models` or `keras.applications`, or the path of a `.keras` file.
-        info: The data set.
-
-    Returns:
-        A functional `keras.Model` that takes raw pixels.
+        recipe: The recipe; teacher and widths, if it has them, are files.
+        info: What is known of its data set.
 
     Raises:
-        ValueError: If there is no such network; the message names the nearest ones.
-        FileNotFoundError: If a `.keras` file does not exist.
+        ValueError: If the network does not exist, or does not fit the data or the method.
+        FileNotFoundError: If a file does not exist.
     """
-    if name.endswith(".keras"):
-        if not Path(name).is_file():
-            raise FileNotFoundError(f"Expected `network` to be a .keras file that exists. Received: network='{name}'.")
-        return load_network(name)
-    if name in own_networks():
-        build = getattr(models, name)
-        return build(num_classes=info.num_classes, input_shape=info.input_shape, mean=info.mean, std=info.std)
-    application = getattr(keras.applications, name, None)
-    if not callable(application):
-        known = [*own_networks(), *(n for n in dir(keras.applications) if n[0].isupper())]
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        raise ValueError(
-            f"Expected `network` to be one of tfjointrd.models ({', '.join(own_networks())}), of keras.applications, "
-            f"or a .keras file. Received: network='{name}'." + (f" Did you mean {' or '.join(near)}?" if near else "")
-        )
-    body = application(weights=None, classes=info.num_classes, input_shape=info.input_shape, classifier_activation=None)
-    if any(isinstance(layer, (keras.layers.Rescaling, keras.layers.Normalization)) for layer in body.layers):
-        return body
-    inputs = keras.Input(info.input_shape, name="pixels")
-    std = [max(s, 1e-3) for s in info.std]
-    offsets = [-m / s for m, s in zip(info.mean, std, strict=True)]
-    outputs = body(keras.layers.Rescaling([1 / s for s in std], offsets, name="normalization")(inputs))
-    return keras.Model(inputs, outputs, name=name.lower())
-
-
-def own_networks() -> list[str]:
-    """Names of the networks of `tfjointrd.models`."""
-    families = ("cifar_resnet", "densenet", "imagenet_resnet", "wide_resnet", "xresnet")
-    return [name for name in models.__all__ if name not in families]
+    return METHODS[recipe.method].trainer(recipe, network_of(recipe, info))

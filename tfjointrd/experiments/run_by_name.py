@@ -12,8 +12,7 @@ from pathlib import Path
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
 from tfjointrd.experiments.checkpoint import Checkpoints
-from tfjointrd.experiments.methods import RANDOM
-from tfjointrd.experiments.recipe import Recipe
+from tfjointrd.experiments.recipes import RANDOM, Recipe
 from tfjointrd.experiments.run_folder import Run, complete, finished_run, is_locked, locked, seed_folder
 from tfjointrd.experiments.runner import ARCHITECTURE, GATES, GRADIENTS, make_repeatable, run
 from tfjointrd.files import write
@@ -78,7 +77,7 @@ def run_named(
             continue  # in the card, its folder is gone
         files = {}
         for field, network in (("teacher", "model"), ("widths", "small")):
-            needed = getattr(recipe, field)
+            needed = recipe.get(field)
             if needed not in (None, RANDOM) and not _finished(training):
                 needed = run_named(needed, scale, out, (recipe.seed,), **options)
                 files[field] = _of_seed(needed, recipe.seed).path(network)

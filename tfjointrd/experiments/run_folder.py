@@ -15,7 +15,7 @@ import keras
 
 from tfjointrd import data
 from tfjointrd.experiments import card as cards
-from tfjointrd.experiments.recipe import Recipe
+from tfjointrd.experiments.recipes import Recipe
 from tfjointrd.files import write_json
 
 SCHEMA = 1

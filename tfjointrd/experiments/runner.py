@@ -15,8 +15,9 @@ from tfjointrd import data
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, Diverged
 from tfjointrd.experiments.checkpoint_callback import CheckpointCallback, Interrupted, State, polite_signals
-from tfjointrd.experiments.methods import METHODS
-from tfjointrd.experiments.recipe import Recipe
+from tfjointrd.experiments.methods import METHODS, make_trainer
+from tfjointrd.experiments.optimizer import make_optimizer
+from tfjointrd.experiments.recipes import Recipe
 from tfjointrd.experiments.run_folder import Run, check_recipe, claim, complete, finished_run, load_data, locked
 from tfjointrd.files import write, write_json
 from tfjointrd.training.callbacks.gate_recorder import GateRecorder
@@ -101,10 +102,10 @@ def run(
             return complete(folder, data_file)
     files = {"teacher": teacher, "widths": widths}
     resolved = replace(recipe, **{name: str(path) for name, path in files.items() if path})
-    if recipe.latency_table and (folder / LATENCIES).is_file():
+    if recipe.get("latency_table") and (folder / LATENCIES).is_file():
         resolved = replace(resolved, latency_table=str(folder / LATENCIES))
     resolved.check_files()
-    if recipe.held_out and group.devices > 1:
+    if recipe.get("held_out") and group.devices > 1:
         raise ValueError(
             "Expected `held_out` for a training on one device. Received: "
             f"held_out={recipe.held_out} and {group.devices} devices."
@@ -125,7 +126,7 @@ def run(
                 raise ValueError(f"Expected a folder that all processes see. Received: folder='{folder}'.")
             if group.chief:
                 claim(recipe, folder)
-                if recipe.latency_table and not (folder / LATENCIES).exists():
+                if recipe.get("latency_table") and not (folder / LATENCIES).exists():
                     write(folder / LATENCIES, Path(resolved.latency_table).read_bytes())
             if state.epoch < recipe.epochs:
                 saver = CheckpointCallback(Checkpoints(folder), state, checkpoint, minutes, writes=group.chief)
@@ -159,7 +160,7 @@ def make_repeatable() -> None:
 
 def _held_out(recipe: Recipe, train: data.Pipeline) -> data.Pipeline | None:
     """Takes the images for the gates out of those for the weights."""
-    if not recipe.held_out:
+    if not recipe.get("held_out"):
         return None
     try:
         return train.hold_out(recipe.held_out)
@@ -168,9 +169,9 @@ def _held_out(recipe: Recipe, train: data.Pipeline) -> data.Pipeline | None:
 
 
 def _compiled(recipe: Recipe, train: data.Pipeline) -> keras.Model:
-    model = recipe.trainer(train.info)
+    model = make_trainer(recipe, train.info)
     loss = None if isinstance(model, ScheduledModel) else default_loss(model)  # the methods bring their own
-    model.compile(optimizer=recipe.make_optimizer(len(train)), loss=loss, metrics=["accuracy"])
+    model.compile(optimizer=make_optimizer(recipe, len(train)), loss=loss, metrics=["accuracy"])
     model.optimizer.build(model.trainable_variables)
     return model
 

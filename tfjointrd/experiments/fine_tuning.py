@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from pathlib import Path
 
 import keras
@@ -12,8 +11,8 @@ import numpy as np
 from tfjointrd import data as datasets
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
-from tfjointrd.experiments.methods import load_network
-from tfjointrd.experiments.recipe import Recipe
+from tfjointrd.experiments.networks import load_network
+from tfjointrd.experiments.recipes import Recipe, all_fields
 from tfjointrd.experiments.run_folder import Run, check_recipe, find_file
 from tfjointrd.experiments.runner import make_repeatable, run
 from tfjointrd.files import replacing
@@ -23,7 +22,6 @@ from tfjointrd.training.engines import distribute
 # Where they differ from those of `Recipe`; one cycle and 10 epochs are its own.
 DEFAULTS = {"batch_size": 64, "learning_rate": 0.02}
 PRETRAINED = "pretrained.keras"
-_FIELDS = {field.name for field in fields(Recipe)}
 
 
 def transfer(
@@ -67,7 +65,7 @@ def transfer(
     Reference:
         Residual Distillation (NeurIPS 2020) fine-tunes plain networks and ResNets on MIT-67 and Caltech-101.
     """
-    chosen = {name: options.pop(name) for name in _FIELDS & options.keys()}
+    chosen = {name: options.pop(name) for name in all_fields().keys() & options.keys()}
     group = options.get("group") or distribute.Single()
     if options.get("deterministic", True):
         make_repeatable()  # now: loading a network computes already

@@ -1,0 +1,308 @@
+"""The fields of each method. `tfjointrd.experiments.methods` has, under the same names, how they train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tfjointrd.experiments.recipes.base import RANDOM, Recipe, method
+from tfjointrd.experiments.recipes.fields import option
+
+# === What several methods have ===
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Narrow(Recipe):
+    alpha: int = option(
+        2, "How many times narrower the network is after its first stage; its cost is the budget of a search.", least=1
+    )
+    round_to: int = option(
+        1, "Multiple that widths are rounded to; 1 rounds down, as in the paper.", least=1, later=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _KeepsProjections(Recipe):
+    keep_projections: bool | str = option(
+        False,
+        "Whether a plain network keeps the shortcuts that have weights, or only those that change the resolution, "
+        "`downsampling`.",
+        choices=(False, True, "downsampling"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plain(_KeepsProjections):
+    dirac: bool = option(
+        False, "Whether the convolutions of a plain network are trained as an identity plus a correction."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Taught(Recipe):
+    files: ClassVar[dict[str, str]] = {"teacher": ".keras"}
+
+    teacher: str | None = option(
+        None, "The teacher: a `.keras` file, or the name of the recipe that trains it.", kind=str
+    )
+    kd_weight: float = option(0.0, "Weight of the teacher's outputs as targets.", least=0, most=1)
+    temperature: float = option(4.0, "Temperature of these targets.", above=0)
+    feature_weight: float = option(0.0, "Weight of the distance to the teacher's last feature map.", least=0)
+
+    def check(self):
+        super().check()
+        if self.teacher is None and getattr(self, "teacher_mode", "frozen") == "frozen":
+            raise ValueError(
+                f"Expected `teacher`, a trained network's .keras file or recipe, for method '{self.method}'."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Distilled(_Taught):
+    def check(self):
+        super().check()
+        if not (self.kd_weight or self.feature_weight):
+            raise ValueError(
+                f"Expected `kd_weight` or `feature_weight` above 0, for method '{self.method}'. Received: kd_weight=0, "
+                "feature_weight=0."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Routed(_Taught):
+    teacher_mode: str = option(
+        "frozen",
+        "`frozen`, or `joint`: the network with shortcuts is trained beside the plain one, from the same initial "
+        "weights, and `teacher` is left out. For method `jointrd`.",
+        choices=("frozen", "joint"),
+    )
+    tail_schedule: str = option(
+        "cosine",
+        "How the weight of the teacher's tails falls from 1: `cosine`, `linear`, or `constant`, which is always "
+        "`tail_floor`.",
+        choices=("cosine", "linear", "constant"),
+    )
+    tail_floor: float = option(0.5, "Lowest weight of the teacher's tails.", least=0, most=1)
+    tail_fade: float = option(
+        0.3, "The part of the training over which the tails' weight falls to it.", above=0, most=1
+    )
+    path_scale: str = option("sum", "`sum` of the paths' losses, or their `mean`.", choices=("sum", "mean"))
+
+    def check(self):
+        super().check()
+        if self.teacher_mode == "joint" and not (self.method == "jointrd" and self.teacher is None):
+            raise ValueError(
+                "Expected `teacher_mode` 'joint' with method 'jointrd' and without `teacher`. Received: "
+                f"method='{self.method}', teacher={self.teacher!r}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair(_Narrow):
+    kl_epsilon: float | None = option(
+        None,
+        "The term that the divergence of full and small network adds to both probabilities, 1e-6 in Adjoined Networks. "
+        "By default it is computed from logits.",
+        kind=float,
+        above=0,
+        below=1,
+        later=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Budgeted(_Pair):
+    files: ClassVar[dict[str, str]] = {"latency_table": "JSON"}
+
+    alphas: tuple[float, ...] = option((1, 2, 4), "The candidates of a search, rising.", kind=float, later=True)
+    budget: str = option(
+        "macs",
+        "What a budget is in: `macs`, `parameters` or `latency_ms`.",
+        choices=("macs", "parameters", "latency_ms"),
+        later=True,
+    )
+    target: float | None = option(
+        None,
+        "The budget, in place of what `alpha` names; up to 1 it is a part of what the full network has. Required where "
+        "`budget` is `latency_ms`.",
+        kind=float,
+        above=0,
+        later=True,
+    )
+    latency_table: str | None = option(
+        None,
+        "The file of a table of latencies, for a budget in milliseconds; see `tfjointrd.report.layer_latencies`.",
+        kind=str,
+        later=True,
+    )
+    ties: str = option(
+        "shared",
+        "Whether layers that an addition ties have one gate, `shared`, or each its own, `free`.",
+        choices=("shared", "free"),
+        later=True,
+    )
+    gate_warmup: float = option(
+        0.2, "The part of a search before widths begin to be learned.", least=0, below=1, later=True
+    )
+    gamma: float = option(
+        0.0,
+        "Weight of the expected multiply-accumulates of a search, in place of a budget where it is above 0.",
+        least=0,
+        later=True,
+    )
+
+    def check(self):
+        from tfjointrd.layers.gates import check_alphas  # imports Keras, which lists of options do without
+
+        super().check()
+        check_alphas(self.alphas)
+        if self.gamma and (self.target is not None or self.budget != "macs"):
+            raise ValueError(
+                "Expected either `gamma` or a budget. Received: "
+                f"gamma={self.gamma}, budget='{self.budget}', target={self.target}."
+            )
+        if (self.budget == "latency_ms") != (self.latency_table is not None):
+            raise ValueError(
+                "Expected `latency_table` and budget 'latency_ms' together. Received: "
+                f"latency_table={self.latency_table!r}, budget='{self.budget}'."
+            )
+        if self.budget == "latency_ms" and self.target is None:
+            raise ValueError("Expected `target` in milliseconds for budget 'latency_ms'. Received: target=None.")
+
+
+# === Methods ===
+
+
+@method
+@dataclass(frozen=True, kw_only=True)
+class StandardRecipe(Recipe):
+    """The network as it is."""
+
+    summary = "the network as it is"
+
+
+@method
+@dataclass(frozen=True, kw_only=True)
+class PlainRecipe(_Plain):
+    """The network without its shortcuts."""
+
+    summary = "the network without its shortcuts"
+    method: str = option("plain", "How to train.", command_line=False)
+
+
+@method
+@dataclass(frozen=True, kw_only=True)
+class DistilledRecipe(_Distilled, _Plain):
+    """The plain network, with the outputs or features of a teacher as targets."""
+
+    summary = "the plain network, with the outputs or features of a trained teacher as targets"
+    method: str = option("distilled", "How to train.", command_line=False)
+
+
+@method
+@dataclass(frozen=True, kw_only=True)
+class StandardDistilledRecipe(_Distilled):
+    """The network as it is, with the outputs or features of a teacher as targets."""
+
+    summary = "the same with its shortcuts"
+    method: str = option("standard_distilled", "How to train.", command_line=False)
+
+
+@method
+@dataclass(frozen=True, kw_only=True)
+class JointRDRecipe(_Routed, _Plain):
+    """The plain network, taught through the later stages of a teacher."""
+
+    summary = "the plain network, taught through the later stages of a trained teacher"
+    method: str = option("jointrd", "How to train.", command_line=False)
+
+
+@method
+@dataclass(frozen=True, kw_only=True)
+class NarrowRecipe(_Narrow):
+    """The network, every layer after the first stage `alpha` times narrower."""
+
+    summary = "the network, narrower after its first stage"
+    method: str = option("narrow", "How to train.", command_line=False)
+
+
+@method
+@dataclass(frozen=True, kw_only=True)
+class NarrowDistilledRecipe(_Distilled, _Narrow):
+    """The narrow network, with the outputs of a teacher as targets."""
+
+    summary = "the same, with the outputs of a trained teacher as targets"
+    method: str = option("narrow_distilled", "How to train.", command_line=False)
+
+
+@method
+@dataclass(frozen=True, kw_only=True)
+class AdjoinedRecipe(_Budgeted):
+    """The full and the narrow network on shared weights."""
+
+    summary = "the full and the narrow network on shared weights"
+    files = {"widths": ".keras", **_Budgeted.files}
+    method: str = option("adjoined", "How to train.", command_line=False)
+    widths: str | None = option(
+        None,
+        "The widths of the small network, in place of `alpha`: a `.keras` file of a network that has them, the name of "
+        "the recipe that searches for them, or `random`, with the budget of a search.",
+        kind=str,
+        later=True,
+    )
+
+    def check(self):
+        """Checks fields against each other."""
+        super().check()
+        given = self.given(("alphas", "budget", "target", "latency_table", "gamma", "ties", "gate_warmup"))
+        if given and self.widths != RANDOM:
+            raise ValueError(
+                f"Expected {', '.join(f'`{name}`' for name in given)} for method 'search' or widths 'random' only. "
+                f"Received: method='{self.method}', {', '.join(f'{name}={value!r}' for name, value in given.items())}."
+            )
+
+
+@method
+@dataclass(frozen=True, kw_only=True)
+class SearchRecipe(_Budgeted):
+    """The full and a narrow network on shared weights, with widths that are learned."""
+
+    summary = "the same, with widths that are learned"
+    method: str = option("search", "How to train.", command_line=False)
+    held_out: float = option(
+        0.0,
+        "The part of the training images from which only the gates learn; by default gates and weights learn from all.",
+        least=0,
+        below=1,
+        later=True,
+    )
+
+
+@method
+@dataclass(frozen=True, kw_only=True)
+class JointRDAdjoinedRecipe(_Routed, _Pair, _KeepsProjections):
+    """The full and the narrow network on shared weights, without shortcuts and by JointRD.
+
+    Its convolutions are ordinary ones, since an identity plus a correction has no adjoined form.
+    """
+
+    summary = "as adjoined, without shortcuts, taught through the later stages of a trained teacher"
+    method: str = option("jointrd_adjoined", "How to train.", command_line=False)
+
+
+@method
+@dataclass(frozen=True, kw_only=True)
+class TransferRecipe(Recipe):
+    """A trained network with a new classifier; see `tfjointrd.transfer`."""
+
+    summary = "a trained network (.keras file) with a new classifier, fine-tuned on other data"
+    method: str = option("transfer", "How to train.", command_line=False)
+
+    def check(self):
+        """Checks fields against each other."""
+        super().check()
+        if not self.network.endswith(".keras"):
+            raise ValueError(
+                "Expected `network` to be the .keras file of a trained network, for method 'transfer'. "
+                f"Received: network='{self.network}'."
+            )
