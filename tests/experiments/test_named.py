@@ -35,13 +35,12 @@ def test_names_say_what_they_are():
             assert recipe.get("widths") in (None, "random", *names)
 
 
-def test_every_method_and_network_has_a_digits_recipe():
-    recipes = [catalog.get(name) for name in catalog.names("*_digits")]
-    methods = set(METHODS) - {"transfer"}  # which has no name
-    # A DenseNet is its concatenations.
-    plain = {"plain", "distilled", "standard_distilled", "jointrd", "jointrd_adjoined"}
-    expected = {(m, n) for m in methods for n in own_networks() if not (n.startswith("densenet") and m in plain)}
-    assert {(recipe.method, recipe.network) for recipe in recipes} == expected
+def test_every_method_has_a_digits_recipe_and_every_network_a_recipe():
+    methods = {catalog.get(name).method for name in catalog.names("*resnet20*_digits")}
+    assert methods == set(METHODS) - {"transfer"}  # which has no name
+    networks = {catalog.get(name).network for name in catalog.names() if not name.startswith("tune_")}
+    others = {"resnet101", "resnet152", "xresnet34", "xresnet101", "xresnet152", "densenet169", "densenet201"}
+    assert networks == set(own_networks()) - others  # which the papers do not train
 
 
 @pytest.mark.parametrize("data", ["cifar10", "cifar100", "digits", "imagenette", "imagenet2012"])
@@ -56,7 +55,7 @@ def test_one_table_has_one_setting(data):
         kept = {key: value for key, value in fields.items() if key not in differing and key in Recipe().names()}
         tables.setdefault(fields["network"], []).append(kept)
     for rows in tables.values():
-        assert len(rows) >= 10 and all(row == rows[0] for row in rows)
+        assert len(rows) >= 3 and all(row == rows[0] for row in rows)
 
 
 def test_paper_scales_are_as_the_authors_have_them():

@@ -6,9 +6,10 @@ A name says method, network, how many times narrower, and data: `resnet20_cifar1
 learns widths that cost what those of alpha 2 do, `dan_resnet20_a2_cifar10` is the adjoined network of these widths,
 `random_resnet20_a2_cifar10` one of random widths of that cost. At paper scale `resnet20_cifar10` has the settings of
 Residual Distillation, `standard_resnet20_cifar10` those of Adjoined Networks; at the others they are the same. `PLAIN`
-lists what stands for the method where the network is plain. ImageNet and
-Imagenette are read from their files image by image. `tune_...` are the trainings by which the learning rates of scale
-`study` were chosen.
+lists what stands for the method where the network is plain. ImageNet and Imagenette are read from their files image by
+image. `tune_...` are the trainings by which the learning rates of scale `study` were chosen.
+
+There are recipes for what the papers train, and small stand-ins. `python -m tfjointrd train` trains anything else.
 
     python -m tfjointrd recipes
     python -m tfjointrd run an_resnet20_a2_cifar10 --scale laptop --out runs
@@ -19,100 +20,12 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from tfjointrd.experiments import settings
 from tfjointrd.experiments.recipes import METHODS, RANDOM, SCALES, Recipe
 
 _RECIPES: dict[str, dict[str, dict]] = {}  # name -> scale -> fields of `Recipe`, which is made when it is asked for
-
-# === Settings: what a scale means ===
-
-# Tuned once, for ResNet-20 on CIFAR-10 (JPEG q75 copy), and the same for every method, so that a table compares methods
-# and not settings. Validation accuracy after 5 epochs, one seed, 2 cores: 79.1 % with learning rate 0.1, warm-up 0.1,
-# weight decay 5e-4; 80.1 % with 0.2, 0.2, 5e-4; 79.8 % with 0.2, 0.2, 2.5e-4. Measured with `fit` directly; by recipe:
-# `python -m tfjointrd train --data cifar10 --epochs 5 --learning-rate 0.2 --warmup 0.2 --weight-decay 5e-4 --out DIR`.
-LAPTOP = {
-    "epochs": 15,
-    "batch_size": 128,
-    "optimizer": "sgd",
-    "schedule": "one_cycle",
-    "learning_rate": 0.2,
-    "warmup": 0.2,
-    "weight_decay": 5e-4,
-}
-# Deep networks take three times as long for a step.
-LAPTOP_DEEP = {**LAPTOP, "epochs": 3}
-# 1,437 images make few steps an epoch.
-LAPTOP_DIGITS = {**LAPTOP, "epochs": 30, "batch_size": 64}
-# Photographs at 64 pixels, so that a ResNet-18 can be trained on two cores. Neither timed nor tuned; learning rate and
-# batch size keep the ratio of LAPTOP.
-LAPTOP_IMAGENETTE = {**LAPTOP, "epochs": 15, "batch_size": 64, "learning_rate": 0.1, "image_size": 64}
-# As many images an epoch as Imagenette has, other ones each time.
-LAPTOP_IMAGENET = {**LAPTOP_IMAGENETTE, "images": 9469}
-# Trainings to convergence that two cores can afford: CIFAR averaged down to 16 pixels, 45,000 images to learn from, and
-# 5,000 by which settings were chosen; the test images are scored once, after the last epoch.
-STUDY = {**LAPTOP, "epochs": 60, "image_size": 16, "held_out_for_validation": 0.1}
-STUDY_DEEP = {**STUDY, "epochs": 40}
-STUDY_FULL_SIZE = {**STUDY, "image_size": None}
-STUDY_DIGITS = {**STUDY_FULL_SIZE, "batch_size": 64}
-STUDY_IMAGENETTE = {**LAPTOP_IMAGENETTE, "epochs": 60, "held_out_for_validation": 0.1}
-STUDY_IMAGENET = {**LAPTOP_IMAGENET, "epochs": 60}
-# The highest learning rates there, by what is trained: those of 0.1, 0.2 and 0.4 whose networks of 20 layers were the
-# most accurate after 15 epochs on the held-out images, one seed (`run tune_standard_resnet20_0.2_cifar10 --scale study`
-# and so on, CIFAR-10 (JPEG q75 copy), one NVIDIA H200): standard 77.56, 78.90, 78.72 %; narrow 75.58, 75.68, 76.56 %;
-# adjoined, full and small, 76.92 and 75.32, 78.16 and 77.10, 78.62 and 77.08 %. The standard error of one such figure
-# is 0.6 points, so that neighbours tell nothing apart. Plain networks of 20 layers were not tuned.
-STUDY_RATES = {"standard": 0.2, "plain": 0.2, "dirac": 0.2, "narrow": 0.4, "adjoined": 0.4}
-# Of 56 layers, as yet those of 20.
-STUDY_RATES_DEEP = {"standard": 0.2, "plain": 0.2, "dirac": 0.2, "narrow": 0.4, "adjoined": 0.4}
-TUNED_RATES = (0.025, 0.05, 0.1, 0.2, 0.4)
-SMOKE = {**LAPTOP, "epochs": 3, "batch_size": 32, "images": 512, "learning_rate": 0.05}
-SMOKE_PHOTOGRAPHS = {**SMOKE, "epochs": 2, "batch_size": 16, "images": 48, "image_size": 32}
-
-# Residual Distillation for CIFAR: the authors' code (200 epochs, steps at 100 and 150).
-JOINTRD_PAPER = {
-    "epochs": 200,
-    "batch_size": 128,
-    "optimizer": "sgd",
-    "schedule": "steps",
-    "milestones": (100, 150),
-    "learning_rate": 0.1,
-    "weight_decay": 5e-4,
-    "initializer": "fan_out",
-}
-# Residual Distillation for ImageNet, 224 pixels: the authors' code. The paper has no Imagenette; its settings here are
-# those of ImageNet.
-JOINTRD_PAPER_IMAGENET = {
-    "epochs": 120,
-    "batch_size": 512,
-    "optimizer": "sgd",
-    "schedule": "steps",
-    "milestones": (30, 60, 90),
-    "learning_rate": 0.2,
-    "weight_decay": 1e-4,
-    "initializer": "fan_out",
-    "image_size": 224,
-}
-# The tails fade over 60 of 120 epochs.
-TAILS_PAPER_IMAGENET = {"tail_floor": 5e-3, "tail_fade": 0.5}
-# Weight of the feature loss at 32 pixels, and at 224, where a feature map has more pixels to sum over.
-FEATURE_WEIGHT, FEATURE_WEIGHT_IMAGENET = 1e-3, 1e-4
-# Adjoined Networks for CIFAR: the authors' code. Its augmentation (rotation, warp, light) is not among ours.
-AN_PAPER = {
-    "epochs": 100,
-    "batch_size": 32,
-    "optimizer": "adam",
-    "schedule": "one_cycle",
-    "learning_rate": 4e-3,
-    "warmup": 0.1,
-    "weight_decay": 1e-2,
-    "initializer": "lecun_normal",
-}
-AN_PAPER_CIFAR100 = {**AN_PAPER, "epochs": 200}
-# For ImageNet, whose crops the authors take from 35 % of the area on, ours from 8 %. Imagenette as above.
-AN_PAPER_IMAGENET = {**AN_PAPER, "batch_size": 200, "image_size": 224}
-# The term in the divergence of adjoined networks, Eqn 3. At the other scales it is computed from logits.
-EPSILON_PAPER = {"kl_epsilon": 1e-6}
 
 
 def names(pattern: str = "*") -> list[str]:
@@ -170,15 +83,8 @@ def register(name: str, scales: Mapping[str, Mapping], **fields) -> None:
     _RECIPES[name] = {scale: {**fields, **own, "name": name, "scale": scale} for scale, own in scales.items()}
 
 
-# === The recipes ===
+# === How a network is trained: by name ===
 
-_CIFAR_NETWORKS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
-_OTHER_NETWORKS = (
-    *("wide_resnet18", "wide_resnet34", "wide_resnet50"),
-    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-    *("xresnet18", "xresnet34", "xresnet50", "xresnet100", "xresnet101", "xresnet152"),
-)
-_IMAGENET_NETWORKS = ("resnet18", "resnet34", "resnet50")  # those of Residual Distillation at 224 pixels
 _ALPHAS = (2, 4, 8)
 
 # How a network without shortcuts is trained. `jointrd` is the combination that holds: Dirac convolutions, routing
@@ -193,18 +99,18 @@ PLAIN: dict[str, dict] = {
     "dirac": {"method": "plain", "dirac": True},
     "kd": {"method": "distilled", "kd_weight": 0.9},
     "kd_dirac": {"method": "distilled", "kd_weight": 0.9, "dirac": True},
-    "feature_kd": {"method": "distilled", "feature_weight": FEATURE_WEIGHT},
-    "feature_kd_dirac": {"method": "distilled", "feature_weight": FEATURE_WEIGHT, "dirac": True},
+    "feature_kd": {"method": "distilled", "feature_weight": settings.FEATURE_WEIGHT},
+    "feature_kd_dirac": {"method": "distilled", "feature_weight": settings.FEATURE_WEIGHT, "dirac": True},
     "feature_kd_dirac_projections": {
-        **{"method": "distilled", "feature_weight": FEATURE_WEIGHT, "dirac": True},
+        **{"method": "distilled", "feature_weight": settings.FEATURE_WEIGHT, "dirac": True},
         "keep_projections": "downsampling",
     },
-    "jointrd": {"method": "jointrd", "dirac": True, "feature_weight": FEATURE_WEIGHT},
+    "jointrd": {"method": "jointrd", "dirac": True, "feature_weight": settings.FEATURE_WEIGHT},
     "jointrd_projections": {
-        **{"method": "jointrd", "dirac": True, "feature_weight": FEATURE_WEIGHT},
+        **{"method": "jointrd", "dirac": True, "feature_weight": settings.FEATURE_WEIGHT},
         "keep_projections": "downsampling",
     },
-    "jointrd_kd": {"method": "jointrd", "dirac": True, "feature_weight": FEATURE_WEIGHT, "kd_weight": 0.9},
+    "jointrd_kd": {"method": "jointrd", "dirac": True, "feature_weight": settings.FEATURE_WEIGHT, "kd_weight": 0.9},
     "jointrd_ordinary": {"method": "jointrd"},
     "jointrd_routing": {"method": "jointrd", "dirac": True},
     "jointrd_routing_projections": {"method": "jointrd", "dirac": True, "keep_projections": "downsampling"},
@@ -214,147 +120,144 @@ PLAIN: dict[str, dict] = {
 }
 
 
-def _family(fields: Mapping) -> str:
-    """What is trained by a recipe, for the choice of its learning rate at scale `study`."""
-    if fields["method"] in ("narrow", "narrow_distilled"):
-        return "narrow"
-    if fields["method"] in ("adjoined", "search", "jointrd_adjoined"):
-        return "adjoined"
-    if fields["method"] in ("standard", "standard_distilled"):
-        return "standard"
-    return "dirac" if fields.get("dirac") else "plain"
+# The most telling ones, for networks other than those that all are trained with.
+MAIN = ("plain", "dirac", "kd_dirac", "feature_kd_dirac", "jointrd", "jointrd_projections")
 
 
 def _register(name: str, scales: Mapping[str, Mapping], **fields) -> None:
     """Registers a recipe, at scale `study` with the learning rate that was chosen for its like."""
-    rates = STUDY_RATES_DEEP if scales["study"]["epochs"] == STUDY_DEEP["epochs"] else STUDY_RATES
+    deep = scales["study"]["epochs"] == settings.STUDY_DEEP["epochs"]
+    rates = settings.STUDY_RATES_DEEP if deep else settings.STUDY_RATES
     if "image_size" not in scales["laptop"]:  # not for photographs
-        scales = {**scales, "study": {**scales["study"], "learning_rate": rates[_family(fields)]}}
+        scales = {**scales, "study": {**scales["study"], "learning_rate": rates[settings.family(fields)]}}
     register(name, scales, **fields)
 
 
-def _register_all_methods(
-    network: str,
-    data: str,
-    laptop: Mapping,
-    study: Mapping,
-    jointrd_paper: Mapping,
-    an_paper: Mapping,
-    smoke: Mapping = SMOKE,
-) -> None:
-    """Each method for one network and data set."""
+def _register_plain(network: str, data: str, scales: Mapping[str, Mapping], prefixes: Iterable[str]) -> None:
+    """A network with its shortcuts, and without them in all ways named; with the settings of Residual Distillation."""
     fields = {"network": network, "data": data}
-    scales = {"smoke": smoke, "laptop": laptop, "study": study, "paper": jointrd_paper}
+    teacher = {"teacher": f"{network}_{data}"}
     _register(f"{network}_{data}", scales, method="standard", **fields)
-    plain = {f"{prefix}_{network}": own for prefix, own in PLAIN.items()}
+    plain = {f"{prefix}_{network}": PLAIN[prefix] for prefix in prefixes}
+    # The control: what the same teacher's features do for a network that keeps its shortcuts.
+    plain[f"feature_kd_residual_{network}"] = {
+        "method": "standard_distilled",
+        "feature_weight": settings.FEATURE_WEIGHT,
+    }
     # Both papers at once, as `jointrd` but with ordinary convolutions: those with an identity cannot be adjoined.
-    both = {"method": "jointrd_adjoined", "feature_weight": FEATURE_WEIGHT}
+    both = {"method": "jointrd_adjoined", "feature_weight": settings.FEATURE_WEIGHT}
     plain |= {f"jointrd_an_{network}_a{alpha}": {**both, "alpha": alpha} for alpha in _ALPHAS}
     for name, own in plain.items():
         taught = "teacher" in METHODS[own["method"]].names() and own.get("teacher_mode") != "joint"
-        teacher = {"teacher": f"{network}_{data}"} if taught else {}
-        settings = {scale: {**common, **own} for scale, common in scales.items()}
+        own_scales = {scale: {**common, **own} for scale, common in scales.items()}
         if own.get("teacher_mode") == "joint":
-            settings["laptop"]["path_scale"] = "sum"
-        if jointrd_paper is JOINTRD_PAPER_IMAGENET:
+            own_scales["laptop"]["path_scale"] = "sum"
+        if scales["paper"] is settings.JOINTRD_PAPER_IMAGENET:
             if "jointrd" in own["method"]:
-                settings["paper"] = {**TAILS_PAPER_IMAGENET, **settings["paper"]}
+                own_scales["paper"] = {**settings.TAILS_PAPER_IMAGENET, **own_scales["paper"]}
             if "feature_weight" in own:
-                settings["paper"]["feature_weight"] = FEATURE_WEIGHT_IMAGENET
-        _register(f"{name}_{data}", settings, **fields, **own, **teacher)
-    # The control: what the same teacher's features do for a network that keeps its shortcuts.
-    control = {"method": "standard_distilled", "teacher": f"{network}_{data}"}
-    weights = {scale: FEATURE_WEIGHT for scale in scales}
-    if jointrd_paper is JOINTRD_PAPER_IMAGENET:
-        weights["paper"] = FEATURE_WEIGHT_IMAGENET
-    settings = {scale: {**common, "feature_weight": weights[scale]} for scale, common in scales.items()}
-    _register(f"feature_kd_residual_{network}_{data}", settings, **fields, **control)
-    widths = {"smoke": smoke, "laptop": laptop, "study": study, "paper": an_paper}
-    _register(f"standard_{network}_{data}", widths, method="standard", **fields)
-    _register_widths(network, data, widths)
+                own_scales["paper"]["feature_weight"] = settings.FEATURE_WEIGHT_IMAGENET
+        _register(f"{name}_{data}", own_scales, **fields, **own, **(teacher if taught else {}))
 
 
-def _with_epsilon(scales: Mapping[str, Mapping]) -> dict[str, Mapping]:
-    return {**scales, "paper": {**scales["paper"], **EPSILON_PAPER}}
+def _register_widths(network: str, data: str, scales: Mapping[str, Mapping], teacher: str) -> None:
+    """Narrow networks alone, by distillation, and adjoined, with the settings of Adjoined Networks.
 
-
-def _candidates(alpha: int) -> tuple[int, ...]:
-    return tuple(2**i for i in range(alpha.bit_length() + 1))
-
-
-def _register_widths(network: str, data: str, scales: Mapping[str, Mapping]) -> None:
-    """Narrow networks alone, by distillation, and adjoined; widths are rounded down, as in the paper, or searched."""
+    Widths are rounded down, as in the paper, or searched.
+    """
     fields = {"network": network, "data": data}
     adjoined = _with_epsilon(scales)
     for alpha in _ALPHAS:
         name = f"{network}_a{alpha}_{data}"
+        candidates = tuple(2**i for i in range(alpha.bit_length() + 1))  # one step beyond the widths of equal cost
         _register(f"narrow_{name}", scales, method="narrow", alpha=alpha, **fields)
-        own = {"method": "narrow_distilled", "kd_weight": 0.9, "alpha": alpha, "teacher": f"{network}_{data}"}
+        own = {"method": "narrow_distilled", "kd_weight": 0.9, "alpha": alpha, "teacher": teacher}
         _register(f"kd_narrow_{name}", scales, **fields, **own)
         _register(f"an_{name}", adjoined, method="adjoined", alpha=alpha, **fields)
-        # The candidates of a search go one step beyond the widths whose cost they are to have.
-        _register(f"search_{name}", adjoined, method="search", alpha=alpha, alphas=_candidates(alpha), **fields)
+        _register(f"search_{name}", adjoined, method="search", alpha=alpha, alphas=candidates, **fields)
         _register(f"dan_{name}", adjoined, method="adjoined", alpha=alpha, widths=f"search_{name}", **fields)
-        own = {"alpha": alpha, "alphas": _candidates(alpha), "widths": RANDOM}
+        own = {"alpha": alpha, "alphas": candidates, "widths": RANDOM}
         _register(f"random_{name}", adjoined, method="adjoined", **fields, **own)
 
 
-for _network in (*_CIFAR_NETWORKS, *_OTHER_NETWORKS):
-    _register_all_methods(_network, "digits", LAPTOP_DIGITS, STUDY_DIGITS, JOINTRD_PAPER, AN_PAPER)
-for _network in (*_CIFAR_NETWORKS, "wide_resnet18", "wide_resnet34", "wide_resnet50"):
-    _deep = _network in ("resnet56", "resnet110")
-    _own = (LAPTOP_DEEP, STUDY_DEEP) if _deep else (LAPTOP, STUDY)
-    _register_all_methods(_network, "cifar10", *_own, JOINTRD_PAPER, AN_PAPER)
-    _register_all_methods(_network, "cifar100", *_own, JOINTRD_PAPER, AN_PAPER_CIFAR100)
-_register_all_methods("resnet20", "fashion_mnist", LAPTOP, STUDY_FULL_SIZE, JOINTRD_PAPER, AN_PAPER)
-for _network in _IMAGENET_NETWORKS:
-    for _data, *_own in (
-        ("imagenette", LAPTOP_IMAGENETTE, STUDY_IMAGENETTE),
-        ("imagenet2012", LAPTOP_IMAGENET, STUDY_IMAGENET),
-    ):
-        _register_all_methods(
-            _network, _data, *_own, JOINTRD_PAPER_IMAGENET, AN_PAPER_IMAGENET, smoke=SMOKE_PHOTOGRAPHS
-        )
-# The networks of Adjoined Networks (Tables 3 and 4) beyond the CIFAR ResNets, with its settings.
-_DIGITS, _CIFAR = (SMOKE, LAPTOP_DIGITS, STUDY_DIGITS), (SMOKE, LAPTOP, STUDY)
-_IMAGENETTE = (SMOKE_PHOTOGRAPHS, LAPTOP_IMAGENETTE, STUDY_IMAGENETTE)
-_IMAGENET = (SMOKE_PHOTOGRAPHS, LAPTOP_IMAGENET, STUDY_IMAGENET)
-for _network, _data, _own, _paper in (
-    *((name, "digits", _DIGITS, AN_PAPER) for name in ("densenet121", "densenet169", "densenet201")),
-    ("xresnet18", "cifar100", _CIFAR, AN_PAPER_CIFAR100),
-    ("xresnet50", "cifar100", _CIFAR, AN_PAPER_CIFAR100),
-    ("densenet121", "cifar100", (SMOKE, LAPTOP_DEEP, STUDY_DEEP), AN_PAPER_CIFAR100),
-    ("xresnet50", "imagenette", _IMAGENETTE, AN_PAPER_IMAGENET),
-    ("xresnet100", "imagenette", _IMAGENETTE, AN_PAPER_IMAGENET),
-    ("xresnet50", "imagenet2012", _IMAGENET, AN_PAPER_IMAGENET),
-    ("xresnet100", "imagenet2012", _IMAGENET, AN_PAPER_IMAGENET),
+def _with_epsilon(scales: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    return {**scales, "paper": {**scales["paper"], **settings.EPSILON_PAPER}}
+
+
+def _scales(kind: str, paper: Mapping) -> dict[str, Mapping]:
+    return dict(zip(SCALES, (*_BELOW_PAPER[kind], paper), strict=True))
+
+
+_BELOW_PAPER = {  # smoke, laptop, study
+    "digits": (settings.SMOKE, settings.LAPTOP_DIGITS, settings.STUDY_DIGITS),
+    "cifar": (settings.SMOKE, settings.LAPTOP, settings.STUDY),
+    "cifar deep": (settings.SMOKE, settings.LAPTOP_DEEP, settings.STUDY_DEEP),
+    "full size": (settings.SMOKE, settings.LAPTOP, settings.STUDY_FULL_SIZE),
+    "imagenette": (settings.SMOKE_PHOTOGRAPHS, settings.LAPTOP_IMAGENETTE, settings.STUDY_IMAGENETTE),
+    "imagenet": (settings.SMOKE_PHOTOGRAPHS, settings.LAPTOP_IMAGENET, settings.STUDY_IMAGENET),
+}
+
+# === What there is ===
+
+_JOINTRD, _JOINTRD_IMAGENET = settings.JOINTRD_PAPER, settings.JOINTRD_PAPER_IMAGENET
+_AN, _AN_IMAGENET = settings.AN_PAPER, settings.AN_PAPER_IMAGENET
+
+# Residual Distillation: network, data, settings, and how it is trained without shortcuts. CIFAR (Table 3) and ImageNet
+# (Table 4) by the paper's networks and by small ones.
+for _network, _data, _kind, _paper, _prefixes in (
+    *((name, "digits", "digits", _JOINTRD, PLAIN) for name in ("resnet20", "resnet56")),
+    ("resnet20", "cifar10", "cifar", _JOINTRD, PLAIN),
+    ("resnet56", "cifar10", "cifar deep", _JOINTRD, PLAIN),
+    *((name, "cifar10", "cifar", _JOINTRD, MAIN) for name in ("resnet32", "resnet44")),
+    ("resnet110", "cifar10", "cifar deep", _JOINTRD, MAIN),
+    ("resnet20", "fashion_mnist", "full size", _JOINTRD, MAIN),
+    *(
+        (name, data, "cifar", _JOINTRD, MAIN)
+        for name in ("wide_resnet18", "wide_resnet34", "wide_resnet50")
+        for data in ("cifar10", "cifar100")
+    ),
+    ("resnet56", "cifar100", "cifar deep", _JOINTRD, MAIN),
+    *((name, "imagenette", "imagenette", _JOINTRD_IMAGENET, PLAIN) for name in ("resnet18", "resnet34", "resnet50")),
+    *((name, "imagenet2012", "imagenet", _JOINTRD_IMAGENET, MAIN) for name in ("resnet18", "resnet34", "resnet50")),
 ):
-    _scales = dict(zip(SCALES, (*_own, _paper), strict=True))
-    _register(f"{_network}_{_data}", _scales, method="standard", network=_network, data=_data)
-    _register_widths(_network, _data, _scales)
+    _register_plain(_network, _data, _scales(_kind, _paper), _prefixes)
+
+# Adjoined Networks: network, data, settings (Tables 1 to 4).
+for _network, _data, _kind, _paper in (
+    *((name, "digits", "digits", _AN) for name in ("resnet20", "resnet56")),
+    *((name, "cifar10", "cifar", _AN) for name in ("resnet20", "resnet32", "resnet44")),
+    *((name, "cifar10", "cifar deep", _AN) for name in ("resnet56", "resnet110")),
+    ("resnet20", "fashion_mnist", "full size", _AN),
+    ("resnet56", "cifar100", "cifar deep", settings.AN_PAPER_CIFAR100),
+    *((name, "cifar100", "cifar", settings.AN_PAPER_CIFAR100) for name in ("xresnet18", "xresnet50")),
+    ("densenet121", "cifar100", "cifar deep", settings.AN_PAPER_CIFAR100),
+    *((name, "imagenette", "imagenette", _AN_IMAGENET) for name in ("resnet18", "xresnet50", "xresnet100")),
+    *((name, "imagenet2012", "imagenet", _AN_IMAGENET) for name in ("xresnet50", "xresnet100")),
+):
+    # Alone, with these settings: at paper scale `resnet20_cifar10` has those of Residual Distillation.
+    _alone = f"{_network}_{_data}"
+    if _alone in _RECIPES:
+        _register(f"standard_{_alone}", _scales(_kind, _paper), method="standard", network=_network, data=_data)
+    else:
+        _register(_alone, _scales(_kind, _paper), method="standard", network=_network, data=_data)
+    _register_widths(_network, _data, _scales(_kind, _paper), _alone)
+
 # DAN-50 and DAN-100: widths from a search on a smaller set (Imagewoof in the paper), at paper scale with its price of
 # multiply-accumulates, in the units of an honest count; see `tfjointrd.training.DAN`.
 for _network, _gamma in (("xresnet50", 1.5e-10), ("xresnet100", 6.2e-13)):
-    _search = dict(zip(SCALES, (*_IMAGENETTE, {**AN_PAPER_IMAGENET, "gamma": _gamma}), strict=True))
-    _scales = dict(zip(SCALES, (*_IMAGENET, AN_PAPER_IMAGENET), strict=True))
     _name = f"search_{_network}_imagenette"
-    register(_name, _with_epsilon(_search), method="search", network=_network, data="imagenette")
-    register(
-        f"dan_{_network}_imagenet2012",
-        _with_epsilon(_scales),
-        method="adjoined",
-        network=_network,
-        data="imagenet2012",
-        widths=_name,
-    )
+    _priced = _scales("imagenette", {**_AN_IMAGENET, "gamma": _gamma})
+    register(_name, _with_epsilon(_priced), method="search", network=_network, data="imagenette")
+    _own = {"method": "adjoined", "network": _network, "data": "imagenet2012", "widths": _name}
+    register(f"dan_{_network}_imagenet2012", _with_epsilon(_scales("imagenet", _AN_IMAGENET)), **_own)
+
 # The trainings by which the learning rates of scale `study` were chosen: 15 epochs, scored on the held-out images.
-for _network, _family_name in itertools.product(("resnet20", "resnet56"), STUDY_RATES):
-    for _rate in TUNED_RATES:
-        _own = {"epochs": 15, "learning_rate": _rate, "scored_on": "held_out"}
-        register(
-            f"tune_{_family_name}_{_network}_{_rate}_cifar10",
-            {"smoke": {**SMOKE, "held_out_for_validation": 0.1, **_own, "epochs": 1}, "study": {**STUDY, **_own}},
-            network=_network,
-            data="cifar10",
-            **(PLAIN.get(_family_name) or {"method": _family_name}),
-        )
+for _network, _family, _rate in itertools.product(("resnet20", "resnet56"), settings.STUDY_RATES, settings.TUNED_RATES):
+    _tuned = {"learning_rate": _rate, "scored_on": "held_out", "held_out_for_validation": 0.1}
+    register(
+        f"tune_{_family}_{_network}_{_rate}_cifar10",
+        {"smoke": {**settings.SMOKE, **_tuned, "epochs": 1}, "study": {**settings.STUDY, **_tuned, "epochs": 15}},
+        network=_network,
+        data="cifar10",
+        **(PLAIN.get(_family) or {"method": _family}),
+    )
