@@ -12,7 +12,7 @@ help:
 	@echo "make test       the test suite; SLOW=1 adds the slow tests, COVERAGE=1 measures coverage"
 	@echo "make lint       style of code and notebooks"
 	@echo "make format     rewrite code and notebooks in that style"
-	@echo "make notebooks  run every notebook from top to bottom; SCALE=smoke|laptop|paper"
+	@echo "make notebooks  run every notebook from top to bottom; SCALE=smoke|laptop|study|paper"
 	@echo "make clean      remove the virtual environment and everything that was built"
 
 demo: .venv/installed

@@ -10,7 +10,8 @@ from tfjointrd.experiments import catalog, run_named
 from tfjointrd.experiments.run_by_name import LARGEST_FILE
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = sorted(path for path in (ROOT / "saved_models").iterdir() if path.is_dir())
+STUDY = ROOT / "saved_models" / "study"
+FOLDERS = sorted(path for path in (ROOT / "saved_models").iterdir() if path.is_dir() and path != STUDY)
 
 
 NETWORKS = ("resnet20", "plain_resnet20", "jointrd_ordinary_resnet20", "narrow_resnet20_a2", "an_resnet20_a2")
@@ -42,6 +43,21 @@ def test_cards_fit_recipes_files_and_networks(folder):
         network = keras.saving.load_model(folder / f"{name}.keras", compile=False)
         assert network.count_params() == entry["parameters"]
     assert set(first["accuracy"]) == set(card["networks"])
+
+
+@pytest.mark.parametrize("folder", sorted(STUDY.iterdir()), ids=lambda path: path.name)
+def test_cards_of_the_study_are_those_of_its_recipes(folder):
+    card = cards.read(folder, catalog.get(folder.name, "study"))
+    assert card["data"]["note"] == "CIFAR-10 (JPEG q75 copy)" and len(card["data"]["fingerprint"]) == 32
+    assert card["data"]["chosen_on"] == "held_out"
+    for training in card["seeds"].values():
+        assert len(training["history"]) == card["recipe"]["epochs"] and training["source"]
+        for name, accuracy in training["accuracy"].items():
+            last = training["history"][-1]["val_accuracy" if name == "model" else f"val_{name}_accuracy"]
+            if card["data"]["scored_on"] == "held_out":
+                assert accuracy["keras"] == pytest.approx(last, abs=1e-6)
+            else:  # other images
+                assert accuracy["keras"] == pytest.approx(last, abs=0.04)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
