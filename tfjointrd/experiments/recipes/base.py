@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, dataclass_transform
 
 from tfjointrd.experiments.recipes.fields import option, plain
 
@@ -179,10 +179,23 @@ class Recipe:
 # === Methods, by name ===
 
 
-def method(cls: type[Recipe]) -> type[Recipe]:
-    """Registers the class of a method, and writes what its fields do into its documentation."""
-    METHODS[cls.__dataclass_fields__["method"].default] = _documented(cls)
-    return cls
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
+def method(name: str, summary: str) -> Callable[[type[Recipe]], type[Recipe]]:
+    """Makes a class the one of a method: a dataclass whose documentation says what its fields do.
+
+    Args:
+        name: The method's name.
+        summary: What it trains, for lists of methods.
+    """
+
+    def register(cls: type[Recipe]) -> type[Recipe]:
+        cls.summary = summary
+        cls.method = option(name, "How to train.", command_line=False)
+        cls.__annotations__ = {**cls.__dict__.get("__annotations__", {}), "method": "str"}
+        METHODS[name] = _documented(dataclass(frozen=True, kw_only=True)(cls))
+        return cls
+
+    return register
 
 
 def _documented(cls: type[Recipe]) -> type[Recipe]:

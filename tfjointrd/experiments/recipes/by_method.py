@@ -173,76 +173,46 @@ class _Budgeted(_Pair):
 # === Methods ===
 
 
-@method
-@dataclass(frozen=True, kw_only=True)
+@method("standard", "the network as it is")
 class StandardRecipe(Recipe):
     """The network as it is."""
 
-    summary = "the network as it is"
 
-
-@method
-@dataclass(frozen=True, kw_only=True)
+@method("plain", "the network without its shortcuts")
 class PlainRecipe(_Plain):
     """The network without its shortcuts."""
 
-    summary = "the network without its shortcuts"
-    method: str = option("plain", "How to train.", command_line=False)
 
-
-@method
-@dataclass(frozen=True, kw_only=True)
+@method("distilled", "the plain network, with the outputs or features of a trained teacher as targets")
 class DistilledRecipe(_Distilled, _Plain):
     """The plain network, with the outputs or features of a teacher as targets."""
 
-    summary = "the plain network, with the outputs or features of a trained teacher as targets"
-    method: str = option("distilled", "How to train.", command_line=False)
 
-
-@method
-@dataclass(frozen=True, kw_only=True)
+@method("standard_distilled", "the same with its shortcuts")
 class StandardDistilledRecipe(_Distilled):
     """The network as it is, with the outputs or features of a teacher as targets."""
 
-    summary = "the same with its shortcuts"
-    method: str = option("standard_distilled", "How to train.", command_line=False)
 
-
-@method
-@dataclass(frozen=True, kw_only=True)
+@method("jointrd", "the plain network, taught through the later stages of a trained teacher")
 class JointRDRecipe(_Routed, _Plain):
     """The plain network, taught through the later stages of a teacher."""
 
-    summary = "the plain network, taught through the later stages of a trained teacher"
-    method: str = option("jointrd", "How to train.", command_line=False)
 
-
-@method
-@dataclass(frozen=True, kw_only=True)
+@method("narrow", "the network, narrower after its first stage")
 class NarrowRecipe(_Narrow):
     """The network, every layer after the first stage `alpha` times narrower."""
 
-    summary = "the network, narrower after its first stage"
-    method: str = option("narrow", "How to train.", command_line=False)
 
-
-@method
-@dataclass(frozen=True, kw_only=True)
+@method("narrow_distilled", "the same, with the outputs of a trained teacher as targets")
 class NarrowDistilledRecipe(_Distilled, _Narrow):
     """The narrow network, with the outputs of a teacher as targets."""
 
-    summary = "the same, with the outputs of a trained teacher as targets"
-    method: str = option("narrow_distilled", "How to train.", command_line=False)
 
-
-@method
-@dataclass(frozen=True, kw_only=True)
+@method("adjoined", "the full and the narrow network on shared weights")
 class AdjoinedRecipe(_Budgeted):
     """The full and the narrow network on shared weights."""
 
-    summary = "the full and the narrow network on shared weights"
     files = {"widths": ".keras", **_Budgeted.files}
-    method: str = option("adjoined", "How to train.", command_line=False)
     widths: str | None = option(
         None,
         "The widths of the small network, in place of `alpha`: a `.keras` file of a network that has them, the name of "
@@ -262,13 +232,10 @@ class AdjoinedRecipe(_Budgeted):
             )
 
 
-@method
-@dataclass(frozen=True, kw_only=True)
+@method("search", "the same, with widths that are learned")
 class SearchRecipe(_Budgeted):
     """The full and a narrow network on shared weights, with widths that are learned."""
 
-    summary = "the same, with widths that are learned"
-    method: str = option("search", "How to train.", command_line=False)
     held_out: float = option(
         0.0,
         "The part of the training images from which only the gates learn; by default gates and weights learn from all.",
@@ -278,25 +245,17 @@ class SearchRecipe(_Budgeted):
     )
 
 
-@method
-@dataclass(frozen=True, kw_only=True)
+@method("jointrd_adjoined", "as adjoined, without shortcuts, taught through the later stages of a trained teacher")
 class JointRDAdjoinedRecipe(_Routed, _Pair, _KeepsProjections):
     """The full and the narrow network on shared weights, without shortcuts and by JointRD.
 
     Its convolutions are ordinary ones, since an identity plus a correction has no adjoined form.
     """
 
-    summary = "as adjoined, without shortcuts, taught through the later stages of a trained teacher"
-    method: str = option("jointrd_adjoined", "How to train.", command_line=False)
 
-
-@method
-@dataclass(frozen=True, kw_only=True)
+@method("transfer", "a trained network (.keras file) with a new classifier, fine-tuned on other data")
 class TransferRecipe(Recipe):
     """A trained network with a new classifier; see `tfjointrd.transfer`."""
-
-    summary = "a trained network (.keras file) with a new classifier, fine-tuned on other data"
-    method: str = option("transfer", "How to train.", command_line=False)
 
     def check(self):
         """Checks fields against each other."""
