@@ -37,7 +37,8 @@ from pathlib import Path
 
 from tfjointrd.experiments import catalog
 from tfjointrd.experiments.checkpoint import Checkpoints
-from tfjointrd.experiments.queue import Training
+from tfjointrd.experiments.queue import FINISHED, Training, command
+from tfjointrd.experiments.recipes import RANDOM, SCALES
 from tfjointrd.experiments.run_folder import seed_folder
 
 MPS = "nvidia-cuda-mps-control"  # lets kernels of several processes run side by side
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the rows, and packs what they leave."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="+", help="RECIPE or RECIPE:SEED")
-    parser.add_argument("--scale", choices=["smoke", "laptop", "study", "paper"], default="paper")
+    parser.add_argument("--scale", choices=SCALES, default="paper")
     parser.add_argument("--data-file", help=".npz file of the recipes' data set")
     parser.add_argument("--out", default="accelerator_runs", help="folder of the trainings")
     parser.add_argument("--minutes", type=float, default=8.0, help="when to stop, everything included")
@@ -100,6 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(rows, out, options, end)
     finally:
+        for row in rows:
+            if row.process and row.process.poll() is None:
+                row.process.kill()
+                row.process.wait()
         if server:
             subprocess.run([MPS], input=b"quit\n", check=False)
     if options.tar:
@@ -120,7 +125,7 @@ def _with_needs(names: Sequence[str], scale: str) -> list[Training]:
 
 def _needs(training: Training) -> list[Training]:
     recipe = catalog.get(training.recipe, training.scale, training.seed)
-    needed = [name for name in map(recipe.get, ("teacher", "widths")) if name not in (None, "random")]
+    needed = [name for name in map(recipe.get, ("teacher", "widths")) if name not in (None, RANDOM)]
     return [Training(name, training.seed, training.scale) for name in needed]
 
 
@@ -133,8 +138,8 @@ def _run(rows: list[Row], out: Path, options, end: float) -> None:
     """Keeps as many processes busy as there may be, until the time is over or all rows are done."""
     while time.monotonic() < end - options.grace:
         running = [row for row in rows if row.process and row.process.poll() is None]
-        waiting = [row for row in rows if row.process is None and row.training.state(out) != "finished"]
-        ready = [row for row in waiting if all(needed.state(out) == "finished" for needed in row.needs)]
+        waiting = [row for row in rows if row.process is None and row.training.state(out) != FINISHED]
+        ready = [row for row in waiting if all(needed.state(out) == FINISHED for needed in row.needs)]
         for row in ready[: max(0, options.processes - len(running))]:
             row.process = _start(row, out, options)
             running.append(row)
@@ -156,13 +161,11 @@ def _run(rows: list[Row], out: Path, options, end: float) -> None:
 
 def _start(row: Row, out: Path, options) -> subprocess.Popen:
     training = row.training
-    command = [sys.executable, "-m", "tfjointrd", "run", training.recipe, "--scale", training.scale, "--quiet"]
-    command += ["--seeds", str(training.seed), "--out", str(out)]
-    command += ["--data-file", options.data_file] if options.data_file else []
-    command += ["--nondeterministic"] if options.nondeterministic else []
+    own = ["--data-file", options.data_file] if options.data_file else []
+    own += ["--nondeterministic"] if options.nondeterministic else []
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
     with open(out / f"{training.recipe}_seed{training.seed}.log", "ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        return subprocess.Popen(command(training, out, own), stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
 def _start_mps() -> bool:
@@ -227,7 +230,7 @@ def _report(rows: list[Row], out: Path, rate: tuple[str, float], processes: int)
             part = 6 * macs * done / product
             total, share = total + done, share + part
             line += f"; an epoch {seconds:.2f} s, {done:,.0f} images/s, {100 * part:.1f} % of the product's rate"
-        if row.process and row.process.returncode and state != "finished":
+        if row.process and row.process.returncode and state != FINISHED:
             log = out / f"{row.training.recipe}_seed{row.training.seed}.log"
             line += f"; ended with {row.process.returncode}: {_last_line(log)}"
         print(line)

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ def test_help_in_a_process_of_its_own():
     command = [sys.executable, "-m", "tfjointrd", "train", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "usage: python -m tfjointrd train" in result.stdout
-    assert "jointrd    the plain network" in result.stdout
+    assert re.search("  jointrd +the plain network, taught through", result.stdout)
 
 
 @pytest.mark.parametrize("command", [[], ["export"], ["report"], ["demo"], ["run"], ["recipes"], ["benchmark"]])

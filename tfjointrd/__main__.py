@@ -8,7 +8,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from tfjointrd import training_options
+from tfjointrd import command_line_options as training_options
+from tfjointrd.experiments.recipes import SCALES
 from tfjointrd.export import quantize
 
 DESCRIPTION = """\
@@ -127,14 +128,14 @@ def _add_run(commands) -> None:
             "  study    all trainings of the tables at scale study, the most informative first, with their seeds\n\n"
             "examples:\n"
             "  python -m tfjointrd run an_resnet20_a2_cifar10 --scale laptop --seeds 0 1 2 --out runs\n"
-            "  python -m tfjointrd run study --scale study --out runs\n"
-            "  python -m tfjointrd run study --scale study --out runs --status"
+            "  python -m tfjointrd run study --out study\n"
+            "  python -m tfjointrd run study --out study --status"
         ),
     )
     parser.add_argument(
         "recipe", nargs="+", help="names; `python -m tfjointrd recipes` lists them; or the name of a list"
     )
-    parser.add_argument("--scale", choices=["smoke", "laptop", "study", "paper"], default="laptop", help="how large")
+    parser.add_argument("--scale", choices=SCALES, help="how large (default: laptop; of a list: its own)")
     parser.add_argument("--out", default="runs", help="folder of all trainings")
     parser.add_argument("--seeds", type=int, nargs="+", help="one training each (default: 0; of a list: its own)")
     parser.add_argument("--data-file", help=".npz file to read the recipe's data set from, without TensorFlow")
@@ -156,20 +157,22 @@ def _run(options) -> None:
     from tfjointrd.experiments import queue, run_named, study
 
     names = options.recipe
-    trainings = queue.expand(names, options.scale, options.seeds)
+    trainings = queue.expand(names, options.scale, options.seeds, options.data_file)
     if options.status:
         print(queue.status(trainings, options.out))
         if "study" in names:
             print("\nWhat the papers claim:")
             for claim in study.CLAIMS:
-                print(f"- {claim.statement} {study.verdict(claim, options.out, options.scale)}")
+                print(f"- {claim.statement} {study.verdict(claim, options.out, trainings[0].scale)}")
         return
     if len(names) > 1 or names[0] in queue.LISTS:
+        if options.distribute == "processes":
+            raise ValueError("Expected one recipe with `--distribute processes`, since a queue runs in one process.")
         queue.run_queue(trainings, options.out, _options_of_each(options))
         return
     finished = run_named(
         names[0],
-        options.scale,
+        trainings[0].scale,
         options.out,
         options.seeds or (0,),
         verbose=0 if options.quiet else "auto",

@@ -1,4 +1,4 @@
-"""Packages that import what they offer when it is first asked for, and classes that Keras knows all the same.
+"""Packages that import their parts when these are first used. Keras can still load the classes that they register.
 
 The command line can then set what TensorFlow reads when it is imported, and answer `--help` without it.
 """

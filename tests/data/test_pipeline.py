@@ -13,7 +13,7 @@ import pytest
 from jax_process import JAX
 
 from tfjointrd.data import ArrayPipeline, DatasetInfo, load
-from tfjointrd.data.share import Share
+from tfjointrd.data.process_share import Share
 
 
 def numbered(size, batch_size, **options):

@@ -98,6 +98,14 @@ def test_a_card_of_another_recipe(tmp_path):
         cards.read(tmp_path / "nowhere")
 
 
+def test_cards_of_other_images_are_not_merged():
+    older, first, other = card("1"), card("2"), card("3")
+    first["data"]["fingerprint"], other["data"]["fingerprint"] = "aaa", "bbb"
+    assert cards.merge([older, first])["data"]["fingerprint"] == "aaa"
+    with pytest.raises(ValueError, match="data with fingerprint='bbb' and fingerprint='aaa'"):
+        cards.merge([older, first, other])
+
+
 def test_merged_by_seed():
     merged = cards.merge([card("10"), card("9")])
     assert list(merged["seeds"]) == ["9", "10"]

@@ -36,9 +36,11 @@ def in_this_process(monkeypatch, no_files):
 
 
 def test_order_is_seed_by_seed():
-    order = [(training.recipe, training.seed) for training in queue.expand(NAMES, "smoke", (0, 1))]
+    order = [(training.recipe, training.seed) for training in queue.expand(NAMES, "smoke", (1, 0))]
     assert order == [(name, seed) for seed in (0, 1) for name in NAMES]
-    assert [(training.recipe, training.seed) for training in queue.expand(["study"], "study")] == list(study.ORDER)
+    assert [(training.recipe, training.seed) for training in queue.expand(["study"])] == list(study.ORDER)
+    assert {training.scale for training in queue.expand(["study"])} == {"study"}
+    assert {training.scale for training in queue.expand(NAMES)} == {"laptop"}
     first = queue.expand(["study"], "study", (0,))
     assert {training.seed for training in first} == {0} and len(first) > 15
 
@@ -62,10 +64,30 @@ def test_one_that_fails_does_not_stop_the_others(in_this_process, tmp_path, caps
     with pytest.raises(RuntimeError, match="1 of 2 trainings failed: resnet20_digits seed 0. See .*log"):
         queue.run_queue(queue.expand(NAMES, "smoke"), tmp_path)
     assert began == [(NAMES[0], 0), (NAMES[1], 0)]
-    assert "failed after 0 minutes: error: the loss became nan" in capsys.readouterr().out
+    assert "failed with status 1 after 0 minutes: error: the loss became nan" in capsys.readouterr().out
     fail.clear()
     queue.run_queue(queue.expand(NAMES, "smoke"), tmp_path)
     assert began[2:] == [(NAMES[0], 0)]
+
+
+def test_a_card_of_another_training_stops_nothing_else(in_this_process, tmp_path, capsys):
+    began, _ = in_this_process
+    run_named(NAMES[0], "smoke", tmp_path, verbose=0)
+    card = tmp_path / NAMES[0] / "card.json"
+    card.write_text(card.read_text().replace('"epochs": 3', '"epochs": 4'))
+    trainings = queue.expand(NAMES, "smoke")
+    assert "not possible: Expected a card of resnet20_digits at scale smoke" in queue.status(trainings, tmp_path)
+    with pytest.raises(RuntimeError, match="1 of 2 trainings failed: resnet20_digits seed 0"):
+        queue.run_queue(trainings, tmp_path)
+    assert began == [(NAMES[1], 0)]
+
+
+def test_one_that_runs_elsewhere_is_left_alone(in_this_process, tmp_path, capsys):
+    began, _ = in_this_process
+    trainings = queue.expand(NAMES, "smoke")
+    with locked(tmp_path / NAMES[0] / "seed0"):
+        queue.run_queue(trainings, tmp_path)
+    assert began == [(NAMES[1], 0)] and f"{NAMES[0]} seed 0: running, elsewhere" in capsys.readouterr().out
 
 
 def test_bad_queues(in_this_process, tmp_path, monkeypatch, capsys):
@@ -73,6 +95,14 @@ def test_bad_queues(in_this_process, tmp_path, monkeypatch, capsys):
         queue.expand([NAMES[0], "resnet21_digits"], "smoke")
     assert main(["run", *NAMES, "an_resnet20_digits", "--scale", "smoke", "--out", str(tmp_path)]) == 1
     assert "Did you mean" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"`seeds` of the list 'study', \[0, 1, 2\]. Received: seeds=\[7\]"):
+        queue.expand(["study"], seeds=(7,))
+    with pytest.raises(ValueError, match="for recipes of one data set. .* for cifar10, fashion_mnist"):
+        queue.expand(["study"], data_file=__file__)
+    with pytest.raises(FileNotFoundError, match="Received: data_file='nowhere.npz'"):
+        queue.expand(NAMES, data_file="nowhere.npz")
+    assert main(["run", *NAMES, "--out", str(tmp_path), "--distribute", "processes"]) == 1
+    assert "a queue runs in one process" in capsys.readouterr().err
     with locked(tmp_path / queue.QUEUE), pytest.raises(BlockingIOError, match="which another process has locked"):
         queue.run_queue(queue.expand(NAMES, "smoke"), tmp_path)
     monkeypatch.setattr(queue, "LEAST_FREE", 10**18)
@@ -91,11 +121,13 @@ def test_command_line_shows_the_state(tmp_path, capsys):
 
 def test_stopping_a_queue_keeps_a_checkpoint_and_the_same_command_goes_on(tmp_path):
     command = [sys.executable, "-m", "tfjointrd", "run", *NAMES, "--scale", "smoke", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     checkpoints, end = Checkpoints(tmp_path / NAMES[0] / "seed0"), time.monotonic() + 120
     while checkpoints.newest_name() is None and time.monotonic() < end and process.poll() is None:
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "Continue with: python -m tfjointrd run" in error, error[-2000:]
     assert f"[1/2] {NAMES[0]} seed 0: waiting, begins at" in out and "[2/2]" not in out

@@ -10,11 +10,11 @@ from shallow import make_shallow
 
 from tfjointrd import data, models
 from tfjointrd.experiments import METHODS, Recipe, recipes
-from tfjointrd.experiments.methods import make_trainer
 from tfjointrd.experiments.networks import build_network
 from tfjointrd.experiments.optimizer import make_optimizer
+from tfjointrd.experiments.trainers import make_trainer
 from tfjointrd.layers import FusedBatchNormalization
-from tfjointrd.surgery.initial import INITIALIZERS
+from tfjointrd.surgery.initializers import INITIALIZERS
 
 
 def test_methods_build_what_they_say(tmp_path, monkeypatch):
@@ -133,6 +133,13 @@ def test_networks_of_all_kinds(tmp_path):
         ({"method": "distilled", "teacher": "x", "feature_weight": "a"}, ValueError, "a number from 0. Received"),
         ({"learning_rate": float("nan")}, ValueError, "Expected `learning_rate` above 0. Received"),
         ({"method": "adjoint"}, ValueError, "Received: method='adjoint'. Did you mean 'adjoined'?"),
+        ({"milestones": (1.5,), "schedule": "steps"}, ValueError, "`milestones` to list numbers. Received"),
+        ({"milestones": 5}, ValueError, "`milestones` to list numbers. Received: milestones=5"),
+        ({"method": "search", "alphas": 2}, ValueError, "`alphas` to list numbers. Received: alphas=2"),
+        ({"method": "plain", "dirac": "no"}, ValueError, "`dirac` to be True or False. Received: dirac='no'"),
+        ({"data": None}, ValueError, "`data` to be text. Received: data=None"),
+        ({"network": 5}, ValueError, "`network` to be text. Received: network=5"),
+        ({"learning_rate": float("inf")}, ValueError, "Expected `learning_rate` above 0. Received"),
         ({"epoch": 3}, ValueError, "fields that recipes have. Received: epoch. Did you mean `epochs`?"),
         ({"method": "distilled", "teacher": "x.keras"}, ValueError, "Expected `kd_weight` or `feature_weight`"),
         ({"method": "jointrd_adjoined", "teacher": "x.keras", "dirac": True}, ValueError, "Received: .*dirac=True"),

@@ -391,6 +391,18 @@ def test_table_of_cards(finished):
     assert f"{100 * row.accuracy:.2f}" in lines[2] and f"{row.parameters:,}" in lines[2]
 
 
+def test_a_training_goes_on_with_the_images_in_their_order_only(small, tmp_path):
+    train, validation = data.load("digits", augment=False)
+    files = [tmp_path / "one.npz", tmp_path / "other.npz"]
+    for file, order in zip(files, (np.arange(1437), np.arange(1437)[::-1]), strict=True):
+        np.savez(file, x_train=train.x[order], y_train=train.y[order], x_test=validation.x, y_test=validation.y)
+    with pytest.raises(Interrupted):
+        run(Recipe(**small), tmp_path / "run", verbose=0, data_file=files[0], callbacks=[Press(1)])
+    with pytest.raises(ValueError, match="began with, in their order. Received: other ones, or 'digits' read from"):
+        run(Recipe(**small), tmp_path / "run", verbose=0, data_file=files[1])
+    run(Recipe(**small), tmp_path / "run", verbose=0, data_file=files[0])
+
+
 # === What settings are chosen on, and what is scored ===
 
 
@@ -415,8 +427,8 @@ def test_test_images_are_scored_once_and_validation_images_are_held_out(small, t
 
 
 def test_parts_that_cannot_be_held_out_for_validation():
-    for part in (1, -0.1, True, "a tenth"):
-        with pytest.raises(ValueError, match="Expected `held_out_for_validation` from 0 to below 1. Received"):
+    for part, kind in ((1, ""), (-0.1, ""), (True, "to be a number "), ("a tenth", "to be a number ")):
+        with pytest.raises(ValueError, match=f"`held_out_for_validation` {kind}from 0 to below 1. Received"):
             Recipe(held_out_for_validation=part)
     with pytest.raises(
         ValueError, match="above 0, to score on these images. .* held_out_for_validation=0.0, scored_on"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tfjointrd import JointRD, data, models, remove_shortcuts, transfer
 from tfjointrd.experiments import Interrupted, Recipe, run
-from tfjointrd.experiments.methods import make_trainer
+from tfjointrd.experiments.trainers import make_trainer
 
 QUICK = {"epochs": 2, "images": 48, "batch_size": 16, "verbose": 0}
 

@@ -6,8 +6,8 @@ import pytest
 
 from tfjointrd import adjoin, models, remove_shortcuts, report
 from tfjointrd.surgery import IN, LayerSpec, pointwise, read_graph, register_rule
-from tfjointrd.surgery.adjoin import compact
-from tfjointrd.surgery.patterns import matching
+from tfjointrd.surgery.adjoined_graph import compact
+from tfjointrd.surgery.name_patterns import matching
 from tfjointrd.surgery.rules import rule_for
 from tfjointrd.surgery.widths import stem_and_first_stage
 

@@ -9,7 +9,7 @@ import pytest
 from tfjointrd import JointRD, dirac, fold, remove_shortcuts, slim
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.read_graph import read_graph
-from tfjointrd.training.methods.features import last_map, margin_layer
+from tfjointrd.training.methods.feature_distance import last_map, margin_layer
 
 L = keras.layers
 SIZE = (32, 32, 3)

@@ -11,7 +11,7 @@ from tfjointrd.experiments import Recipe, run
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.shortcuts import shortcuts
 from tfjointrd.training import Constant
-from tfjointrd.training.methods.features import margins
+from tfjointrd.training.methods.feature_distance import margins
 
 TAPS = ("stage1_relu", "stage2_relu")
 

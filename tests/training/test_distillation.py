@@ -7,7 +7,7 @@ from test_features import distance_by_cases
 
 from tfjointrd import Distillation, JointRD, remove_shortcuts
 from tfjointrd.training import LinearFade
-from tfjointrd.training.methods.features import margins
+from tfjointrd.training.methods.feature_distance import margins
 
 L = keras.layers
 

@@ -6,7 +6,14 @@ import pytest
 
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.surgery.read_graph import read_graph
-from tfjointrd.training.methods.features import connector, last_map, margin_distance, margin_layer, margins, relu_of
+from tfjointrd.training.methods.feature_distance import (
+    connector,
+    last_map,
+    margin_distance,
+    margin_layer,
+    margins,
+    relu_of,
+)
 
 L = keras.layers
 

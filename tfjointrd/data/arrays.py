@@ -35,12 +35,13 @@ def fingerprint(arrays: Arrays) -> str:
     for images, labels in ((x_train, y_train), (x_validation, y_validation)):
         total.update(f"{len(images)} {images.shape[1:]} {images.dtype.name}".encode())
         labels = np.asarray(labels, "<i8")
-        digests = [
-            hashlib.sha256(image.tobytes() + label.tobytes()).digest()
-            for image, label in zip(images, labels, strict=True)
-        ]
-        total.update(b"".join(sorted(digests)))
+        total.update(b"".join(sorted(digest(*pair) for pair in zip(images, labels, strict=True))))
     return total.hexdigest()[:32]
+
+
+def digest(image: np.ndarray, label: np.integer) -> bytes:
+    """The SHA-256 of an image with its label."""
+    return hashlib.sha256(image.tobytes() + np.int64(label).tobytes()).digest()
 
 
 def check_divides(info: DatasetInfo, image_size: int) -> None:
@@ -197,6 +198,16 @@ class ArrayPipeline(Pipeline):
         if self.augmented:
             images = crop(images, self.padding, self._crops(position, epoch, len(chosen)))
         return images.astype("float32"), self.y[chosen]
+
+    def content(self, row: int) -> bytes:
+        """The digest of an image with its label."""
+        return digest(self.x[row], self.y[row])
+
+    def in_order(self) -> str:
+        """A fingerprint of the images and labels in their order, on which the batches of each epoch depend."""
+        total = hashlib.sha256(np.ascontiguousarray(self.x).data)
+        total.update(self.y.tobytes())
+        return total.hexdigest()[:32]
 
     def unaugmented(self) -> "ArrayPipeline":
         """The same images in their own order, neither cropped nor mirrored."""

@@ -4,7 +4,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from tfjointrd.data import arrays, sources, tfds_sets
+from tfjointrd.data import arrays, tfds_sets
+from tfjointrd.data import digits_and_npz as sources
 from tfjointrd.data import image_folder as folder
 from tfjointrd.data.information import COPIES, KNOWN, DatasetInfo
 from tfjointrd.data.pipeline import Pipeline

@@ -66,12 +66,13 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
             raise ValueError(f"Expected `images` to be a positive integer. Received: images={images!r}")
         self.size = min(len(self._rows), int(images))
 
-    def hold_out(self, part: float, seed: int | None = None) -> "Pipeline":
-        """Takes a part of the images out of this pipeline; which ones depends on a seed alone.
+    def hold_out(self, part: float, by_content: bool = False) -> "Pipeline":
+        """Takes a part of the images out of this pipeline; which ones depends on the seed alone.
 
         Args:
             part: Part of the images, above 0 and below 1.
-            seed: The seed; by default the pipeline's own.
+            by_content: Takes the same images for every seed, in whatever order the set was read, as is right for
+                validation. In folders the files' names decide.
 
         Returns:
             A pipeline of these images, with the same batch size and augmentation. Arrays `x` and `y`, where a pipeline
@@ -94,8 +95,10 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
                 f"Expected `part` above 0 and below 1, and an image in each of the two parts of {len(self._rows)}. "
                 f"Received: part={part!r}"
             )
-        seed = self.seed if seed is None else seed
-        order = np.random.default_rng([seed, 0, 0, 1]).permutation(self._rows)  # a stream that no epoch has
+        if by_content:
+            order = np.array(sorted(self._rows, key=self.content))
+        else:
+            order = np.random.default_rng([self.seed, 0, 0, 1]).permutation(self._rows)  # a stream that no epoch has
         held = self._copy()
         for pipeline, rows in ((held, order[:count]), (self, order[count:])):
             pipeline._rows = np.sort(rows)
@@ -103,6 +106,10 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
             pipeline._ordered = None, None
             pipeline.set_epoch(pipeline.epoch)
         return held
+
+    def content(self, row: int) -> bytes:
+        """What tells an image of the set from others, whatever their order: 32 bytes."""
+        raise NotImplementedError(f"Expected a set whose images can be told apart. Received: {type(self).__name__}.")
 
     def unaugmented(self) -> "Pipeline":
         """The same images in their own order and as they are, as for validation."""

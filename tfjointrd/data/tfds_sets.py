@@ -215,7 +215,13 @@ class StreamPipeline(PhotographPipeline):
         self._next = epoch, position + 1
         return [image for image, _ in examples], np.array([label for _, label in examples], "int32")
 
-    def hold_out(self, part: float, seed: int | None = None) -> PhotographPipeline:
+    def unaugmented(self) -> PhotographPipeline:
+        """The same images in the order of their files, cropped to their centre."""
+        plain = super().unaugmented()
+        plain._examples, plain._next = iter(()), None  # a reader of its own
+        return plain
+
+    def hold_out(self, part: float, by_content: bool = False) -> PhotographPipeline:
         """Not here: images have no positions in a set that is read file by file."""
         raise ValueError(
             "Expected a set in memory or in a folder, of which images can be held out. "

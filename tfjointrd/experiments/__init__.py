@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from tfjointrd.experiments import catalog
     from tfjointrd.experiments.checkpoint_callback import Interrupted
     from tfjointrd.experiments.fine_tuning import transfer
-    from tfjointrd.experiments.methods import METHODS
     from tfjointrd.experiments.recipes import SCALES, Recipe
     from tfjointrd.experiments.run_by_name import run_named
     from tfjointrd.experiments.run_folder import Run
     from tfjointrd.experiments.runner import run
+    from tfjointrd.experiments.trainers import METHODS
 
 __all__ = ["METHODS", "SCALES", "Interrupted", "Recipe", "Run", "catalog", "run", "run_named", "transfer"]
 
@@ -22,7 +22,7 @@ __getattr__ = _lazy.attributes(
     {
         "catalog": f"{__name__}.catalog",
         "Interrupted": f"{__name__}.checkpoint_callback",
-        "METHODS": f"{__name__}.methods",
+        "METHODS": f"{__name__}.trainers",
         "SCALES": f"{__name__}.recipes",
         "Recipe": f"{__name__}.recipes",
         "run_named": f"{__name__}.run_by_name",

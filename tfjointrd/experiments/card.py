@@ -266,11 +266,19 @@ def merge(cards: list[dict]) -> dict:
         ValueError: If they are of different recipes or data, or a seed comes twice.
     """
     seeds: dict[str, dict] = {}
+    known: dict[str, object] = {}  # what some cards say of the data, and older ones do not
     for card in cards:
+        for name in _OPTIONAL_OF_DATA:
+            if name in card["data"] and known.setdefault(name, card["data"][name]) != card["data"][name]:
+                raise ValueError(
+                    f"Expected cards of one recipe and one data set. Received: data with {name}={card['data'][name]!r} "
+                    f"and {name}={known[name]!r}."
+                )
         for part in ("recipe", "data"):
-            own, first = dict(card[part]), dict(cards[0][part])
-            for name in {"note", *(key for key in _OPTIONAL_OF_DATA if key not in own or key not in first)}:
-                own.pop(name, None), first.pop(name, None)
+            left = {"note", *_OPTIONAL_OF_DATA} if part == "data" else set()
+            own, first = (
+                {key: value for key, value in one[part].items() if key not in left} for one in (card, cards[0])
+            )
             differing = differences(own, first)
             if differing:
                 raise ValueError(f"Expected cards of one recipe and one data set. Received: {part} with {differing}.")
@@ -278,7 +286,8 @@ def merge(cards: list[dict]) -> dict:
         if twice:
             raise ValueError(f"Expected every seed once. Received: {', '.join(sorted(twice))} twice.")
         seeds.update(card["seeds"])
-    return {**cards[0], "seeds": dict(sorted(seeds.items(), key=lambda item: int(item[0])))}
+    data = {**cards[0]["data"], **known}
+    return {**cards[0], "data": data, "seeds": dict(sorted(seeds.items(), key=lambda item: int(item[0])))}
 
 
 def write(folder: Path, card: dict) -> None:

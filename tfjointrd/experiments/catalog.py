@@ -6,7 +6,7 @@ A name says method, network, how many times narrower, and data: `resnet20_cifar1
 learns widths that cost what those of alpha 2 do, `dan_resnet20_a2_cifar10` is the adjoined network of these widths,
 `random_resnet20_a2_cifar10` one of random widths of that cost. At paper scale `resnet20_cifar10` has the settings of
 Residual Distillation, `standard_resnet20_cifar10` those of Adjoined Networks; at the others they are the same. `PLAIN`
-lists what stands for the method where the network is plain. ImageNet and Imagenette are read from their files image by
+lists the prefixes of recipes for networks without shortcuts. ImageNet and Imagenette are read from their files image by
 image. `tune_...` are the trainings by which the learning rates of scale `study` were chosen.
 
 There are recipes for what the papers train, and small stand-ins. `python -m tfjointrd train` trains anything else.
@@ -61,8 +61,15 @@ def get(name: str, scale: str = "laptop", seed: int = 0) -> Recipe:
             + (f" Did you mean {' or '.join(near)}?" if near else "")
         )
     if scale not in _RECIPES[name]:
-        raise ValueError(f"Expected `scale` to be one of {', '.join(_RECIPES[name])}. Received: scale='{scale}'.")
+        raise ValueError(
+            f"Expected `scale` to be one of {', '.join(scales(name))} for '{name}'. Received: scale='{scale}'."
+        )
     return Recipe(**_RECIPES[name][scale], seed=seed)
+
+
+def scales(name: str) -> tuple[str, ...]:
+    """The scales that a recipe has, from the smallest on."""
+    return tuple(scale for scale in SCALES if scale in _RECIPES[name])
 
 
 def register(name: str, scales: Mapping[str, Mapping], **fields) -> None:
@@ -126,11 +133,13 @@ MAIN = ("plain", "dirac", "kd_dirac", "feature_kd_dirac", "jointrd", "jointrd_pr
 
 def _register(name: str, scales: Mapping[str, Mapping], **fields) -> None:
     """Registers a recipe, at scale `study` with the learning rate that was chosen for its like."""
+    if "study" not in scales:
+        register(name, scales, **fields)
+        return
     deep = scales["study"]["epochs"] == settings.STUDY_DEEP["epochs"]
     rates = settings.STUDY_RATES_DEEP if deep else settings.STUDY_RATES
-    if "image_size" not in scales["laptop"]:  # not for photographs
-        scales = {**scales, "study": {**scales["study"], "learning_rate": rates[settings.family(fields)]}}
-    register(name, scales, **fields)
+    study = {**scales["study"], "learning_rate": rates[settings.family(fields)]}
+    register(name, {**scales, "study": study}, **fields)
 
 
 def _register_plain(network: str, data: str, scales: Mapping[str, Mapping], prefixes: Iterable[str]) -> None:
@@ -185,16 +194,16 @@ def _with_epsilon(scales: Mapping[str, Mapping]) -> dict[str, Mapping]:
 
 
 def _scales(kind: str, paper: Mapping) -> dict[str, Mapping]:
-    return dict(zip(SCALES, (*_BELOW_PAPER[kind], paper), strict=True))
+    return {**_BELOW_PAPER[kind], "paper": paper}
 
 
-_BELOW_PAPER = {  # smoke, laptop, study
-    "digits": (settings.SMOKE, settings.LAPTOP_DIGITS, settings.STUDY_DIGITS),
-    "cifar": (settings.SMOKE, settings.LAPTOP, settings.STUDY),
-    "cifar deep": (settings.SMOKE, settings.LAPTOP_DEEP, settings.STUDY_DEEP),
-    "full size": (settings.SMOKE, settings.LAPTOP, settings.STUDY_FULL_SIZE),
-    "imagenette": (settings.SMOKE_PHOTOGRAPHS, settings.LAPTOP_IMAGENETTE, settings.STUDY_IMAGENETTE),
-    "imagenet": (settings.SMOKE_PHOTOGRAPHS, settings.LAPTOP_IMAGENET, settings.STUDY_IMAGENET),
+_BELOW_PAPER: dict[str, dict[str, Mapping]] = {
+    "digits": {"smoke": settings.SMOKE, "laptop": settings.LAPTOP_DIGITS, "study": settings.STUDY_DIGITS},
+    "cifar": {"smoke": settings.SMOKE, "laptop": settings.LAPTOP, "study": settings.STUDY},
+    "cifar deep": {"smoke": settings.SMOKE, "laptop": settings.LAPTOP_DEEP, "study": settings.STUDY_DEEP},
+    "full size": {"smoke": settings.SMOKE, "laptop": settings.LAPTOP, "study": settings.STUDY_FULL_SIZE},
+    "imagenette": {"smoke": settings.SMOKE_PHOTOGRAPHS, "laptop": settings.LAPTOP_IMAGENETTE},
+    "imagenet": {"smoke": settings.SMOKE_PHOTOGRAPHS, "laptop": settings.LAPTOP_IMAGENET},
 }
 
 # === What there is ===

@@ -29,6 +29,7 @@ class State:
         history: Metrics of each finished epoch; `None` for one that is not a finite number.
         seconds: Time spent training, in seconds.
         images: Number of training images; 0 in checkpoints of earlier versions.
+        order: Fingerprint of the set in memory in its order; empty for other sets and earlier versions.
     """
 
     epoch: int = 0
@@ -36,6 +37,7 @@ class State:
     history: list[dict[str, float | None]] = field(default_factory=list)
     seconds: float = 0.0
     images: int = 0
+    order: str = ""
 
 
 class CheckpointCallback(keras.callbacks.Callback):
@@ -110,6 +112,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         now = time.monotonic()
         self.state.seconds, self.began = self.state.seconds + now - self.began, now
         progress = {"history": self.state.history, "seconds": self.state.seconds, "images": self.state.images}
+        progress["order"] = self.state.order
         try:
             self.checkpoints.save(self.model, epoch, position, progress)
         except OSError as error:

@@ -112,7 +112,7 @@ def _file(name: str, runs: Path) -> Path:
 
 
 def image_size_for(network: keras.Model, data: str | os.PathLike) -> int | None:
-    """The side of the images that a network was trained for, where the data come in any size.
+    """The side of the images that a network was trained for, where the data come in other sizes too.
 
     Raises:
         ValueError: If it takes no squares, as which images come.
@@ -124,7 +124,9 @@ def image_size_for(network: keras.Model, data: str | os.PathLike) -> int | None:
             f"Expected a network of square images, as those of '{info.name}' come. Received: '{network.name}' for "
             f"{height}x{width}."
         )
-    return height if info.resizable else None
+    own, _, _ = info.input_shape
+    smaller = height == width and isinstance(height, int) and height < own and not own % height
+    return height if info.resizable or smaller else None
 
 
 def _keep(network: keras.Model, path: Path, write: bool) -> None:

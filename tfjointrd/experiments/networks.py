@@ -13,7 +13,7 @@ from tfjointrd import models
 from tfjointrd.data import DatasetInfo
 from tfjointrd.experiments.recipes import Recipe
 from tfjointrd.surgery import new_head
-from tfjointrd.surgery.initial import HE_NORMAL, with_initializer
+from tfjointrd.surgery.initializers import HE_NORMAL, with_initializer
 from tfjointrd.surgery.output_activation import final_activation
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from tfjointrd.experiments.run_folder import is_locked, locked, seed_folder
 LEAST_FREE = 500_000_000  # bytes of the disk, for checkpoints and networks of a few trainings
 LISTS = {"study": study.ORDER}
 QUEUE = "queue"  # the folder in which a queue's lock and logs are
+FINISHED, RUNNING, OTHER = "finished", "running", "not possible"
 
 
 @dataclass(frozen=True)
@@ -40,45 +42,62 @@ class Training:
     def state(self, out: Path) -> str:
         """How far it is in the folder of all trainings: finished, running, interrupted or waiting.
 
-        Raises:
-            ValueError: If there is a card, but of other settings.
+        A card of another training in its place is said too, with what it is of.
         """
         recipe = catalog.get(self.recipe, self.scale, self.seed)
         folder = out / self.recipe
         training = seed_folder(folder, self.seed)
-        if (folder / cards.CARD).is_file() and str(self.seed) in cards.read(folder, recipe)["seeds"]:
-            return "finished"
+        if (folder / cards.CARD).is_file():
+            try:
+                if str(self.seed) in cards.read(folder, recipe)["seeds"]:
+                    return FINISHED
+            except ValueError as error:
+                return f"{OTHER}: {error}"
         reached = Checkpoints(training).newest_name()
         epochs = f", {reached[0]} of {recipe.epochs} epochs" if reached else ""
         if is_locked(training):
-            return f"running{epochs}"
+            return f"{RUNNING}{epochs}"
         return f"interrupted{epochs}" if reached else "waiting"
 
 
-def expand(names: Sequence[str], scale: str, seeds: Sequence[int] | None = None) -> list[Training]:
-    """The trainings of a queue in their order: all recipes with the first seed, then all with the second, and so on.
+def expand(
+    names: Sequence[str], scale: str | None = None, seeds: Sequence[int] | None = None, data_file: str | None = None
+) -> list[Training]:
+    """The trainings of a queue in their order: all recipes with the lowest seed, then all with the next, and so on.
 
     Args:
         names: Names of recipes, or of lists of them: `study`.
-        scale: Their scale.
+        scale: Their scale; by default a list's own, or `laptop`.
         seeds: The seeds; by default 0, and for a list the list's own.
+        data_file: The file from which all of them are to read their images.
 
     Raises:
-        ValueError: If there is no such recipe, or not at this scale.
+        ValueError: If there is no such recipe, or not at this scale, a list has none of the seeds, or the recipes have
+            several data sets, of which `data_file` can be one only.
+        FileNotFoundError: If there is no such file.
     """
+    listed = [name for name in names if name in LISTS]
+    scale = scale or (listed[0] if listed else "laptop")
     found: list[Training] = []
     for name in names:
-        entries = LISTS.get(name)
-        if entries is None:
-            entries = [(name, seed) for seed in (seeds or (0,))]
-        elif seeds:
-            entries = [(recipe, seed) for recipe, seed in entries if seed in seeds]
-        found += [Training(recipe, seed, scale) for recipe, seed in entries]
+        entries = LISTS.get(name, [(name, seed) for seed in (seeds or (0,))])
+        chosen = [(recipe, seed) for recipe, seed in entries if not seeds or seed in seeds]
+        if not chosen:
+            own = sorted({seed for _, seed in entries})
+            raise ValueError(f"Expected `seeds` of the list '{name}', {own}. Received: seeds={list(seeds)}.")
+        found += [Training(recipe, seed, scale) for recipe, seed in chosen]
     order = list(dict.fromkeys(found))
-    if not any(name in LISTS for name in names):
+    if not listed:
         order.sort(key=lambda training: training.seed)
-    for training in order:
-        catalog.get(training.recipe, training.scale, training.seed)
+    sets = {catalog.get(training.recipe, training.scale, training.seed).data for training in order}
+    if data_file is not None:
+        if len(sets) > 1:
+            raise ValueError(
+                f"Expected `data_file` for recipes of one data set. Received: data_file='{data_file}' for "
+                f"{', '.join(sorted(sets))}. Name the recipes of one of them."
+            )
+        if not Path(data_file).is_file():
+            raise FileNotFoundError(f"Expected `data_file` to be an .npz file. Received: data_file='{data_file}'.")
     return order
 
 
@@ -95,14 +114,14 @@ def status(trainings: Sequence[Training], out: str | PathLike = "runs") -> str:
         f"{training.recipe:{width}}  seed {training.seed}  {state}"
         for training, state in zip(trainings, states, strict=True)
     ]
-    return "\n".join([*lines, f"{states.count('finished')} of {len(states)} trainings are finished."])
+    return "\n".join([*lines, f"{states.count(FINISHED)} of {len(states)} trainings are finished."])
 
 
 def run_queue(trainings: Sequence[Training], out: str | PathLike = "runs", options: Sequence[str] = ()) -> None:
     """Runs trainings one after the other, each in a process of its own, and prints a line for each.
 
     What a training prints goes to `out/queue/RECIPE_seedN.log`. One that fails is reported, and the next one begins.
-    The same call tries it again.
+    The same call tries it again. One that runs in another process is left alone.
 
     Args:
         trainings: The trainings; see `expand`.
@@ -119,21 +138,28 @@ def run_queue(trainings: Sequence[Training], out: str | PathLike = "runs", optio
     with locked(out / QUEUE):
         for number, training in enumerate(trainings, start=1):
             place = f"[{number}/{len(trainings)}] {training.recipe} seed {training.seed}"
-            if training.state(out) == "finished":
-                print(f"{place}: finished before", flush=True)
+            state = training.state(out)
+            if state == FINISHED or state.startswith(RUNNING):
+                print(f"{place}: {'finished before' if state == FINISHED else f'{state}, elsewhere'}", flush=True)
+                continue
+            if state.startswith(OTHER):
+                failed.append(training)
+                print(f"{place}: {state}", flush=True)
                 continue
             _check_space(out)
             began = time.monotonic()
-            print(f"{place}: {training.state(out)}, begins at {time.strftime('%H:%M')}", flush=True)
+            print(f"{place}: {state}, begins at {time.strftime('%H:%M')}", flush=True)
             log = out / QUEUE / f"{training.recipe}_seed{training.seed}.log"
+            written = log.stat().st_size if log.exists() else 0
             code = _run(training, out, options, log)
             minutes = (time.monotonic() - began) / 60
             if code == 0:
                 print(f"{place}: {_result(training, out)} after {minutes:.0f} minutes", flush=True)
             else:
                 failed.append(training)
-                lines = log.read_text(errors="replace").strip().splitlines()
-                print(f"{place}: failed after {minutes:.0f} minutes: {lines[-1] if lines else code}", flush=True)
+                lines = log.read_bytes()[written:].decode(errors="replace").strip().splitlines()
+                reason = f": {lines[-1]}" if lines else ""
+                print(f"{place}: failed with status {code} after {minutes:.0f} minutes{reason}", flush=True)
     if failed:
         names = ", ".join(f"{training.recipe} seed {training.seed}" for training in failed)
         raise RuntimeError(f"{len(failed)} of {len(trainings)} trainings failed: {names}. See {out / QUEUE}/*.log.")
@@ -154,32 +180,42 @@ def _check_space(out: Path) -> None:
         )
 
 
+def command(training: Training, out: Path, options: Sequence[str] = ()) -> list[str]:
+    """The command that runs one training by itself."""
+    return [
+        *(sys.executable, "-m", "tfjointrd", "run", training.recipe, "--scale", training.scale),
+        *("--seeds", str(training.seed), "--out", str(out), "--quiet", *options),
+    ]
+
+
 def _run(training: Training, out: Path, options: Sequence[str], log: Path) -> int:
     """Runs one training in a process of its own, and hands on what stops this one."""
-    command = [sys.executable, "-m", "tfjointrd", "run", training.recipe, "--scale", training.scale]
-    command += ["--seeds", str(training.seed), "--out", str(out), "--quiet", *options]
-    with open(log, "ab") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-        with _stopping(process):
+    with open(log, "ab") as file, _told_to_stop():
+        # In a session of its own it is told to stop once, by this process, and not by the terminal too: the second
+        # time it would take no checkpoint.
+        process = subprocess.Popen(
+            command(training, out, options), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
             return process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
 
 
 @contextmanager
-def _stopping(process: subprocess.Popen):
-    """Lets the training take a checkpoint when this process is told to stop."""
+def _told_to_stop():
+    """Makes SIGTERM a KeyboardInterrupt, where signals can be handled."""
 
     def stop(number, frame):
         raise KeyboardInterrupt(signal.Signals(number).name)
 
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
-        raise
     finally:
         signal.signal(signal.SIGTERM, before)
-        if process.poll() is None:
-            process.terminate()
-            process.wait()

@@ -198,7 +198,7 @@ def load_data(recipe: Recipe, augment: bool | None = None, data_file: str | os.P
     validation = test
     if recipe.held_out_for_validation:
         try:
-            validation = train.hold_out(recipe.held_out_for_validation, seed=0).unaugmented()
+            validation = train.hold_out(recipe.held_out_for_validation, by_content=True).unaugmented()
         except ValueError as error:
             raise ValueError(f"{error} (`held_out_for_validation` of the recipe)") from None
     for pipeline in (train, validation, test) if recipe.images else ():

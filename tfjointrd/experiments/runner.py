@@ -15,10 +15,10 @@ from tfjointrd import data
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, Diverged
 from tfjointrd.experiments.checkpoint_callback import CheckpointCallback, Interrupted, State, polite_signals
-from tfjointrd.experiments.methods import METHODS, make_trainer
 from tfjointrd.experiments.optimizer import make_optimizer
 from tfjointrd.experiments.recipes import Recipe
 from tfjointrd.experiments.run_folder import Run, check_recipe, claim, complete, finished_run, load_data, locked
+from tfjointrd.experiments.trainers import METHODS, make_trainer
 from tfjointrd.files import write, write_json
 from tfjointrd.training.callbacks.gate_recorder import GateRecorder
 from tfjointrd.training.callbacks.gradient_recorder import BACKENDS, GradientRecorder
@@ -95,6 +95,7 @@ def run(
     """
     if deterministic:
         make_repeatable()
+    cards.source()  # now: that of the code that trains, whatever is on the disk in the end
     folder, group = Path(folder), group or distribute.Single()
     if (folder / cards.CARD).exists():
         check_recipe(recipe, folder)
@@ -121,7 +122,7 @@ def run(
         train, validation = (group.share(pipeline) for pipeline in (images.train, images.validation))
         with group.scope():
             model = _compiled(resolved, train)
-            state, checkpoint = _state(model, train, folder, train.info.train_size or train.size)
+            state, checkpoint = _state(model, train, folder, images.train)
             if not group.same((state.epoch, state.position)):
                 raise ValueError(f"Expected a folder that all processes see. Received: folder='{folder}'.")
             if group.chief:
@@ -176,21 +177,30 @@ def _compiled(recipe: Recipe, train: data.Pipeline) -> keras.Model:
     return model
 
 
-def _state(model: keras.Model, train: data.Pipeline, folder: Path, images: int) -> tuple[State, Checkpoint | None]:
+def _state(model: keras.Model, train, folder: Path, whole: data.Pipeline) -> tuple[State, Checkpoint | None]:
     """How far the training is; with a checkpoint, the model is brought there."""
+    images = whole.info.train_size or whole.size
+    order = whole.in_order() if isinstance(whole, data.ArrayPipeline) else ""
     checkpoint = Checkpoints(folder).newest()
     if checkpoint is None:
-        return State(images=images), None
+        return State(images=images, order=order), None
     began = checkpoint.progress.get("images")
     if began and began != images:
         raise ValueError(
             f"Expected the data that the training in '{folder}' began with, {began} images. Received: "
             f"'{train.info.name}' with {images} images. Bring them back, or start in a new folder."
         )
+    if checkpoint.progress.get("order", order) != order:
+        raise ValueError(
+            f"Expected the images that the training in '{folder}' began with, in their order. Received: other ones, or "
+            f"'{train.info.name}' read from another file. Read them as before, or start in a new folder."
+        )
     checkpoint.restore(model, ("model", "optimizer"))
     if checkpoint.position:
         model.test_on_batch(*train.batch(0))  # makes the metrics' variables, which are restored later
-    return State(checkpoint.epoch, checkpoint.position, **{**checkpoint.progress, "images": images}), checkpoint
+    return State(
+        checkpoint.epoch, checkpoint.position, **{**checkpoint.progress, "images": images, "order": order}
+    ), checkpoint
 
 
 def _recorders(model, validation: data.Pipeline, folder: Path, group) -> list[keras.callbacks.Callback]:

@@ -170,17 +170,17 @@ def differences(claim: Claim, out: str | PathLike, scale: str = "study") -> dict
     Args:
         claim: The claim.
         out: Folder of the recipes' folders.
-        scale: The scale of the trainings.
-
-    Raises:
-        ValueError: If a card is of other settings.
+        scale: The scale of the trainings. Cards of other settings do not count.
     """
     found: list[dict[int, float]] = []
     for sign, name, network in claim.terms:
         folder = Path(out) / name
         if not (folder / cards.CARD).is_file():
             return {}
-        seeds = cards.read(folder, catalog.get(name, scale))["seeds"]
+        try:
+            seeds = cards.read(folder, catalog.get(name, scale))["seeds"]
+        except ValueError:  # of another training
+            return {}
         found.append({int(seed): 100 * sign * entry["accuracy"][network]["keras"] for seed, entry in seeds.items()})
     common = set.intersection(*(set(accuracies) for accuracies in found))
     return {seed: sum(accuracies[seed] for accuracies in found) for seed in sorted(common)}

@@ -1,4 +1,4 @@
-"""Tables that set networks side by side: what they cost and how right they are, or how right over several seeds."""
+"""Tables of what networks cost and how accurate they are, for one seed or several."""
 
 from __future__ import annotations
 

@@ -107,8 +107,8 @@ def int8(source: Source, images: np.ndarray) -> bytes:
     """Weights and activations as 8-bit integers, in TensorFlow's converter."""
     import tensorflow as tf
 
+    from tfjointrd.export.int8_scales import with_usable_scales
     from tfjointrd.export.samples import with_pixel_limits
-    from tfjointrd.export.scales import with_usable_scales
 
     images = with_pixel_limits(images)
 

@@ -1,8 +1,8 @@
 """Gates that choose widths: Gumbel-softmax weights of candidates, and channels scaled by them.
 
-Eqn 5 of Adjoined Networks adds up one masked convolution a candidate, z = sum_j g_j conv(x, W * M_j). The masks keep
-first filters, so filter c is in the candidates up to the narrowest that is wider than c, and the sum is one convolution
-whose output channel c is scaled by the sum of their weights.
+Eqn 5 of Adjoined Networks adds up one masked convolution a candidate, z = sum_j g_j conv(x, W * M_j). Each candidate
+keeps its first filters, so filter c is in every candidate that is wider than c. One convolution is therefore enough.
+Its output channel c is scaled by the sum of these candidates' weights.
 """
 
 from __future__ import annotations

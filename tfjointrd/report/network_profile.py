@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfjointrd.report.lifetimes import live_bytes, outputs_by_call
+from tfjointrd.report.live_memory import live_bytes, outputs_by_call
 from tfjointrd.surgery.graph import Call, Graph, Ref
 from tfjointrd.surgery.macs import layer_macs
 from tfjointrd.surgery.read_graph import read_graph

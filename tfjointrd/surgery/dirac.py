@@ -9,7 +9,7 @@ import keras
 
 from tfjointrd.layers.dirac import DiracConv2D, delta
 from tfjointrd.surgery.graph import Graph
-from tfjointrd.surgery.patterns import matching
+from tfjointrd.surgery.name_patterns import matching
 from tfjointrd.surgery.read_graph import read_graph
 
 

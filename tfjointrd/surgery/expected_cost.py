@@ -1,9 +1,9 @@
 """What each choice of widths costs, as a function of the weights of the choices.
 
 The kernel of a convolution costs as many multiply-accumulates as positions times kept input channels times kept output
-channels. Under gates that choose independently the expectation of that product is the product of the expectations, and
-where one gate chooses both, the expectation of the product. So the expected cost of a network is a quadratic form in
-the weights of all candidates, exact for any weights and, where each gate has chosen, the cost of the narrow network.
+channels. If two gates choose input and output, the expected cost is the product of the expected widths. If one gate
+chooses both, it is the mean of the product over its candidates. So the expected cost of a network is a quadratic form
+in the weights of all candidates, exact for any weights and, where each gate has chosen, the cost of the narrow network.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tfjointrd.layers.gates import ChannelGates
-from tfjointrd.surgery.adjoin import SMALL, AdjoinedGraph
+from tfjointrd.surgery.adjoined_graph import SMALL, AdjoinedGraph
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, substitute
 from tfjointrd.surgery.rules import describe, rule_for

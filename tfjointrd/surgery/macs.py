@@ -1,6 +1,6 @@
 """Multiply-accumulates of layers, looked up in the table of rules.
 
-A layer class with weights that nobody has told how to count is unknown, which is not the same as free.
+The multiply-accumulates of a layer with weights but without a way to count them are unknown, not zero.
 """
 
 from __future__ import annotations

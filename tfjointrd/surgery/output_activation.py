@@ -1,4 +1,4 @@
-"""By what a classifier returns probabilities."""
+"""Which activation a classifier ends in: softmax, sigmoid or none."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import keras
 from tfjointrd.surgery.boundaries import merges
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph
-from tfjointrd.surgery.patterns import matching
+from tfjointrd.surgery.name_patterns import matching
 from tfjointrd.surgery.read_graph import read_graph
 
 # How many times narrower: everywhere, by layer name or pattern, or `(layer name, width) -> alpha`.

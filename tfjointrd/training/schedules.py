@@ -1,4 +1,4 @@
-"""Weights that change over a training, as functions of the step.
+"""Weights that change over a training, as functions of the step: m(t) of JointRD's tails, lambda(t) of the adjoined KL.
 
 Like Keras' learning-rate schedules they are called with the number of the step; the length of the training comes as a
 second argument, so that one schedule serves trainings of any length and a resumed training goes on where it was.

@@ -1,12 +1,12 @@
 """A training as data: which network learns what, by which method, and how long.
 
-A method is one class in `by_method`, with the fields that it looks at: `Recipe(method="adjoined")` makes an
+A method is one class in `methods`, with the fields that it looks at: `Recipe(method="adjoined")` makes an
 `AdjoinedRecipe`. A field is described once, there. Checks, documentation, cards and the options of `python -m tfjointrd
-train` follow from that. `tfjointrd.experiments.methods` has, under the same names, how the methods train. None of this
+train` follow from that. `tfjointrd.experiments.trainers` has, under the same names, how the methods train. None of this
 imports Keras.
 """
 
-from tfjointrd.experiments.recipes import by_method
+from tfjointrd.experiments.recipes import methods
 from tfjointrd.experiments.recipes.base import (
     METHODS,
     RANDOM,
@@ -25,7 +25,7 @@ __all__ = [
     "SCORED_ON",
     "Recipe",
     "all_fields",
-    "by_method",
     "from_stored",
+    "methods",
     "methods_with",
 ]

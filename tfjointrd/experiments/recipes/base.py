@@ -1,4 +1,4 @@
-"""What every recipe has, and how one is made of a method's name or of what a card holds."""
+"""The fields that all recipes share, and how a recipe is made from a method's name or from a stored card."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, dataclass_transform
 
-from tfjointrd.experiments.recipes.fields import option, plain
+from tfjointrd.experiments.recipes.option import option, plain
 
 SCALES = ("smoke", "laptop", "study", "paper")
 SCORED_ON = ("test", "held_out")
@@ -42,7 +42,7 @@ class Recipe:
         later=True,
     )
     augment: bool | str = option(
-        True, "Augmentation of the training images; see `tfjointrd.data.load`.", command_line=False
+        True, "Augmentation of the training images; see `tfjointrd.data.load`.", command_line=False, kind=object
     )
     images: int | None = option(
         None, "Number of training images an epoch, and of validation images; by default all.", kind=int, least=1
@@ -90,8 +90,8 @@ class Recipe:
     initializer: str = option(
         "he_normal",
         "How new weights are drawn: `he_normal`, `fan_out` as the authors of Residual Distillation draw them, or "
-        "`lecun_normal` as those of Adjoined Networks do; see `tfjointrd.surgery.initial.with_initializer`. A network "
-        "from a `.keras` file keeps its weights.",
+        "`lecun_normal` as those of Adjoined Networks do; see `tfjointrd.surgery.initializers`. A network from a "
+        "`.keras` file keeps its weights.",
         choices=("he_normal", "fan_out", "lecun_normal"),
         later=True,
     )

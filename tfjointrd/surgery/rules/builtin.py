@@ -11,9 +11,10 @@ from keras import layers
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.layers.dirac import DiracConv2D
 from tfjointrd.layers.fit_channels import FitChannels
-from tfjointrd.surgery.rules import counters, flow
+from tfjointrd.surgery.rules import channel_flow as flow
+from tfjointrd.surgery.rules import counters
 from tfjointrd.surgery.rules.activations import ELEMENTWISE, activation_name, configured_activation
-from tfjointrd.surgery.rules.flow import pointwise
+from tfjointrd.surgery.rules.channel_flow import pointwise
 from tfjointrd.surgery.rules.rule import IN, OUT, Config, Rule, add
 
 

@@ -1,9 +1,9 @@
 """What a rule is, and the table of them.
 
-A rule describes one class of layers, or one operator such as the one behind `x + y`. It says how channels pass through
-it and how it is made narrower (`channels`, `axes`, `narrow`, `producer`), which is all that surgery asks, and what it
-is otherwise (its traits), which surgery, reports and trainings ask. A layer class whose `channels` nobody has described
-stops surgery with an error: better none than a wrong network. A trait that nobody has stated is `None`.
+A rule describes one class of layers, or one operator such as the one behind `x + y`. `channels`, `axes`, `narrow` and
+`producer` say how channels pass through the layer and how it is made narrower; only surgery reads them. Traits say what
+else the layer is; surgery, reports and trainings read them. A layer class without `channels` stops surgery with an
+error: better none than a wrong network. A trait that nobody has stated is `None`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training on several devices or machines, with the weights that one device reaches on the whole batch.
+"""Training on several devices or machines. The weights equal those of one device that trains on the whole batch.
 
 Two engines, both with `model.fit`:
 
@@ -24,7 +24,7 @@ import keras
 import numpy as np
 
 from tfjointrd.data.pipeline import Pipeline
-from tfjointrd.data.share import Share
+from tfjointrd.data.process_share import Share
 
 COORDINATOR, COUNT, INDEX = "TFJOINTRD_COORDINATOR", "TFJOINTRD_PROCESSES", "TFJOINTRD_PROCESS"
 

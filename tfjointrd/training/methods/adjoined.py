@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from tfjointrd.layers.batch_normalization import check_synchronized, replicas
-from tfjointrd.surgery.adjoin import FULL, SMALL, AdjoinedGraph, check_classifier, compact
+from tfjointrd.surgery.adjoined_graph import FULL, SMALL, AdjoinedGraph, check_classifier, compact
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Graph, functional
 from tfjointrd.surgery.read_graph import read_graph

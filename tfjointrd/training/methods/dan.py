@@ -14,7 +14,7 @@ from tfjointrd.layers.adjoined import AdjoinedLayer
 from tfjointrd.layers.batch_normalization import replicas
 from tfjointrd.layers.gates import check_alphas
 from tfjointrd.surgery import expected_cost
-from tfjointrd.surgery.adjoin import compact
+from tfjointrd.surgery.adjoined_graph import compact
 from tfjointrd.surgery.gated import SMALL, GatedGraph
 from tfjointrd.surgery.slim import slim
 from tfjointrd.surgery.weights import assign_weights, weights_of

@@ -16,7 +16,7 @@ from tfjointrd.surgery.rules import describe
 from tfjointrd.training.losses import default_loss, distillation, per_replica
 from tfjointrd.training.methods.adjoined import Adjoined
 from tfjointrd.training.methods.dan import DAN
-from tfjointrd.training.methods.features import connector, last_map, margin_distance, margin_layer, margins
+from tfjointrd.training.methods.feature_distance import connector, last_map, margin_distance, margin_layer, margins
 from tfjointrd.training.methods.layer_outputs import LayerOutputs
 from tfjointrd.training.precision import loss_dtype
 from tfjointrd.training.scheduled_model import ScheduledModel, serialized

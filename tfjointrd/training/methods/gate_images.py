@@ -1,4 +1,4 @@
-"""Two data sets side by side: a batch of one trains the weights, a batch of the other what chooses among them."""
+"""Two data sets side by side: each step takes one batch for the weights and one, of the other set, for the gates."""
 
 from __future__ import annotations
 

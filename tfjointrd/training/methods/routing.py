@@ -11,7 +11,7 @@ from tfjointrd.stacklevel import stacklevel_outside_the_package
 from tfjointrd.surgery.boundaries import cuts, stage_boundaries
 from tfjointrd.surgery.channels import check_channels_last
 from tfjointrd.surgery.graph import Graph, Ref
-from tfjointrd.training.methods.features import connector, connector_strides, relu_of
+from tfjointrd.training.methods.feature_distance import connector, connector_strides, relu_of
 
 Boundaries = Sequence["str | tuple[str, str]"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import keras
 
 from tfjointrd.layers.gates import check_alphas
-from tfjointrd.surgery.adjoin import check_classifier
+from tfjointrd.surgery.adjoined_graph import check_classifier
 from tfjointrd.surgery.gated import SMALL, candidates_of
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.training.methods.adjoined import Adjoined

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfjointrd import adjoin, models
-from tfjointrd.surgery.initial import with_initializer
+from tfjointrd.surgery.initializers import with_initializer
 
 L = keras.layers
 

@@ -6,6 +6,7 @@ Checks, the command line and the documentation of recipes follow from it.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ class Values:
     """The values that a field may have.
 
     Attributes:
-        kind: `int`, `float`, `str` or `bool`; of tuples, that of their elements.
+        kind: `int`, `float`, `str` or `bool`; of tuples, that of their elements. `object` if any value may be.
         many: Whether the value is a tuple.
         or_none: Whether it may be `None`.
         choices: The only values, if they are few.
@@ -46,7 +47,14 @@ class Values:
             if value not in self.choices:
                 known = sorted(self.choices, key=str)
                 raise ValueError(f"Expected `{name}` to be one of {known}. Received: {name}={value!r}.")
-        elif self.kind in (int, float) and not self.many and not (value is None and self.or_none):
+        elif self.many:
+            if not isinstance(value, tuple) or not all(self._is_kind(element) for element in value):
+                raise ValueError(f"Expected `{name}` to list numbers. Received: {name}={value!r}.")
+        elif self.kind in (bool, str) and not (value is None and self.or_none):
+            if not isinstance(value, self.kind):
+                what = "True or False" if self.kind is bool else "text"
+                raise ValueError(f"Expected `{name}` to be {what}. Received: {name}={value!r}.")
+        elif self.kind in (int, float) and not (value is None and self.or_none):
             if self.kind is int and not (isinstance(value, int) and not isinstance(value, bool) and self._holds(value)):
                 raise ValueError(f"Expected `{name}` to be an integer{self._range()}. Received: {name}={value!r}.")
             if not isinstance(value, int | float) or isinstance(value, bool):
@@ -54,8 +62,12 @@ class Values:
             if not self._holds(value):
                 raise ValueError(f"Expected `{name}`{self._range()}. Received: {name}={value!r}.")
 
+    def _is_kind(self, value: Any) -> bool:
+        kinds = int if self.kind is int else (int, float)
+        return isinstance(value, kinds) and not isinstance(value, bool)
+
     def _holds(self, value: float) -> bool:
-        return not (  # NaN is in no range
+        return math.isfinite(value) and not (
             (self.least is not None and not value >= self.least)
             or (self.most is not None and not value <= self.most)
             or (self.above is not None and not value > self.above)
@@ -98,7 +110,7 @@ def option(
 
 
 def plain(value: Any) -> Any:
-    """A field's value as `Recipe` keeps it: lists, which JSON has only, as tuples, and paths as text."""
-    if isinstance(value, list):
-        return tuple(value)
+    """A field's value as `Recipe` keeps it: lists, arrays and ranges as tuples, paths as text."""
+    if isinstance(value, list | range) or hasattr(value, "tolist"):
+        return tuple(value.tolist() if hasattr(value, "tolist") else value)
     return os.fspath(value) if isinstance(value, os.PathLike) else value

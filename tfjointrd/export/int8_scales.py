@@ -1,7 +1,7 @@
 """Scales of an int8 file that XNNPACK, the processor backend of TFLite, accepts.
 
 A layer whose channels all died passes on nothing but zeros, and calibration gives them a scale of next to nothing.
-XNNPACK then refuses the whole file: a layer's input scale times its weights' may be at most 2^8 output scales.
+XNNPACK then refuses the whole file: input scale times weight scale must not exceed 256 times the output scale.
 """
 
 from __future__ import annotations

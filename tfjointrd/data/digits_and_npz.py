@@ -91,6 +91,8 @@ def read_named(name: str, path: Path) -> tuple[DatasetInfo, Arrays]:
             its size and as many classes.
     """
     known = KNOWN.get(name)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected `data_file` to be an .npz file. Received: data_file='{path}'")
     if known is None or known.resizable:
         small = ", ".join(other.name for other in KNOWN.values() if not other.resizable)
         raise ValueError(f"Expected `data_file` for one of the sets {small}. Received: data_file='{path}' for '{name}'")

@@ -1,4 +1,7 @@
-"""The feature that distillation compares: the last map before the head, ahead of its ReLU; connectors and margins."""
+"""Distillation by features: the map that is compared, the distance with its margins, and connectors of unlike maps.
+
+The map is the last one before the head, ahead of its ReLU.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fields of each method. `tfjointrd.experiments.methods` has, under the same names, how they train."""
+"""The fields of each method. `tfjointrd.experiments.trainers` has, under the same names, how they train."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tfjointrd.experiments.recipes.base import RANDOM, Recipe, method
-from tfjointrd.experiments.recipes.fields import option
+from tfjointrd.experiments.recipes.option import option
 
 # === What several methods have ===
 

@@ -165,7 +165,7 @@ def test_files_of_other_sets_are_refused(digits_file, tmp_path):
             load("digits", data_file=tmp_path / "other.npz")
     with pytest.raises(ValueError, match="`data_file` for one of the sets digits, cifar10, .* for 'imagenette'"):
         load("imagenette", data_file=digits_file)
-    with pytest.raises(FileNotFoundError, match="Expected an .npz file. Received: nowhere.npz"):
+    with pytest.raises(FileNotFoundError, match="`data_file` to be an .npz file. Received: data_file=.nowhere.npz"):
         load("digits", data_file="nowhere.npz")
 
 
@@ -179,13 +179,19 @@ def test_smaller_images(digits_file):
     assert (train.info.mean, train.info.std) == (full.info.mean, full.info.std)
 
 
-def test_a_held_out_part_for_validation_is_the_same_for_every_seed():
+def test_a_held_out_part_for_validation_is_the_same_for_every_seed(digits_file):
     parts = []
     for seed in (0, 1):
         train, _ = load("digits", seed=seed)
-        held = train.hold_out(0.1, seed=0).unaugmented()
+        held = train.hold_out(0.1, by_content=True).unaugmented()
         assert (held.size, train.size, held.augmented, held.training) == (144, 1293, False, False)
         assert not np.intersect1d(held.order(0), train.order(5)).size
         np.testing.assert_array_equal(held.batch(0)[0], train.x[held.order(0)[:128]])
         parts.append(held.order(0))
     np.testing.assert_array_equal(*parts)
+    # Neither does the order in which the set is read matter.
+    train, _ = load("digits", data_file=digits_file)
+    other = train.hold_out(0.1, by_content=True)
+    own, _ = load("digits")
+    images = {image.tobytes() for image in own.x[parts[0]]}
+    assert {image.tobytes() for image in train.x[other.order(0)]} == images

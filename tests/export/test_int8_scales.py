@@ -6,7 +6,7 @@ import pytest
 from small_networks import pixels, with_random_statistics
 
 from tfjointrd import export
-from tfjointrd.export.scales import with_usable_scales
+from tfjointrd.export.int8_scales import with_usable_scales
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are written on TensorFlow")
 
@@ -39,7 +39,7 @@ def network_with_a_dead_block(kind, bias):
 def test_dead_channels_leave_a_file_that_runs(kind, bias, tmp_path, monkeypatch):
     converted = []  # is not run: XNNPACK refuses it, and some versions end the process
     monkeypatch.setattr(
-        "tfjointrd.export.scales.with_usable_scales", lambda c: converted.append(c) or with_usable_scales(c)
+        "tfjointrd.export.int8_scales.with_usable_scales", lambda c: converted.append(c) or with_usable_scales(c)
     )
     network, images = network_with_a_dead_block(kind, bias), pixels(200)
     report = export.tflite(network, tmp_path / "net.tflite", quantization="int8", representative_data=images)

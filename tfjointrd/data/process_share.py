@@ -1,4 +1,4 @@
-"""What one of several processes that train together serves of a pipeline."""
+"""The part of each batch that one process gets where several train together."""
 
 import math
 
@@ -62,10 +62,16 @@ class Share(Pipeline):
         """Not here: the whole pipeline is to be limited before it is shared."""
         raise ValueError("Expected `limit` to be called on the pipeline before it is shared. Received: a share of one.")
 
-    def hold_out(self, part: float, seed: int | None = None) -> Pipeline:
+    def hold_out(self, part: float, by_content: bool = False) -> Pipeline:
         """Not here: images are to be taken out of the whole pipeline before it is shared."""
         raise ValueError(
             "Expected `hold_out` to be called on the pipeline before it is shared. Received: a share of one."
+        )
+
+    def unaugmented(self) -> Pipeline:
+        """Not here: the whole pipeline is to be taken as it is before it is shared."""
+        raise ValueError(
+            "Expected `unaugmented` to be called on the pipeline before it is shared. Received: a share of one."
         )
 
     def batch(self, position: int, epoch: int | None = None) -> tuple[np.ndarray, np.ndarray]:
