@@ -19,7 +19,7 @@ demo: .venv/installed
 	$(BIN)/python -m tfjointrd demo
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(if $(SLOW),--slow) $(if $(COVERAGE),--cov --cov-report=term)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(if $(SLOW),--slow) $(if $(COVERAGE),--cov --cov-report=term)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -5,6 +5,9 @@ import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# As many workers as cores, and networks too small to gain from threads.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 from pathlib import Path
 
@@ -44,6 +47,38 @@ def compiled_on_jax(tmp_path_factory):
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(shared / "compiled_on_jax"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def traced_with_less_work(pytestconfig):
+    """Small networks that run for a few steps cost more to trace and to optimise than to train.
+
+    Networks compute the same. With --slow, and in the notebooks, TensorFlow and Keras work as users have them.
+    """
+    if keras.backend.backend() != "tensorflow" or pytestconfig.getoption("--slow"):
+        yield
+        return
+    import tensorflow as tf
+    from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+
+    def build(model, iterator=None, data_batch=None):
+        """Metrics and momenta that are made while a step is traced let TensorFlow trace it once more."""
+        if model._distribute_strategy is not None:
+            before(model, iterator, data_batch)
+        elif model.built and not model.run_eagerly and (iterator is None or data_batch is None):
+            batch = iterator._distributed_dataset.element_spec if data_batch is None else data_batch
+            tensors = keras.tree.map_structure(
+                lambda x: keras.KerasTensor(tuple(x.shape), keras.backend.standardize_dtype(x.dtype)), batch
+            )
+            model._symbolic_build(data_batch=tensors)
+
+    before = TensorFlowTrainer._maybe_symbolic_build
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TensorFlowTrainer, "_maybe_symbolic_build", build)
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+        keras.config.disable_traceback_filtering()
+        tf.debugging.disable_traceback_filtering()
+        yield
 
 
 @pytest.fixture(autouse=True)

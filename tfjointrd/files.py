@@ -63,7 +63,7 @@ def writing(path: str | os.PathLike, mode: str = "wb", **options: Any) -> Iterat
     Example:
 
     >>> with writing("weights.npz") as file:
-    ...     np.savez(file, **weights)
+    ...     np.savez(file, kernel=np.ones((3, 3)))
     """
     with replacing(path) as part, open(part, mode, **options) as file:
         yield file

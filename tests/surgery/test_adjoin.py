@@ -17,8 +17,9 @@ OWN = [
 ]
 CIFAR = ["resnet20", "resnet32", "resnet44", "resnet56", "resnet110"]
 # Side of the images: the smallest that each takes. The first ones have a kind of layer that the others have not.
-APPLICATIONS = {"MobileNetV3Small": 32, "VGG16": 32, "Xception": 71}
+APPLICATIONS = {"MobileNetV3Small": 32, "VGG16": 32}
 MORE = {
+    "Xception": 71,  # `test_separable_convolutions` has its kind of block
     "MobileNet": 32,
     "MobileNetV2": 32,
     "EfficientNetV2B0": 32,
@@ -40,6 +41,11 @@ def build(name):
         return getattr(keras.applications, name)(weights=None, input_shape=shape, classes=10)
     size = 32 if name in CIFAR or name.startswith("wide") else 64
     return getattr(models, name)(num_classes=10, input_shape=(size, size, 3))
+
+
+def resnet8(**options):
+    """The smallest ResNet with the three stages of ResNet-20."""
+    return models.cifar_resnet(8, num_classes=10, **options)
 
 
 def run(model, x):
@@ -84,21 +90,38 @@ def test_keras_networks_come_out_exact_and_train(name, alpha, randomised):
     assert np.isfinite(logs["loss"]) and np.isfinite(logs["small_kl"]) and int(pair.step) == 1
 
 
+def test_separable_convolutions(randomised):
+    """Blocks as Xception's: two separable convolutions beside a projection."""
+    L = keras.layers
+    inputs = keras.Input((16, 16, 3))
+    x = L.ReLU()(L.BatchNormalization()(L.Conv2D(16, 3, use_bias=False)(inputs)))
+    for width in (32, 48):
+        z = x
+        for _ in range(2):
+            z = L.SeparableConv2D(width, 3, padding="same", use_bias=False)(L.ReLU()(z))
+            z = L.BatchNormalization()(z)
+        shortcut = L.BatchNormalization()(L.Conv2D(width, 1, 2, padding="same", use_bias=False)(x))
+        x = L.Add()([L.MaxPooling2D(3, 2, padding="same")(z), shortcut])
+    _, small = check_exact(keras.Model(inputs, L.Dense(5)(L.GlobalAveragePooling2D()(x))), 2, randomised)
+    assert [layer.filters for layer in small.layers if isinstance(layer, L.SeparableConv2D)][-2:] == [24, 24]
+
+
 @pytest.mark.parametrize("shortcut", ["A", "B"])
 @pytest.mark.parametrize("alpha", [4, 16])
 def test_both_shortcut_types(shortcut, alpha, randomised):
-    _, small = check_exact(models.resnet20(shortcut=shortcut), alpha, randomised, round_to=1)
-    assert small.get_layer("stage3_block2_conv1").filters == 64 // alpha
+    _, small = check_exact(resnet8(shortcut=shortcut), alpha, randomised, round_to=1)
+    assert small.get_layer("stage3_block1_conv1").filters == 64 // alpha
 
 
-def test_plain_networks_stay_full_in_the_same_layers(randomised):
+@pytest.mark.parametrize("name", ["resnet20", pytest.param("xresnet18", marks=pytest.mark.slow)])
+def test_plain_networks_stay_full_in_the_same_layers(name, randomised):
     """`adjoin(remove_shortcuts(net))`: narrow and free of shortcuts."""
-    for model in (models.resnet20(), models.xresnet18(num_classes=10, input_shape=(64, 64, 3))):
-        residual, plain = (adjoin(m, 2).small() for m in (model, remove_shortcuts(model)))
-        for layer in plain.layers:
-            if hasattr(layer, "filters"):
-                assert layer.filters == residual.get_layer(layer.name).filters
-        check_exact(remove_shortcuts(model), 2, randomised)
+    model = build(name)
+    residual, plain = (adjoin(m, 2).small() for m in (model, remove_shortcuts(model)))
+    for layer in plain.layers:
+        if hasattr(layer, "filters"):
+            assert layer.filters == residual.get_layer(layer.name).filters
+    check_exact(remove_shortcuts(model), 2, randomised)
 
 
 def test_a_users_own_network(residual, randomised):
@@ -154,7 +177,7 @@ def test_kept_positions_as_numbers_or_lists():
 
 
 def test_the_source_network_is_not_changed():
-    model = models.resnet20()
+    model = resnet8()
     before = [w.copy() for w in model.get_weights()]
     pair = adjoin(model, 2)
     for variable in pair.trainable_variables:
@@ -166,13 +189,13 @@ def test_the_source_network_is_not_changed():
 @pytest.mark.parametrize("alpha", [0, 0.5, -2, True, "2", float("nan"), float("inf")])
 def test_alpha_has_to_be_a_number_from_one_on(alpha):
     with pytest.raises(ValueError, match=f"Expected `alpha` to be a number from 1 on. Received: alpha={alpha!r}."):
-        adjoin(models.resnet20(), alpha)
+        adjoin(resnet8(), alpha)
 
 
 @pytest.mark.parametrize("round_to", [0, -8, 1.5, True, None])
 def test_widths_are_rounded_to_whole_numbers(round_to):
     with pytest.raises(ValueError, match=f"Expected `round_to` .* Received: round_to={round_to!r}"):
-        adjoin(models.resnet20(), 2, round_to=round_to)
+        adjoin(resnet8(), 2, round_to=round_to)
 
 
 def widths(model, names="*conv*"):
@@ -213,7 +236,7 @@ def test_widths_are_rounded(randomised):
         assert small.get_layer("block_4_expand").filters == mobile.get_layer("block_4_expand").filters // 2 == 48
         assert small.get_layer("block_13_project").filters == expected
     check_exact(mobile, 2, randomised)
-    _, small = check_exact(models.resnet20(), 1.6, randomised, round_to=1)
+    _, small = check_exact(resnet8(), 1.6, randomised, round_to=1)
     assert small.get_layer("stage3_block1_conv1").filters == 40
 
 
@@ -247,7 +270,7 @@ def test_channels_with_constants_of_their_own_stay(make, convert):
 
 
 def test_several_small_networks_from_one(randomised):
-    model = randomised(models.resnet20())
+    model = randomised(resnet8())
     pair = adjoin(model, alphas=(2, 4, 8), round_to=1)
     assert pair.paths == ["full", "small_a2", "small_a4", "small_a8"]
     randomised(pair.network, seed=7)
@@ -360,12 +383,12 @@ def test_probabilities_behind_other_layers(randomised):
 
 def test_requests_that_cannot_be_met(residual):
     with pytest.raises(ValueError, match="Received: alpha=64, and layer 'stage2_block1_conv1' has 32"):
-        adjoin(models.resnet20(), 64, round_to=1)
+        adjoin(resnet8(), 64, round_to=1)
     with pytest.raises(ValueError, match="Received: 'stage9_\\*', no match"):
-        adjoin(models.resnet20(), 2, keep=["stage9_*"])
+        adjoin(resnet8(), 2, keep=["stage9_*"])
     for options in ({"keep": ["*"]}, {"alpha": 1}, {"round_to": 64}):
         with pytest.raises(ValueError, match="Received: nothing to drop for 'small'"):
-            adjoin(models.resnet20(), **options)
+            adjoin(resnet8(), **options)
     with pytest.raises(ValueError, match="Expected `batch_normalization` .* Received: batch_normalization='none'"):
         adjoin(residual, 2, round_to=1, batch_normalization="none")
 
@@ -383,7 +406,7 @@ def classifier(*layers, shape=(8, 8, 3), units=3, activation=None):
 
 def test_networks_that_have_no_adjoined_form():
     layers = keras.layers
-    pair = adjoin(models.resnet20(), 2)
+    pair = adjoin(resnet8(), 2)
     for adjoined in (pair, pair.network):
         with pytest.raises(ValueError, match=r"not to be adjoined yet; take .*`full\(\)`.* Received: '"):
             adjoin(adjoined)

@@ -48,7 +48,7 @@ NETWORKS = {
     "parts": every_part,
     "grouped": grouped,
     "resnet20": lambda: models.resnet20(input_shape=(16, 16, 3)),
-    "resnet20A": lambda: models.resnet20(input_shape=(16, 16, 3), shortcut="A"),
+    "resnet14A": lambda: models.cifar_resnet(14, input_shape=(16, 16, 3), shortcut="A"),
     "mobilenet_v2": lambda: keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=4),
 }
 
@@ -68,9 +68,9 @@ def searching(name, ties="shared", **options):
 @pytest.mark.parametrize(
     ("name", "ties"),
     [
-        *itertools.product(["parts", "grouped", "resnet20A"], ["shared", "free"]),
-        ("mobilenet_v2", "free"),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("mobilenet_v2", "shared"), ("resnet20", "free"))),
+        *itertools.product(["parts", "grouped", "resnet14A"], ["shared", "free"]),
+        *(pytest.param("mobilenet_v2", ties, marks=pytest.mark.slow) for ties in ("shared", "free")),
+        pytest.param("resnet20", "free", marks=pytest.mark.slow),
     ],
 )
 def test_a_choice_is_the_narrow_network(name, ties):

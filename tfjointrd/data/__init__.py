@@ -6,7 +6,7 @@ Example:
 
 >>> import tfjointrd as jrd
 >>> train, validation = jrd.data.load("digits", batch_size=64)
->>> model.fit(train, validation_data=validation, epochs=10)
+>>> history = model.fit(train, validation_data=validation, epochs=2, verbose=0)
 """
 
 from tfjointrd.data.arrays import ArrayPipeline

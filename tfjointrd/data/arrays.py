@@ -158,7 +158,7 @@ class ArrayPipeline(Pipeline):
 
     Example:
 
-    >>> train, validation = load("digits", batch_size=32)
+    >>> train, validation = tfjointrd.data.load("digits", batch_size=32)
     >>> images, labels = train.batch(position=0, epoch=3)
     >>> images.shape, labels.shape
     ((32, 8, 8, 1), (32,))

@@ -34,6 +34,7 @@ def batches(
 
     Example:
 
+    >>> right = 0
     >>> for images, labels in batches(train, shape=network.input_shape[1:]):
     ...     right += np.sum(network.predict_on_batch(images).argmax(-1) == labels)
     """

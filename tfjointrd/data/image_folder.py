@@ -116,7 +116,7 @@ class FolderPipeline(PhotographPipeline):
 
     Example:
 
-    >>> train, validation = load("photographs/", batch_size=32, image_size=128)
+    >>> train, validation = tfjointrd.data.load("photographs/", batch_size=32, image_size=128)
     >>> train.info.class_names
     ('cat', 'dog')
     """

@@ -118,7 +118,7 @@ def load(
     Example:
 
     >>> train, validation = load("digits", batch_size=64)
-    >>> model.fit(train, validation_data=validation, epochs=10)
+    >>> history = model.fit(train, validation_data=validation, epochs=2, verbose=0)
     """
     name = os.fspath(name)
     _check_arguments(batch_size, augment, seed, image_size, validation_split)

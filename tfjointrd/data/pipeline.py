@@ -84,7 +84,7 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
 
         Example:
 
-        >>> train, validation = load("digits")
+        >>> train, validation = tfjointrd.data.load("digits")
         >>> held_out = train.hold_out(0.5)
         >>> train.size, held_out.size
         (719, 718)

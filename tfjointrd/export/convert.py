@@ -74,11 +74,10 @@ def tflite(
 
     Example:
 
-    ```python
-    train, test = data.load("cifar10")
-    report = export.tflite(model, "model.tflite", quantization="int8", representative_data=train)
-    print(report, export.accuracy(report.path, test))
-    ```
+    >>> train, test = jrd.data.load("digits")
+    >>> written = tflite(model, "model.tflite", quantization="int8", representative_data=train)
+    >>> 0 <= jrd.export.accuracy(written.path, test) <= 1
+    True
     """
     _check_network(model)
     quantizer = quantize.get(quantization)

@@ -38,10 +38,8 @@ class TFLiteModel:
 
     Example:
 
-    ```python
-    model = TFLiteModel("resnet20_int8.tflite")
-    classes = model.predict(images).argmax(axis=-1)
-    ```
+    >>> model = TFLiteModel("resnet20_int8.tflite")
+    >>> classes = model.predict(images).argmax(axis=-1)
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = 1):

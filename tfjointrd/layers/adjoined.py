@@ -121,7 +121,7 @@ class TakeChannels(keras.layers.Layer):
 
     Example:
 
-    >>> TakeChannels(keep=8)(keras.ops.ones((2, 4, 4, 16))).shape
+    >>> tuple(TakeChannels(keep=8)(keras.ops.ones((2, 4, 4, 16))).shape)
     (2, 4, 4, 8)
     """
 
@@ -180,7 +180,7 @@ class AdjoinedLayer(keras.layers.Layer):
 
     >>> full, small = (keras.layers.Conv2D(n, 3, padding="same", use_bias=False) for n in (32, 16))
     >>> layer = AdjoinedLayer(full, {"small": small}, {"small": {"kernel": [None, None, 8, 16]}})
-    >>> [z.shape for z in layer([keras.ops.ones((1, 4, 4, 16)), keras.ops.ones((1, 4, 4, 8))])]
+    >>> [tuple(z.shape) for z in layer([keras.ops.ones((1, 4, 4, 16)), keras.ops.ones((1, 4, 4, 8))])]
     [(1, 4, 4, 32), (1, 4, 4, 16)]
 
     Reference:

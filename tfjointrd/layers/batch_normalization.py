@@ -67,8 +67,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     Example:
 
     >>> layer = FusedBatchNormalization(momentum=0.9)
-    >>> layer(keras.ops.ones((2, 8, 8, 3)), training=True).shape
-    TensorShape([2, 8, 8, 3])
+    >>> tuple(layer(keras.ops.ones((2, 8, 8, 3)), training=True).shape)
+    (2, 8, 8, 3)
     """
 
     @property

@@ -30,7 +30,7 @@ class FitChannels(keras.layers.Layer):
 
     Example:
 
-    >>> FitChannels(4)(keras.ops.ones((1, 1, 1, 3))).shape
+    >>> tuple(FitChannels(4)(keras.ops.ones((1, 1, 1, 3))).shape)
     (1, 1, 1, 4)
 
     Reference:

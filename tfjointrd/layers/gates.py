@@ -59,7 +59,7 @@ class GumbelSoftmax(keras.layers.Layer):
     Example:
 
     >>> layer = GumbelSoftmax(seed=0)
-    >>> layer(keras.ops.array([[0.0, 2.0, 1.0]]))
+    >>> keras.ops.convert_to_numpy(layer(keras.ops.array([[0.0, 2.0, 1.0]])))
     array([[0., 1., 0.]], dtype=float32)
 
     Reference:
@@ -180,7 +180,8 @@ class DANConv2D(keras.layers.Conv2D):
 
     Example:
 
-    >>> DANConv2D(32, 3, alphas=(1, 2, 4), padding="same")(keras.ops.ones((1, 8, 8, 16)), training=True).shape
+    >>> layer = DANConv2D(32, 3, alphas=(1, 2, 4), padding="same")
+    >>> tuple(layer(keras.ops.ones((1, 8, 8, 16)), training=True).shape)
     (1, 8, 8, 32)
 
     Reference:

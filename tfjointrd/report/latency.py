@@ -55,9 +55,8 @@ def latency(path: str | os.PathLike, threads: int = 1, runs: int = 50, warmup: i
 
     Example:
 
-    ```python
-    report.latency("resnet20_int8.tflite", threads=2).median_ms
-    ```
+    >>> latency("resnet20_int8.tflite", threads=2).median_ms > 0
+    True
     """
     return latencies([path], threads, runs, warmup)[0]
 
@@ -79,10 +78,8 @@ def latencies(paths: Sequence[str | os.PathLike], threads: int = 1, runs: int = 
 
     Example:
 
-    ```python
-    resnet, plain = report.latencies(["resnet20.tflite", "plain20.tflite"])
-    print(plain.median_ms / resnet.median_ms)
-    ```
+    >>> resnet, plain = latencies(["resnet20.tflite", "plain20.tflite"])
+    >>> ratio = plain.median_ms / resnet.median_ms
     """
     if not isinstance(runs, int) or runs < 1:
         raise ValueError(f"Expected `runs` to be a positive integer. Received: runs={runs}")

@@ -56,10 +56,8 @@ def layer_latencies(
 
     Example:
 
-    ```python
-    table = report.layer_latencies(network, path="this_machine.json")
-    dan = tfjointrd.search(network, target_latency_ms=0.3, latency_table="this_machine.json")
-    ```
+    >>> table = layer_latencies(network, path="this_machine.json")
+    >>> dan = tfjointrd.search(network, target_latency_ms=0.3, latency_table="this_machine.json")
     """
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -180,6 +180,10 @@ def summary(model: keras.Model, batch_size: int = 1) -> Profile:
     Example:
 
     >>> costs = summary(tfjointrd.models.resnet20())
+    resnet20
+    ...
+    Layer                        Class                   Output      Parameters       MACs  Output KiB  Live KiB
+    ...
     """
     costs = profile(model, batch_size)
     print(costs.table())

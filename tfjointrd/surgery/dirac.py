@@ -45,7 +45,7 @@ def dirac(
 
     Example:
 
-    >>> student = dirac(remove_shortcuts(tfjointrd.models.resnet56()))
+    >>> student = dirac(tfjointrd.remove_shortcuts(tfjointrd.models.resnet20()))
 
     Reference:
         DiracNets (https://arxiv.org/abs/1706.00388); the authors' code of Residual Distillation has alpha = 1 and

@@ -22,7 +22,7 @@ class GateRecorder(Recorder):
     Example:
 
     >>> recorder = GateRecorder("gates.csv")
-    >>> dan.fit(train, epochs=10, callbacks=[recorder])
+    >>> history = dan.fit(train, epochs=2, callbacks=[recorder], verbose=0)
     """
 
     columns = {"epoch": int, "step": int, "group": str, "alpha": float, "probability": float}

@@ -48,9 +48,9 @@ class GradientRecorder(Recorder):
 
     Example:
 
-    >>> recorder = GradientRecorder(*validation.batch(0), path="gradients.csv")
-    >>> joint.fit(train, epochs=10, callbacks=[recorder])
-    >>> [row["cosine"] for row in recorder.history if row["stage"] == 1]
+    >>> recorder = GradientRecorder(*validation.batch(0, epoch=0), path="gradients.csv")
+    >>> history = joint.fit(train, epochs=2, callbacks=[recorder], verbose=0)
+    >>> cosines = [row["cosine"] for row in recorder.history if row["stage"] == 1]
     """
 
     columns = {

@@ -177,7 +177,7 @@ def mirrored(devices: Sequence[str] | None = None) -> Mirrored:
     ...     network = with_fused_batch_normalization(tfjointrd.models.resnet20())
     ...     model = tfjointrd.adjoin(network)
     ...     model.compile("sgd")
-    ...     model.fit(group.share(train), epochs=10)
+    ...     history = model.fit(group.share(train), epochs=10)
     """
     _check_backend("tensorflow", "mirrored", "On JAX, `processes(count=1)` trains on all devices of one machine.")
     import tensorflow as tf
@@ -229,7 +229,7 @@ def processes(
     >>> group = processes("10.0.0.1:5000", count=2, index=0)
     >>> model = tfjointrd.adjoin(network)
     >>> model.compile("sgd")
-    >>> model.fit(group.share(train), epochs=10, verbose=2 if group.chief else 0)
+    >>> history = model.fit(group.share(train), epochs=10, verbose=2 if group.chief else 0)
     """
     global _started
     _check_backend("jax", "processes", "On TensorFlow, `mirrored()` trains on all devices of one machine.")

@@ -71,10 +71,10 @@ def fit(
 
     Example:
 
-    >>> train, validation = tfjointrd.data.load("cifar10", batch_size=128)
-    >>> model = tfjointrd.models.resnet20()
+    >>> train, validation = tfjointrd.data.load("digits", batch_size=128)
+    >>> model = tfjointrd.models.cifar_resnet(8, input_shape=(8, 8, 1))
     >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-    >>> history = fit(model, train, validation, epochs=200)
+    >>> history = fit(model, train, validation, epochs=2, verbose=0)
 
     Reference:
         https://keras.io/guides/custom_train_step_in_jax, the pure `train_step(state, data)`.
