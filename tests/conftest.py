@@ -67,10 +67,13 @@ def traced_with_less_work(pytestconfig):
             before(model, iterator, data_batch)
         elif model.built and not model.run_eagerly and (iterator is None or data_batch is None):
             batch = iterator._distributed_dataset.element_spec if data_batch is None else data_batch
-            tensors = keras.tree.map_structure(
-                lambda x: keras.KerasTensor(tuple(x.shape), keras.backend.standardize_dtype(x.dtype)), batch
-            )
-            model._symbolic_build(data_batch=tensors)
+            model._symbolic_build(data_batch=keras.tree.map_structure(symbolic, batch))
+
+    def symbolic(x):
+        """A tensor of the same kind; nothing where labels or weights are left out."""
+        if not hasattr(x, "shape"):
+            return None
+        return keras.KerasTensor(tuple(x.shape), keras.backend.standardize_dtype(x.dtype))
 
     before = TensorFlowTrainer._maybe_symbolic_build
     with pytest.MonkeyPatch.context() as patch:
