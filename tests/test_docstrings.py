@@ -28,7 +28,7 @@ EXAMPLES = {
 }
 # What this machine does not have.
 ELSEWHERE = {
-    "experiments.transfer.transfer": "finished recipes and photographs",
+    "experiments.fine_tuning.transfer": "finished recipes and photographs",
     "report.layer_latencies.layer_latencies": "the latency that the example asks for",
     "training.engines.distribute.mirrored": "several devices",
     "training.engines.distribute.processes": "several processes on JAX",

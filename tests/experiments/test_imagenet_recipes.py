@@ -2,7 +2,6 @@
 
 import io
 import tarfile
-from dataclasses import replace
 
 import keras
 import numpy as np
@@ -82,7 +81,7 @@ def small_networks(monkeypatch, tmp_path):
     path = tmp_path / "small.keras"
     models.cifar_resnet(8, num_classes=10, input_shape=(32, 32, 3)).save(path)
     for name in ("resnet18_imagenette", "jointrd_resnet18_imagenette"):
-        changed = replace(catalog.get(name, "smoke"), network=str(path), images=32)
+        changed = {**catalog._RECIPES[name]["smoke"], "network": str(path), "images": 32}
         monkeypatch.setitem(catalog._RECIPES, name, {**catalog._RECIPES[name], "smoke": changed})
 
 

@@ -206,7 +206,7 @@ def _run(training: Training, out: Path, options: Sequence[str], log: Path) -> in
 
 @contextmanager
 def _told_to_stop():
-    """Makes SIGTERM a KeyboardInterrupt, where signals can be handled."""
+    """Makes SIGTERM and SIGINT, which a process in the background may ignore, a KeyboardInterrupt."""
 
     def stop(number, frame):
         raise KeyboardInterrupt(signal.Signals(number).name)
@@ -214,8 +214,9 @@ def _told_to_stop():
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
