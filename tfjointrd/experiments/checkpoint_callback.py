@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import keras
 
 from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, Diverged
+from tfjointrd.experiments.signals import handling
 
 
 class Interrupted(KeyboardInterrupt):
@@ -133,21 +131,12 @@ def _finite(value) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-@contextmanager
-def polite_signals(saver: CheckpointCallback) -> Iterator[None]:
+def polite_signals(saver: CheckpointCallback) -> AbstractContextManager[None]:
     """Lets the step that runs finish and a checkpoint be taken when Ctrl-C or SIGTERM come; the second time, not."""
 
-    def stop(number, frame):
+    def stop(name: str) -> None:
         if saver.signal:
-            raise KeyboardInterrupt(signal.Signals(number).name)
-        saver.signal = signal.Signals(number).name
+            raise KeyboardInterrupt(name)
+        saver.signal = name
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return handling(stop)

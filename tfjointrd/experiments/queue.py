@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -18,6 +15,7 @@ from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog, study
 from tfjointrd.experiments.checkpoint import Checkpoints
 from tfjointrd.experiments.run_folder import is_locked, locked, seed_folder
+from tfjointrd.experiments.signals import handling
 
 LEAST_FREE = 500_000_000  # bytes of the disk, for checkpoints and networks of a few trainings
 LISTS = {"study": study.ORDER}
@@ -190,7 +188,7 @@ def command(training: Training, out: Path, options: Sequence[str] = ()) -> list[
 
 def _run(training: Training, out: Path, options: Sequence[str], log: Path) -> int:
     """Runs one training in a process of its own, and hands on what stops this one."""
-    with open(log, "ab") as file, _told_to_stop():
+    with open(log, "ab") as file, handling(_stop):
         # In a session of its own it is told to stop once, by this process, and not by the terminal too: the second
         # time it would take no checkpoint.
         process = subprocess.Popen(
@@ -204,19 +202,5 @@ def _run(training: Training, out: Path, options: Sequence[str], log: Path) -> in
                 process.wait()
 
 
-@contextmanager
-def _told_to_stop():
-    """Makes SIGTERM and SIGINT, which a process in the background may ignore, a KeyboardInterrupt."""
-
-    def stop(number, frame):
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _stop(name: str) -> None:
+    raise KeyboardInterrupt(name)
