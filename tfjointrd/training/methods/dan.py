@@ -22,11 +22,9 @@ from tfjointrd.training import schedules
 from tfjointrd.training.losses import per_replica
 from tfjointrd.training.methods.adjoined import Adjoined
 from tfjointrd.training.methods.budget import Budget, read_table
-from tfjointrd.training.methods.gate_images import side_by_side
+from tfjointrd.training.methods.gate_images import HELD, as_held, held_of, side_by_side
 from tfjointrd.training.optimizers import OptimizerPair
 from tfjointrd.training.scheduled_model import ScheduledModel
-
-HELD = "held_"  # outputs for images that only the gates learn from
 
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
@@ -259,7 +257,7 @@ class DAN(Adjoined):
         images, held_out = inputs if two else (inputs, None)
         if not training:
             held = {} if held_out is None else self.network(held_out, training=False)
-            return {**self.network(images, training=False), **_held(held)}
+            return {**self.network(images, training=False), **as_held(held)}
         self.gates.gumbel.resample()
         self.gates.temperature.assign(self.temperature(self.step, self.total_steps))
         begun = ops.cast(ops.cast(self.step, "float32") >= self.warm_up * self.total_steps, "float32")
@@ -272,7 +270,7 @@ class DAN(Adjoined):
         # Weights have no gradient here, and statistics stay as they are: what is assigned ends with the scope.
         fixed = [(v, v.value if v is self.gates.eta else ops.stop_gradient(v.value)) for v in self.variables]
         with keras.StatelessScope(state_mapping=fixed):
-            return {**outputs, **_held(self.network(held_out, training=True))}
+            return {**outputs, **as_held(self.network(held_out, training=True))}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """CE(p) + lambda(t) (KL(p, q) + gamma n_f) (Eqn 6), plus the layers' own losses.
@@ -286,7 +284,7 @@ class DAN(Adjoined):
             excess = self.budget.excess(share) * ops.cast(weight, share.dtype) / ops.maximum(self.total_steps, 1.0)
             self.multiplier.assign(self.multiplier + excess)
         if isinstance(y, (tuple, list)) and f"{HELD}{SMALL}" in y_pred:
-            held = {key.removeprefix(HELD): value for key, value in y_pred.items() if key.startswith(HELD)}
+            held = held_of(y_pred)
             penalty, y = penalty + weight * self._divergence(SMALL, held), y[0]
         return super().compute_loss(x, y, y_pred, sample_weight, training) + per_replica(penalty)
 
@@ -399,7 +397,3 @@ class DAN(Adjoined):
     def get_config(self):
         """The configuration from which the model can be made again."""
         return {**super().get_config(), "temperature": keras.saving.serialize_keras_object(self.temperature)}
-
-
-def _held(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{HELD}{key}": value for key, value in outputs.items()}

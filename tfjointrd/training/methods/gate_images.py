@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfjointrd.data.pipeline import Pipeline, Rest
+
+HELD = "held_"  # begins the keys of outputs for images that only the gates learn from
+
+
+def as_held(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Outputs by key, as those for images that only the gates learn from."""
+    return {f"{HELD}{key}": value for key, value in outputs.items()}
+
+
+def held_of(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs for images that only the gates learn from, by their keys without the mark."""
+    return {key.removeprefix(HELD): value for key, value in outputs.items() if key.startswith(HELD)}
 
 
 class SideBySide(keras.utils.PyDataset):
