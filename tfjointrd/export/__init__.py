@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from tfjointrd import lazy as _lazy
 
 if TYPE_CHECKING:
-    from tfjointrd.export.convert import tflite
+    from tfjointrd.export.convert import quantize_file, tflite
     from tfjointrd.export.interpreter import TFLiteModel
-    from tfjointrd.export.quantize import Quantizer, register_quantizer
+    from tfjointrd.export.quantizer import Quantizer, register_quantizer
     from tfjointrd.export.verify import ExportReport, accuracy
 
-__all__ = ["ExportReport", "Quantizer", "TFLiteModel", "accuracy", "register_quantizer", "tflite"]
+__all__ = ["ExportReport", "Quantizer", "TFLiteModel", "accuracy", "quantize_file", "register_quantizer", "tflite"]
 
 _NAMES = {
-    "convert": ("tflite",),
+    "convert": ("quantize_file", "tflite"),
     "interpreter": ("TFLiteModel",),
-    "quantize": ("Quantizer", "register_quantizer"),
+    "quantizer": ("Quantizer", "register_quantizer"),
     "verify": ("ExportReport", "accuracy"),
 }
 

@@ -1,19 +1,24 @@
-"""Keras networks as `.tflite` files."""
+"""Keras networks, and float32 files, as `.tflite` files."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfjointrd.export import quantize
-from tfjointrd.export.quantize import Quantizer
-from tfjointrd.export.samples import random_images, sample
-from tfjointrd.export.source import Source, in_float32
+from tfjointrd.export.accuracy_drop import check_accuracy_drop, check_limit
+from tfjointrd.export.file_graph import read_file
+from tfjointrd.export.interpreter import TFLiteModel
+from tfjointrd.export.quantize import FLOAT32, Quantizer
+from tfjointrd.export.samples import check_range, random_images, sample
+from tfjointrd.export.source import FileSource, Source, in_float32
 from tfjointrd.export.verify import ExportReport, check_agreement, compare
 from tfjointrd.files import replacing
 from tfjointrd.surgery.graph import functional
@@ -22,11 +27,14 @@ from tfjointrd.surgery.graph import functional
 def tflite(
     model: keras.Model,
     path: str | os.PathLike,
-    quantization: str | None = None,
+    quantization: str | Mapping[str, str | None] | None = None,
     representative_data: Any = None,
     *,
     input_type: str | None = None,
     output_type: str = "float32",
+    converter: str | None = None,
+    max_accuracy_drop: float | None = None,
+    validation: Any = None,
     tolerance: float = 1e-3,
     min_agreement: float = 0.8,
     saved_model: str | os.PathLike | None = None,
@@ -37,28 +45,46 @@ def tflite(
     compared with the network on sample images first; a file that disagrees or returns NaN is an error and is not kept.
     A network in mixed precision is rebuilt in float32 before.
 
-    With `quantization="int8"`, weights and activations are 8-bit integers. The file then takes raw pixels as bytes
-    from 0 to 255, which is what a camera delivers, and returns floats. For hardware without floats, ask for
-    `output_type="int8"`. A byte stands for its own value if the network takes pixels from 0 to 255; if it takes another
-    range, `input_quantization` of the report says what a byte stands for.
+    The number formats, by `quantization`:
+
+    - `None`: float32.
+    - `"float16"`: weights in float16, which takes half of the space. It is computed in float.
+    - `"dynamic"`: weights in int8. Activations are floats, which the runtime quantizes by their range in the image at
+      hand. Needs no images.
+    - `"int8"`: static. Weights and activations in int8, by ranges that are calibrated on images. The file then takes
+      raw pixels as bytes from 0 to 255, which is what a camera delivers, and returns floats. For hardware without
+      floats, ask for `output_type="int8"`. A byte stands for its own value if the network takes pixels from 0 to 255;
+      if it takes another range, `input_quantization` of the report says what a byte stands for.
+    - `"int16x8"`: static. Weights in int8 and activations in int16: nearly as exact as `"dynamic"` where `"int8"` is
+      not, but slow on processors.
+    - `"int4"`: weights of convolutions and dense layers in int4, others in int8; activations as for `"dynamic"`.
+    - A dict: a format for each layer, e.g. `{"*": "int8", "stem_*": "float32"}`. The keys are names or patterns of
+      layers. Of several that match, the last one counts; layers that none matches stay in float32.
 
     Args:
         model: A functional or Sequential network with one input `(batch, height, width, channels)` of fixed size and
             one output `(batch, classes)`, logits or probabilities.
         path: Where the file goes; its folder has to exist.
-        quantization: `None` for float32, or `"int8"`.
+        quantization: See above.
         representative_data: Images the network was trained on or similar ones, in the range the network takes: an array
             `(count, height, width, channels)`, or an iterable (`tf.data.Dataset`, `keras.utils.PyDataset`, ...) of
             batches `x` or `(x, y)`, shuffled, or a function that returns one, as TFLite's `representative_dataset`. Up
-            to 256 images are taken. Needed for int8, to calibrate the ranges of activations; the file is checked on the
-            half of them that it was not calibrated on. Optional for float32, which otherwise is checked on random
-            images.
-        input_type: `"uint8"`, `"int8"` or `"float32"`; by default `"uint8"` for int8 and `"float32"` otherwise.
-        output_type: Likewise for the output.
+            to 256 images are taken. Needed for static formats, to calibrate the ranges of activations; the file is
+            checked on the half of them that it was not calibrated on. Optional for others, which otherwise are checked
+            on random images.
+        input_type: `"uint8"`, `"int8"` or `"float32"` for int8, by default `"uint8"`; `"int16"` or `"float32"` for
+            int16x8. Otherwise `"float32"`, which is the default too.
+        output_type: Likewise for the output; `"float32"` by default.
+        converter: `"tensorflow"`, TensorFlow's converter, or `"litert"`, Google's litert-quantizer. By default, what
+            makes the better file of this format. A dict and `"int4"` are made by litert-quantizer.
+        max_accuracy_drop: Most percentage points of top-1 accuracy that the file may lose on `validation`. A file that
+            loses more is an error, which names the layers that err most, to leave them in float. Not looked at by
+            default.
+        validation: Images with labels for it, in any form that `tfjointrd.data.batches` describes.
         tolerance: Largest difference that a float32 file may have, as a share of the largest output. Rounding differs
             by 1e-6 to 1e-5 from one implementation to the next; what is really wrong differs by 1e-2 and more.
-        min_agreement: Least share of images on which an int8 file has to name the network's class. Trained networks
-            reach 0.95 and more. An untrained one may not, as its outputs hardly differ between classes.
+        min_agreement: Least share of images on which a file in another format has to name the network's class. Trained
+            networks reach 0.95 and more. An untrained one may not, as its outputs hardly differ between classes.
         saved_model: Folder for the SavedModel by way of which the network is converted, temporary by default. A
             SavedModel that is there already is taken for that of `model`: what several files of one network share is
             then written once.
@@ -68,9 +94,10 @@ def tflite(
 
     Raises:
         ValueError: If an argument does not fit, before any long work; if the network needs an operator that is not
-            built into TFLite; if the file does not agree with the network.
+            built into TFLite; if the file does not agree with the network, or loses more than `max_accuracy_drop`.
         OSError: If `path` cannot be written.
         RuntimeError: If Keras does not run on TensorFlow.
+        ImportError: If litert-quantizer is needed and not installed.
 
     Example:
 
@@ -80,21 +107,108 @@ def tflite(
     True
     """
     _check_network(model)
-    quantizer = quantize.get(quantization)
+    quantizer = quantize.get(quantization, converter)
     input_type = input_type or quantizer.input_type
-    _check_types(model, quantizer, input_type, output_type, classes=min_agreement > 0)
-    if quantizer.needs_images and representative_data is None:
-        raise ValueError(f"Expected `representative_data`, images to calibrate {quantization} on. Received: None")
+    _check_types(quantizer, quantization, input_type, output_type)
+    _check_classes(quantizer, model.name, model.outputs[0].shape, min_agreement)
+    _check_images_given(quantizer, representative_data)
+    check_limit(max_accuracy_drop, validation)
     with replacing(path) as part:
-        images = random_images(model) if representative_data is None else sample(representative_data, model)
+        shape = model.inputs[0].shape[1:]
+        images = random_images(shape) if representative_data is None else sample(representative_data, shape)
+        check_range(images, model)
         model = in_float32(model)
-        calibration, check = (images[::2], images[1::2]) if quantizer.needs_images else (None, images[::2])
+        calibration, check = _parted(images, quantizer)
         with tempfile.TemporaryDirectory() if saved_model is None else nullcontext(saved_model) as saved:
             source = Source(model, Path(saved), input_type, output_type)
             part.write_bytes(quantizer.function(source, calibration))
-        report = compare(model, part, check if len(check) else images, Path(path), quantization)
+        report = compare(model, part, check, Path(path), quantization)
         check_agreement(report, quantizer.exact, tolerance, min_agreement)
+        if max_accuracy_drop is not None:
+            check_accuracy_drop(model, part, quantization, validation, max_accuracy_drop, check)
     return report
+
+
+def quantize_file(
+    float32_file: str | os.PathLike,
+    path: str | os.PathLike,
+    quantization: str | Mapping[str, str | None],
+    representative_data: Any = None,
+    *,
+    input_type: str | None = None,
+    output_type: str = "float32",
+    min_agreement: float = 0.8,
+) -> ExportReport:
+    """Writes a float32 `.tflite` file in another number format, without TensorFlow, and compares the two.
+
+    litert-quantizer makes the file. Keras may run on any backend.
+
+    Args:
+        float32_file: The file to start from, with one input `(1, height, width, channels)` and one output
+            `(1, classes)`.
+        path: Where the file goes; its folder has to exist.
+        quantization: As for `tflite`. Names or patterns of layers are compared with the names of the file's tensors.
+        representative_data: As for `tflite`, and so are the other arguments.
+        input_type: See `representative_data`.
+        output_type: See `representative_data`.
+        min_agreement: See `representative_data`.
+
+    Returns:
+        An `ExportReport` that compares the file with the float32 file.
+
+    Raises:
+        FileNotFoundError: If there is no `float32_file`.
+        ValueError: If an argument does not fit, if `float32_file` is not in float32, or if the file does not agree
+            with it.
+        OSError: If `path` cannot be written.
+        ImportError: If litert-quantizer is not installed.
+
+    Example:
+
+    >>> written = quantize_file("resnet20.tflite", "resnet20_int8.tflite", "int8", train)
+    >>> written.input_type
+    'uint8'
+    """
+    network = _FloatFile(float32_file)
+    quantizer = quantize.get(quantization, quantize.LITERT)
+    input_type = input_type or quantizer.input_type
+    _check_types(quantizer, quantization, input_type, output_type)
+    _check_classes(quantizer, network.name, network.file.output_shape, min_agreement)
+    _check_images_given(quantizer, representative_data)
+    with replacing(path) as part:
+        shape = network.file.input_shape[1:]
+        images = random_images(shape) if representative_data is None else sample(representative_data, shape)
+        calibration, check = _parted(images, quantizer)
+        source = FileSource(network.content, network.name, input_type, output_type)
+        part.write_bytes(quantizer.function(source, calibration))
+        report = compare(network, part, check, Path(path), quantization)
+        check_agreement(report, quantizer.exact, 1e-3, min_agreement)
+    return report
+
+
+class _FloatFile:
+    """A float32 file that is called like a network."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.file, self.name = TFLiteModel(path), os.fspath(path)
+        self.content = Path(path).read_bytes()
+        graph = read_file(self.content)
+        integers = {name for name, size in zip(graph.types, graph.sizes, strict=True) if size} & {"INT4", "INT8"}
+        if self.file.input_type != FLOAT32 or self.file.output_type != FLOAT32 or integers:
+            raise ValueError(
+                "Expected `float32_file` to be in float32, from which other files are made. "
+                f"Received: float32_file='{self.name}', which holds integers"
+            )
+
+    def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:
+        return self.file.predict(x)
+
+
+def _parted(images: np.ndarray, quantizer: Quantizer) -> tuple[np.ndarray | None, np.ndarray]:
+    """Images to calibrate on, and images to check the file on: others, as far as there are."""
+    if not quantizer.needs_images:
+        return None, images[::2]
+    return images[::2], images[1::2] if len(images) > 1 else images
 
 
 def _check_network(model: keras.Model) -> None:
@@ -122,16 +236,26 @@ def _check_network(model: keras.Model) -> None:
         )
 
 
-def _check_types(model: keras.Model, quantizer: Quantizer, input_type: str, output_type: str, classes: bool) -> None:
+def _check_types(quantizer: Quantizer, quantization: Any, input_type: str, output_type: str) -> None:
     for argument, value in (("input_type", input_type), ("output_type", output_type)):
         if value not in quantizer.types:
             raise ValueError(
-                f"Expected `{argument}` to be one of {quantizer.types} with quantization={quantizer.argument!r}. "
+                f"Expected `{argument}` to be one of {quantizer.types} with quantization={quantization!r}. "
                 f"Received: {argument}={value!r}"
             )
-    if not quantizer.exact and classes and (model.outputs[0].shape[-1] or 0) < 2:
+
+
+def _check_classes(quantizer: Quantizer, name: str, shape: tuple[int | None, ...], min_agreement: float) -> None:
+    if not quantizer.exact and min_agreement > 0 and (shape[-1] or 0) < 2:
         raise ValueError(
-            "Expected `model` to return a number for each of two or more classes, by which a file in "
-            f"{quantizer.name} is compared. "
-            f"Received: '{model.name}' with an output of shape {tuple(model.outputs[0].shape)}"
+            "Expected a network that returns a number for each of two or more classes, by which a file in "
+            f"{quantizer} is compared. Received: '{name}' with an output of shape {tuple(shape)}"
+        )
+
+
+def _check_images_given(quantizer: Quantizer, representative_data: Any) -> None:
+    if quantizer.needs_images and representative_data is None:
+        raise ValueError(
+            f"Expected `representative_data`, images to calibrate {quantizer} on. Received: None. Formats that need "
+            "no images: float16, dynamic, int4"
         )

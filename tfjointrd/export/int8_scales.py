@@ -10,6 +10,8 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfjointrd.export.file_graph import unpack
+
 _MOST = 2.0**7  # half of that
 _OP = schema.BuiltinOperator
 # Operators with weights: where among their inputs the images, the weights and the bias are.
@@ -39,7 +41,7 @@ def with_usable_scales(content: bytes) -> bytes:
     Returns:
         The file with these scales, and the biases that follow from them, replaced; `content` itself if there are none.
     """
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = unpack(content)
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     changed = False
     for graph in model.subgraphs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -22,6 +23,7 @@ class TFLiteModel:
     Args:
         path: The `.tflite` file.
         threads: Number of processor threads to run it on.
+        keep_tensors: Whether `tensor` can be asked for what lies between input and output. It takes more memory.
 
     Attributes:
         input_shape: Shape of the input, batch axis of 1 included.
@@ -34,7 +36,8 @@ class TFLiteModel:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no `.tflite` file, or has several inputs or outputs.
+        ValueError: If it is no `.tflite` file, or not all of one, if it needs operators that are not built in, or has
+            several inputs or outputs.
 
     Example:
 
@@ -42,20 +45,27 @@ class TFLiteModel:
     >>> classes = model.predict(images).argmax(axis=-1)
     """
 
-    def __init__(self, path: str | os.PathLike, threads: int = 1):
+    def __init__(self, path: str | os.PathLike, threads: int = 1, keep_tensors: bool = False):
         if not os.path.isfile(path):
             raise FileNotFoundError(f"Expected `path` to be a .tflite file. Received: path='{os.fspath(path)}'")
         if not isinstance(threads, int) or threads < 1:
             raise ValueError(f"Expected `threads` to be a positive integer. Received: threads={threads}")
+        _check_identifier(path)
         with quiet():
-            self.interpreter = _interpreter_class()(model_path=os.fspath(path), num_threads=threads)
-            self.interpreter.allocate_tensors()
+            try:
+                self.interpreter = _interpreter_class()(
+                    model_path=os.fspath(path), num_threads=threads, experimental_preserve_all_tensors=keep_tensors
+                )
+                self.interpreter.allocate_tensors()
+            except (ValueError, RuntimeError) as error:
+                raise ValueError(_unreadable(path, str(error))) from error
         inputs, outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         if len(inputs) != 1 or len(outputs) != 1:
             raise ValueError(
                 f"Expected `path` to be a file with one input and one output. Received: path='{os.fspath(path)}' with "
                 f"{len(inputs)} inputs and {len(outputs)} outputs"
             )
+        self._details = {details["index"]: details for details in self.interpreter.get_tensor_details()}
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]
         self.input_shape, self.output_shape = (tuple(map(int, side["shape"])) for side in (inputs[0], outputs[0]))
         self.input_type, self.output_type = (np.dtype(side["dtype"]).name for side in (inputs[0], outputs[0]))
@@ -74,15 +84,34 @@ class TFLiteModel:
             ValueError: If the images have another shape.
         """
         x = np.asarray(x)
-        if x.shape[1:] != self.input_shape[1:]:
-            expected = ("count", *self.input_shape[1:])
-            raise ValueError(f"Expected `x` of shape {expected}. Received: shape {x.shape}".replace("'", ""))
+        self.check_images(x)
         outputs = np.empty((len(x), *self.output_shape[1:]), "float32")
         for image, output in zip(self._encode(x), outputs, strict=True):
             self.set_input(image[None])
             self.interpreter.invoke()
             output[...] = self._decode(self.interpreter.get_tensor(self._output)[0])
         return outputs
+
+    def check_images(self, x: np.ndarray) -> None:
+        """Checks the shape of images.
+
+        Raises:
+            ValueError: If it is another one than the file takes.
+        """
+        if x.shape[1:] != self.input_shape[1:]:
+            expected = ("count", *self.input_shape[1:])
+            raise ValueError(f"Expected `x` of shape {expected}. Received: shape {x.shape}".replace("'", ""))
+
+    def shape_of(self, index: int) -> tuple[int, ...]:
+        """Shape of one of the file's tensors."""
+        return tuple(map(int, self._details[index]["shape"]))
+
+    def tensor(self, index: int) -> np.ndarray:
+        """What one of the file's tensors held at the last image, in float32; needs `keep_tensors`."""
+        values, parameters = self.interpreter.get_tensor(index), self._details[index]["quantization_parameters"]
+        if not len(parameters["scales"]):
+            return values.astype("float32")
+        return parameters["scales"][0] * (values.astype("float32") - parameters["zero_points"][0])
 
     def set_input(self, x: np.ndarray) -> None:
         """Puts one image `input_shape`, in the file's own number format, where the interpreter reads it."""
@@ -100,6 +129,30 @@ class TFLiteModel:
             return y
         scale, zero_point = self.output_quantization
         return scale * (y.astype("float32") - zero_point)
+
+
+def _check_identifier(path: str | os.PathLike) -> None:
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if start[4:] != b"TFL3":
+        raise ValueError(
+            "Expected `path` to be a .tflite file, which has 'TFL3' as its bytes 4 to 8. "
+            f"Received: path='{os.fspath(path)}', which has {start[4:]!r} there"
+        )
+
+
+def _unreadable(path: str | os.PathLike, reason: str) -> str:
+    """What to say of a file that the interpreter refuses."""
+    custom = sorted(set(re.findall(r"custom op: (\w+)", reason)))
+    if custom:
+        return (
+            "Expected `path` to be a .tflite file of builtin operators. Convert the network without SELECT_TF_OPS and "
+            f"without custom operators. Received: path='{os.fspath(path)}', which needs {', '.join(custom)}"
+        )
+    return (
+        "Expected `path` to be a whole .tflite file that the LiteRT interpreter runs. "
+        f"Received: path='{os.fspath(path)}'. The interpreter says: {reason.strip() or 'nothing'}"
+    )
 
 
 def _interpreter_class():

@@ -1,122 +1,77 @@
-"""The number formats of `.tflite` files: one function makes the file of each.
-
-`export.tflite`, the command line and the cards of trainings offer what is registered here.
-"""
+"""The number formats of `.tflite` files, by name and by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from functools import partial
 
-if TYPE_CHECKING:
-    import numpy as np
+from tfjointrd.export import by_litert, by_tensorflow  # noqa: F401  they register what they make
+from tfjointrd.export.quantizer import FLOAT32, LITERT, Quantizer, register_quantizer, registered
 
-    from tfjointrd.export.source import Source
-
-FLOAT32 = "float32"
+__all__ = ["FLOAT32", "LITERT", "Quantizer", "arguments", "describe", "get", "register_quantizer"]
 
 
-@dataclass(frozen=True)
-class Quantizer:
-    """How files of a number format are made, and what they are like.
-
-    Attributes:
-        name: What the format is called, in `export.tflite(quantization=...)` too.
-        function: `(source, images) -> bytes`, the content of the file; see `tfjointrd.export.source.Source`.
-        needs_images: Whether it calibrates on images, `(count, height, width, channels)` in float32; else they are
-            `None`.
-        types: The number formats that the file's input and output may have.
-        input_type: The one that its input has by default; that of its output is float32.
-        exact: Whether the file computes what the network computes but for rounding. Otherwise, it names the same class.
-    """
-
-    name: str
-    function: Callable[[Source, np.ndarray | None], bytes]
-    needs_images: bool = False
-    types: tuple[str, ...] = (FLOAT32,)
-    input_type: str = FLOAT32
-    exact: bool = False
-
-    @property
-    def argument(self) -> str | None:
-        """What `export.tflite(quantization=...)` takes for it: the name, but `None` for float32."""
-        return None if self.name == FLOAT32 else self.name
-
-
-_QUANTIZERS: dict[str, Quantizer] = {}
-
-
-def register_quantizer(name: str, **options) -> Callable[[Callable], Callable]:
-    """Decorates a function that makes the files of a number format.
-
-    Args:
-        name: As for `Quantizer`, and so are the `options`.
-        **options: See `name`.
-
-    Raises:
-        ValueError: If there is one of that name.
-
-    Example:
-
-    >>> @register_quantizer("float16")
-    ... def float16(source, images):
-    ...     def use_float16(converter):
-    ...         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    ...         converter.target_spec.supported_types = [tf.float16]
-    ...     return source.convert(use_float16)
-    """
-
-    def register(function):
-        if name in _QUANTIZERS:
-            raise ValueError(f"Expected the name of a new quantizer. Received: name='{name}'")
-        _QUANTIZERS[name] = Quantizer(name, function, **options)
-        return function
-
-    return register
-
-
-def get(quantization: str | None) -> Quantizer:
-    """The quantizer that `export.tflite(quantization=...)` means.
+def get(quantization: str | Mapping[str, str | None] | None, converter: str | None = None) -> Quantizer:
+    """The quantizer that `export.tflite(quantization=..., converter=...)` means.
 
     Raises:
         ValueError: If there is none.
     """
-    found = _QUANTIZERS.get(FLOAT32 if quantization is None else quantization)
-    if found is None or quantization == FLOAT32:
-        *others, last = (repr(name) for name in arguments().values())
+    if isinstance(quantization, Mapping):
+        return _by_layer(quantization, converter)
+    named = registered().get(FLOAT32 if quantization is None else quantization)
+    if named is None or quantization == FLOAT32:
+        raise ValueError(f"Expected `quantization` to be {_any_of()}. Received: quantization={quantization!r}")
+    if converter is None:
+        return next(iter(named.values()))
+    if converter not in named:
+        expected = ", ".join(map(repr, named))
         raise ValueError(
-            f"Expected `quantization` to be {', '.join(others)} or {last}. Received: quantization={quantization!r}"
+            f"Expected `converter` to be one of None, {expected} with quantization={quantization!r}. "
+            f"Received: converter={converter!r}"
         )
-    return found
+    return named[converter]
 
 
 def arguments() -> dict[str, str | None]:
     """The name of each number format, float32 first, and what `export.tflite(quantization=...)` takes for it."""
-    return {name: quantizer.argument for name, quantizer in _QUANTIZERS.items()}
+    return {name: next(iter(found.values())).argument for name, found in registered().items()}
 
 
-@register_quantizer(FLOAT32, exact=True)
-def float32(source: Source, images: None = None) -> bytes:
-    """The network as it is."""
-    return source.float32_file()
+def describe(quantization: str | Mapping[str, str | None] | None) -> str:
+    """A quantization in words, for messages."""
+    if isinstance(quantization, Mapping):
+        return ", ".join(f"'{pattern}' in {name or FLOAT32}" for pattern, name in quantization.items())
+    found = registered().get(quantization or FLOAT32)
+    return str(next(iter(found.values()))) if found else str(quantization)
 
 
-@register_quantizer("int8", needs_images=True, types=(FLOAT32, "uint8", "int8"), input_type="uint8")
-def int8(source: Source, images: np.ndarray) -> bytes:
-    """Weights and activations as 8-bit integers, in TensorFlow's converter."""
-    import tensorflow as tf
+def _by_layer(formats: Mapping[str, str | None], converter: str | None) -> Quantizer:
+    formats = {pattern: FLOAT32 if name is None else name for pattern, name in formats.items()}
+    unknown = {pattern: name for pattern, name in formats.items() if name not in by_litert.FORMATS}
+    if unknown or not formats:
+        raise ValueError(
+            "Expected `quantization` to map names or patterns of layers to "
+            f"{', '.join(map(repr, by_litert.FORMATS))}. Received: quantization={unknown or formats!r}"
+        )
+    if converter not in (None, LITERT):
+        raise ValueError(
+            f"Expected `converter` to be None or '{LITERT}' with a quantization for each layer. "
+            f"Received: converter={converter!r}"
+        )
+    parts = [registered()[name][LITERT] for name in formats.values() if name != FLOAT32]
+    in_bytes = any(part.name == "int8" for part in parts)
+    return Quantizer(
+        name=describe(formats),
+        function=partial(by_litert.by_layer, formats=formats),
+        needs_images=any(part.needs_images for part in parts),
+        types=by_tensorflow.INT8["types"] if in_bytes else (FLOAT32,),
+        input_type=by_tensorflow.INT8["input_type"] if in_bytes else FLOAT32,
+        exact=not parts,
+        converter=LITERT,
+    )
 
-    from tfjointrd.export.int8_scales import with_usable_scales
-    from tfjointrd.export.samples import with_pixel_limits
 
-    images = with_pixel_limits(images)
-
-    def quantize(converter):
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = lambda: ([image[None]] for image in images)
-        converter.inference_input_type = tf.as_dtype(source.input_type)
-        converter.inference_output_type = tf.as_dtype(source.output_type)
-
-    return with_usable_scales(source.convert(quantize))
+def _any_of() -> str:
+    *others, last = (repr(name) for name in arguments().values())
+    return f"{', '.join(others)}, {last}, or a dict from patterns of layers' names to names of formats"

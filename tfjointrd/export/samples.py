@@ -15,44 +15,52 @@ from tfjointrd.surgery.rules import describe
 SAMPLE_SIZE = 256
 
 
-def random_images(model: keras.Model) -> np.ndarray:
-    """Random images of the size `model` takes; whichever range it takes, some of these are in it."""
-    shape = model.inputs[0].shape[1:]
+def random_images(shape: tuple[int, ...]) -> np.ndarray:
+    """Random images `(height, width, channels)`; whichever range a network takes, some of these are in it."""
     ranges = np.array([[0, 255], [0, 1], [-1, 1]] * 11).reshape(-1, 2, *[1] * len(shape))
     return np.random.default_rng(0).uniform(ranges[:, 0], ranges[:, 1], (len(ranges), *shape)).astype("float32")
 
 
-def sample(data: Any, model: keras.Model) -> np.ndarray:
+def sample(data: Any, shape: tuple[int, ...]) -> np.ndarray:
     """The first images of a data set, or images from all over an array.
 
     Args:
         data: Images in any form that `tfjointrd.data.batches` describes.
-        model: The network that the images are for.
+        shape: Shape of an image that the network takes.
 
     Returns:
         Up to `SAMPLE_SIZE` images in float32.
 
     Raises:
-        ValueError: If there are no images, if their shape is not the network's, if all pixels are equal, if one is not
-            finite, or if they lie between 0 and 1 and the network begins by rescaling pixels from 0 to 255.
+        ValueError: If there are no images, if they are not numbers, if their shape is another one, if all pixels are
+            equal, or if one is not finite.
     """
     images: list[np.ndarray] = []
-    for x, _ in batches(data, shape=model.inputs[0].shape[1:], argument="representative_data"):
+    for x, _ in batches(data, shape=shape, argument="representative_data"):
+        if not np.issubdtype(np.asarray(x[:1]).dtype, np.number):
+            raise ValueError(
+                f"Expected `representative_data` to hold numbers. Received: dtype {np.asarray(x[:1]).dtype}"
+            )
         chosen = np.linspace(0, len(x) - 1, min(len(x), SAMPLE_SIZE - len(images))).round().astype(int)
         images.extend(np.asarray(x)[chosen].astype("float32"))
         if len(images) == SAMPLE_SIZE:
             break
     sampled = np.stack(images)
-    _check_range(sampled, model)
-    return sampled
-
-
-def _check_range(images: np.ndarray, model: keras.Model) -> None:
-    low, high = float(images.min()), float(images.max())
+    low, high = float(sampled.min()), float(sampled.max())
     if not np.isfinite([low, high]).all() or low == high:
         raise ValueError(
             f"Expected `representative_data` to hold varied, finite values. Received: values from {low} to {high}"
         )
+    return sampled
+
+
+def check_range(images: np.ndarray, model: keras.Model) -> None:
+    """Checks that images are pixels from 0 to 255 if the network begins by rescaling these.
+
+    Raises:
+        ValueError: If they lie between 0 and 1.
+    """
+    low, high = float(images.min()), float(images.max())
     first = next((layer for layer in flat_layers(model) if not _keeps_range(layer)), None)
     takes_pixels = isinstance(first, keras.layers.Rescaling) and np.max(first.scale) < 0.1
     if takes_pixels and high <= 1:

@@ -29,6 +29,16 @@ class Source:
         self.model, self.folder = model, folder
         self.input_type, self.output_type = input_type, output_type
 
+    @property
+    def name(self) -> str:
+        """The network's name."""
+        return self.model.name
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the network's layers, those of networks within it too."""
+        return [layer.name for layer in flat_layers(self.model)]
+
     def saved_model(self) -> Path:
         """The folder of the SavedModel."""
         if not (self.folder / "saved_model.pb").exists():
@@ -69,6 +79,26 @@ class Source:
                     f"'{self.model.name}' cannot be converted with TFLite's builtin operators alone. "
                     f"{' '.join(reasons)}"
                 ) from error
+
+
+class FileSource:
+    """A float32 `.tflite` file that other files are made from.
+
+    Args:
+        content: The file's content.
+        name: Its name, for messages.
+        input_type: As for `Source`, and so is `output_type`.
+        output_type: See `input_type`.
+    """
+
+    layers = None  # unknown
+
+    def __init__(self, content: bytes, name: str, input_type: str = "float32", output_type: str = "float32"):
+        self.content, self.name, self.input_type, self.output_type = content, name, input_type, output_type
+
+    def float32_file(self) -> bytes:
+        """The content of the float32 file."""
+        return self.content
 
 
 def in_float32(model: keras.Model) -> keras.Model:

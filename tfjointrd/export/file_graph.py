@@ -1,0 +1,143 @@
+"""The graph of a `.tflite` file: its operators, the tensors between them, and the Keras layers that they come from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+_IDENTIFIER = b"TFL3"
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of a file.
+
+    Attributes:
+        kind: What it is, as `"CONV_2D"`.
+        inputs: Indices of the tensors it takes that another operator computes, or that are the file's input.
+        constants: Indices of those that are stored in the file: weights, biases, sizes.
+        outputs: Indices of what it computes.
+        scope: The names of its outputs, as litert-quantizer writes them for its regular expressions.
+        layers: The Keras layers that it computes, one or several that were fused, as far as names tell.
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    constants: tuple[int, ...]
+    outputs: tuple[int, ...]
+    scope: str
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FileGraph:
+    """What a file computes.
+
+    Attributes:
+        operators: In the order in which they run.
+        inputs: Indices of the file's inputs.
+        outputs: Indices of its outputs.
+        types: Number format of each tensor, as `"INT8"`.
+        sizes: Bytes that each tensor takes in the file; 0 if it is computed.
+        signature: Names of inputs and outputs for callers: `(tensor index -> name, tensor index -> name)`.
+    """
+
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    types: tuple[str, ...]
+    sizes: tuple[int, ...]
+    signature: tuple[dict[int, str], dict[int, str]]
+
+    @property
+    def layers(self) -> list[str]:
+        """All layers that operators are known to come from."""
+        return list(dict.fromkeys(name for step in self.operators for name in step.layers))
+
+
+def unpack(content: bytes):
+    """A file as the classes of its schema, `ModelT` and others, with all that is stored in it.
+
+    Raises:
+        ValueError: If it is no `.tflite` file, or not all of one.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    if content[4:8] != _IDENTIFIER:
+        raise ValueError("Expected a .tflite file, which has 'TFL3' as its bytes 4 to 8. Received: another file")
+    try:
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
+    except Exception as error:  # whatever reading beyond the end leads to
+        raise ValueError(f"Expected a whole .tflite file. Received: one that breaks off ({error})") from error
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # litert-quantizer puts what buffers hold behind all else
+            buffer.data = np.frombuffer(content[buffer.offset : buffer.offset + buffer.size], "uint8")
+            buffer.offset = buffer.size = 0
+    return model
+
+
+def read_file(content: bytes, known: Iterable[str] | None = None, network: str | None = None) -> FileGraph:
+    """Reads a file.
+
+    Args:
+        content: The `.tflite` file's content.
+        known: Names of the Keras layers that may be in it. By default every part of a tensor's name counts as one.
+        network: Name of the Keras network that it was made from.
+
+    Raises:
+        ValueError: If it is no `.tflite` file, or not all of one.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = unpack(content)
+    kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    types = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+    codes = [
+        (code.customCode or b"").decode() or kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        for code in model.operatorCodes
+    ]
+    graph = model.subgraphs[0]
+    names = [(tensor.name or b"").decode() for tensor in graph.tensors]
+    data = [model.buffers[tensor.buffer].data for tensor in graph.tensors]
+    sizes = tuple(0 if found is None else len(found) for found in data)
+    known = None if known is None else set(known)
+    operators = []
+    for step in graph.operators:
+        taken = [int(i) for i in step.inputs if i >= 0]
+        outputs = tuple(int(i) for i in step.outputs if i >= 0)
+        constants = tuple(i for i in taken if sizes[i])
+        layers = next(filter(None, (_layers([names[i] for i in side], known, network) for side in (outputs, constants))), [])
+        scope = ";".join(names[i] for i in outputs if names[i]) + ";"
+        inputs = tuple(i for i in taken if not sizes[i])
+        operators.append(Operator(codes[step.opcodeIndex], inputs, constants, outputs, scope, tuple(layers)))
+    signature = model.signatureDefs[0] if model.signatureDefs else None
+    maps = tuple(
+        {} if signature is None else {int(entry.tensorIndex): entry.name.decode() for entry in side}
+        for side in ((signature.inputs, signature.outputs) if signature else ((), ()))
+    )
+    ends = (tuple(int(i) for i in np.atleast_1d(side)) for side in (graph.inputs, graph.outputs))
+    return FileGraph(tuple(operators), *ends, tuple(types[t.type] for t in graph.tensors), sizes, maps)
+
+
+def _layers(names: list[str], known: set[str] | None, network: str | None) -> list[str]:
+    """The layers that tensors' names speak of.
+
+    TensorFlow's converter names a tensor `network/layer/operation`, and what it fuses by all parts, with `;` between
+    them. Behind the names of the network and of its layers stands the same number, if the network was called before.
+    """
+    found = []
+    for name in ";".join(names).split(";"):
+        first, *parts = name.split("/")
+        number = re.search(r"_\d+$", first)[0] if re.search(r"_\d+$", first) else ""
+        if network is not None and first.startswith(network):
+            number = first.removeprefix(network)
+        for part in parts:
+            candidates = (part.removesuffix(number), part)
+            chosen = next((name for name in candidates if known is None or name in known), None)
+            if chosen is not None:
+                found.append(chosen)
+                break  # what follows is the operation, which may bear another layer's name
+    return list(dict.fromkeys(found))

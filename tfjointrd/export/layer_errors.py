@@ -1,0 +1,191 @@
+"""Where a `.tflite` file departs from its network, layer by layer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfjointrd.export.file_graph import FileGraph, Operator, read_file
+from tfjointrd.export.interpreter import TFLiteModel
+from tfjointrd.surgery.graph import Call, Graph, Ref, refs_in, substitute
+from tfjointrd.surgery.read_graph import read_graph
+
+_AT_ONCE = 8  # images whose activations are in memory
+_CASTS = ("QUANTIZE", "DEQUANTIZE")
+_NUMBERS = ("FLOAT32", "FLOAT16", "INT8", "INT4")
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """How far a layer's output in a file is from that in the network.
+
+    Attributes:
+        layer: The Keras layer.
+        fused: The layers that the file computes together with it, itself included.
+        operator: The file's operator, as `"CONV_2D"`.
+        weights: Number format of its weights, as `"INT8"`; empty if it has none.
+        activations: Number format of its output.
+        error: The error of its output: root mean square of the difference, as a share of that of the network's output.
+            It holds what earlier layers did wrong.
+        own_error: Likewise, against what the network's layer makes of the inputs that the file has there. This is what
+            the layer itself does wrong.
+    """
+
+    layer: str
+    fused: tuple[str, ...]
+    operator: str
+    weights: str
+    activations: str
+    error: float
+    own_error: float
+
+
+@dataclass
+class _Match:
+    """A layer's output in the file, and its sums of squares."""
+
+    operator: Operator
+    tensor: int
+    error: float = 0.0
+    own_error: float = 0.0
+    reference: float = 0.0
+
+
+def layer_errors(path: str | os.PathLike, network: keras.Model, images: Any) -> list[LayerError]:
+    """Compares the layers of a file with those of its network.
+
+    A layer is found by the names that TensorFlow's converter and litert-quantizer give to tensors. What is called
+    several times, and what leaves no trace in the names, is left out.
+
+    Args:
+        path: The file, in any number format.
+        network: The Keras network that it was made from.
+        images: Array `(count, height, width, channels)`, in the range that the network takes.
+
+    Returns:
+        The layers, that with the largest error of its own first.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no `.tflite` file, or the images have another shape than it takes.
+    """
+    images = np.asarray(images, "float32")
+    runner = TFLiteModel(path, keep_tensors=True)
+    runner.check_images(images)
+    keras_graph = read_graph(network)
+    file_graph = read_file(Path(path).read_bytes(), keras_graph.layers, network.name)
+    matches = _matches(file_graph, keras_graph, runner)
+    tensors = {name: Ref(name) for name in matches}
+    for start in range(0, len(images), _AT_ONCE):
+        part = images[start : start + _AT_ONCE]
+        in_file = _run(runner, part, {name: match.tensor for name, match in matches.items()})
+        inputs = dict.fromkeys(refs_in(keras_graph.inputs), part)
+        expected = _Evaluation(keras_graph, inputs)
+        for name, match in matches.items():
+            known = {ref: in_file[other] for other, ref in tensors.items() if other != name}
+            own = _Evaluation(keras_graph, inputs | known)(tensors[name])
+            reference = expected(tensors[name])
+            match.error += float(np.sum(np.square(in_file[name] - reference)))
+            match.own_error += float(np.sum(np.square(in_file[name] - own)))
+            match.reference += float(np.sum(np.square(reference)))
+    found = [_layer_error(name, match, file_graph) for name, match in matches.items()]
+    return sorted(found, key=lambda one: -one.own_error)
+
+
+def _matches(file: FileGraph, network: Graph, runner: TFLiteModel) -> dict[str, _Match]:
+    """For each layer, the tensor of the file that is its output: the last one that bears its name."""
+    order = {call.layer: place for place, call in enumerate(network.calls)}
+    calls = [call.layer for call in network.calls]
+    (output,) = refs_in(network.outputs)
+    last = _maker(file, file.outputs[0])
+    found: dict[str, _Match] = {}
+    for step in file.operators:
+        if step.kind in _CASTS or len(step.outputs) != 1:
+            continue
+        names = [name for name in step.layers if name in order]
+        name = output.layer if step is last else max(names, key=order.get, default=None)
+        if name is None or calls.count(name) > 1:
+            continue
+        if tuple(network.shapes[Ref(name)][1:]) == runner.shape_of(step.outputs[0])[1:]:
+            found[name] = _Match(step, step.outputs[0])
+    return found
+
+
+def _maker(file: FileGraph, tensor: int) -> Operator | None:
+    """The operator that computes a tensor, before it is cast to another number format."""
+    makers = {output: step for step in file.operators for output in step.outputs}
+    step = makers.get(tensor)
+    while step is not None and step.kind in _CASTS:
+        step = makers.get(step.inputs[0])
+    return step
+
+
+def _run(runner: TFLiteModel, images: np.ndarray, tensors: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """What the file's tensors hold, in floats, for all images."""
+    found: dict[str, list] = {name: [] for name in tensors}
+    for image in images:
+        runner.predict(image[None])
+        for name, index in tensors.items():
+            found[name].append(runner.tensor(index))
+    return {name: np.concatenate(values) for name, values in found.items()}
+
+
+def _layer_error(name: str, match: _Match, file: FileGraph) -> LayerError:
+    step, scale = match.operator, max(match.reference, np.finfo("float32").tiny)
+    stored = [*step.constants, *(_stored(file, index) for index in step.inputs)]
+    weights = [i for i in stored if i is not None and file.types[i] in _NUMBERS]  # and no sizes, axes and int32 biases
+    largest = max(weights, key=lambda index: file.sizes[index], default=None)
+    return LayerError(
+        layer=name,
+        fused=step.layers,
+        operator=step.kind,
+        weights="" if largest is None else file.types[largest],
+        activations=file.types[match.tensor],
+        error=float(np.sqrt(match.error / scale)),
+        own_error=float(np.sqrt(match.own_error / scale)),
+    )
+
+
+def _stored(file: FileGraph, tensor: int) -> int | None:
+    """The stored tensor that another one is a cast of, as weights in float16 are."""
+    made_by = next((step for step in file.operators if tensor in step.outputs), None)
+    cast = made_by is not None and made_by.kind in _CASTS and bool(made_by.constants)
+    return made_by.constants[0] if cast else None
+
+
+class _Evaluation:
+    """Computes tensors of a network from known ones, each once."""
+
+    def __init__(self, graph: Graph, known: Mapping[Ref, Any]):
+        self.graph, self.known = graph, dict(known)
+        self.calls: dict[tuple[str, int], Call] = {(call.layer, call.number): call for call in graph.calls}
+
+    def __call__(self, ref: Ref) -> np.ndarray:
+        """The value of a tensor."""
+        return keras.ops.convert_to_numpy(self._value(ref))
+
+    def _value(self, ref: Ref):
+        pending: list[Ref] = [ref]
+        while pending:  # and no recursion, for deep networks
+            top = pending[-1]
+            call = self.calls[top.layer, top.call]
+            missing = [] if top in self.known else [other for other in call.inputs if other not in self.known]
+            if missing:
+                pending.extend(missing)
+                continue
+            if top not in self.known:
+                self._compute(call)
+            pending.pop()
+        return self.known[ref]
+
+    def _compute(self, call: Call) -> None:
+        run: Callable = self.graph.sources[call.layer]
+        args, kwargs = (substitute(part, self.known.__getitem__) for part in (call.args, call.kwargs))
+        for index, value in enumerate(keras.tree.flatten(run(*args, **kwargs))):
+            self.known[Ref(call.layer, call.number, index)] = value
