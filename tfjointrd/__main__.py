@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tfjointrd import command_line_options as training_options
 from tfjointrd.experiments.recipes import SCALES
-from tfjointrd.export import quantize
+from tfjointrd.file_commands import add_export, quantizations, report_files
 
 DESCRIPTION = """\
 Train networks with shortcuts and full width, deploy them without.
@@ -230,38 +230,7 @@ def _train(options) -> None:
 
 
 def _add_export(commands) -> None:
-    parser = commands.add_parser(
-        "export",
-        help="write a .tflite file and check it",
-        formatter_class=_Help,
-        description=(
-            "Converts a .keras network to a .tflite file of builtin operators, runs it in the LiteRT interpreter and "
-            "compares it with\nthe network. A file that disagrees is not kept. int8 needs images to calibrate on: the "
-            "training images of --data."
-        ),
-    )
-    parser.add_argument("network", help="a .keras file")
-    parser.add_argument("--out", help="the .tflite file; beside the network by default")
-    parser.add_argument("--quantization", choices=_quantizations(), default="none", help="none keeps float32")
-    parser.add_argument("--data", help="data set to calibrate on, and to measure accuracy with")
-    parser.set_defaults(command=_export)
-
-
-def _export(options) -> None:
-    from tfjointrd import data, export
-    from tfjointrd.experiments.fine_tuning import image_size_for
-
-    network = _load(options.network)
-    quantization = None if options.quantization == "none" else options.quantization
-    suffix = "" if quantization is None else f"_{quantization}"
-    path = options.out or str(Path(options.network).with_suffix("")) + f"{suffix}.tflite"
-    train = validation = None
-    if options.data:
-        size = image_size_for(network, options.data)
-        train, validation = data.load(options.data, augment=False, image_size=size)
-    print(export.tflite(network, path, quantization=quantization, representative_data=train))
-    if validation is not None:
-        print(f"accuracy of the file on {options.data}: {export.accuracy(path, validation):.4f}")
+    add_export(commands, _Help)
 
 
 def _add_report(commands) -> None:
@@ -272,15 +241,21 @@ def _add_report(commands) -> None:
         description=(
             "Prints parameters, multiply-accumulates, output and live memory of each layer of a network.\n"
             "Given folders of finished trainings instead, prints one table of what their cards say, and times their "
-            ".tflite files\non this machine.\n\n"
+            ".tflite files\non this machine. Given .tflite files, prints their operators and number formats; with "
+            "--against, how far each\nlayer is from that of the network.\n\n"
             "examples:\n"
             "  python -m tfjointrd report resnet20\n"
-            "  python -m tfjointrd report runs/resnet20 runs/jointrd20"
+            "  python -m tfjointrd report runs/resnet20 runs/jointrd20\n"
+            "  python -m tfjointrd report model_int8.tflite --against model.keras --data cifar10"
         ),
     )
     parser.add_argument(
-        "network", nargs="+", help="a .keras file, a network of tfjointrd.models or keras.applications, or a folder"
+        "network",
+        nargs="+",
+        help="a .keras or .tflite file, a network of tfjointrd.models or keras.applications, or a folder",
     )
+    parser.add_argument("--against", metavar="NETWORK", help="the .keras file that .tflite files were made from")
+    parser.add_argument("--figure", metavar="PNG", help="with --against: also draw the errors of one file's layers")
     _add_form(parser)
     parser.set_defaults(command=_report)
 
@@ -291,13 +266,21 @@ def _report(options) -> None:
     from tfjointrd.experiments.run_folder import finished_run
     from tfjointrd.experiments.table import markdown, measure_run
 
+    files = [name for name in options.network if name.endswith(".tflite")]
+    if files == options.network:
+        report_files(options)
+        return
+    if options.against or options.figure:
+        raise ValueError(f"Expected .tflite files with `--against` and `--figure`. Received: {options.network}.")
     folders = [name for name in options.network if Path(name).is_dir()]
-    if not folders:
+    if not folders and not files:
         for name in options.network:
             report.summary(build_network(name, data.info(options.data, image_size=options.image_size)))
         return
     if folders != options.network:
-        raise ValueError(f"Expected either networks or folders of finished trainings. Received: {options.network}.")
+        raise ValueError(
+            f"Expected either networks, .tflite files or folders of finished trainings. Received: {options.network}."
+        )
     print(markdown([row for folder in folders for row in measure_run(finished_run(folder))]))
 
 
@@ -322,7 +305,7 @@ def _add_benchmark(commands) -> None:
     parser.add_argument("--layers", help="JSON file to write the latencies of a network's layers to")
     parser.add_argument("--alphas", type=float, nargs="+", default=[1, 2, 4], help="candidates of the search (layers)")
     parser.add_argument("--round-to", type=int, default=1, help="multiple that their widths are rounded to (layers)")
-    parser.add_argument("--quantization", choices=_quantizations(), default="none", help="of the layers' files")
+    parser.add_argument("--quantization", choices=quantizations(), default="none", help="of the layers' files")
     _add_form(parser)
     parser.set_defaults(command=_benchmark)
 
@@ -358,18 +341,6 @@ def _add_form(parser) -> None:
     """What a network that has only a name is built for."""
     parser.add_argument("--data", default="cifar10", help="whose image size and classes to build a named network for")
     parser.add_argument("--image-size", type=int, help="side of photographs in pixels (default: 224)")
-
-
-def _quantizations() -> list[str]:
-    return ["none", *filter(None, quantize.arguments().values())]
-
-
-def _load(path: str):
-    from tfjointrd.experiments.networks import load_network
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"Expected `network` to be a .keras file that exists. Received: network='{path}'.")
-    return load_network(path)
 
 
 if __name__ == "__main__":

@@ -377,8 +377,8 @@ def test_a_full_disk_ends_with_a_message_and_the_checkpoint_before(small, tmp_pa
 
 def test_table_of_cards(finished):
     row = measure("AN small", finished, "small")
-    assert row.accuracy_float32 == pytest.approx(row.accuracy, abs=0.003)
-    assert row.bytes_int8 < row.bytes_float32 / 2
+    assert row.files["float32"].accuracy == pytest.approx(row.accuracy, abs=0.003)
+    assert row.files.keys() == {"float32", "int8"} and row.files["int8"].bytes < row.files["float32"].bytes / 2
     assert row.parameters == finished.networks["small"].count_params()
     rows = measure_run(finished)
     assert [r.name for r in rows] == ["adjoined full", "adjoined small"] and rows[1].accuracy == row.accuracy

@@ -194,7 +194,9 @@ def test_a_file_that_returns_nan_is_not_kept(network, tmp_path, monkeypatch):
     monkeypatch.setattr(convert, "Source", lambda model, *rest: Source(broken, *rest))
     with pytest.raises(ValueError, match="does not compute what the network computes"):
         export.tflite(network, tmp_path / "tiny.tflite")
-    with pytest.raises(ValueError, match="'tiny', which does not"):
+    with pytest.raises(
+        ValueError, match="finite weights. Received: 'tiny', whose layer 'scores' has NaN or infinity in its bias"
+    ):
         export.tflite(broken, tmp_path / "tiny.tflite")
     assert os.listdir(tmp_path) == []
 
@@ -210,10 +212,18 @@ def test_operator_that_tflite_lacks(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"quantization": "int4"}, "quantization='int4'"),
+        ({"quantization": "int3"}, "'int4', or a dict.*Received: quantization='int3'"),
         ({"input_type": "uint8"}, "`input_type`.*quantization=None. Received: input_type='uint8'"),
         ({"output_type": "int8"}, "`output_type`.*Received: output_type='int8'"),
         ({"quantization": "int8", "input_type": "int16"}, "Received: input_type='int16'"),
+        ({"quantization": "int4", "input_type": "uint8"}, "Received: input_type='uint8'"),
+        ({"quantization": "int4", "converter": "tensorflow"}, "None, 'litert' with quantization='int4'"),
+        ({"quantization": {"*": "int8"}, "converter": "tensorflow"}, "None or 'litert' with a quantization for each"),
+        ({"quantization": {"*": "int8", "scores": "int3"}}, "quantization={'scores': 'int3'}"),
+        ({"quantization": {}}, "Received: quantization={}"),
+        ({"quantization": {"*": "int8", "score": "float32"}}, "`quantization`.*Received: 'score', no match"),
+        ({"max_accuracy_drop": 1.0}, "together. Received: max_accuracy_drop=1.0, validation=None"),
+        ({"max_accuracy_drop": -1, "validation": pixels()}, "from 0 to 100 percentage points. Received: -1"),
     ],
 )
 def test_unknown_types(arguments, message, network, tmp_path):

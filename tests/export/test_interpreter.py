@@ -7,8 +7,10 @@ import sys
 import keras
 import numpy as np
 import pytest
+from small_networks import pixels
 
 from tfjointrd import export
+from tfjointrd.export.file_graph import read_file
 from tfjointrd.export.interpreter import TFLiteModel, quiet
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are written on TensorFlow")
@@ -97,3 +99,35 @@ def test_quiet_keeps_logs_away_and_leaves_logging_as_it_was():
         assert stream.getvalue() == "afterwards\n"
     finally:
         root.removeHandler(own)
+
+
+def test_files_that_are_none(int8_file, tmp_path):
+    content = int8_file.path.read_bytes()
+    path = tmp_path / "a.tflite"
+    for foreign in (b"", b"PK\x03\x04 a zip archive", content[:6], content[:4] + b"TFL2" + content[8:]):
+        path.write_bytes(foreign)
+        with pytest.raises(ValueError, match="which has 'TFL3' as its bytes 4 to 8. Received: path='.*a.tflite'"):
+            TFLiteModel(path)
+    for length in (8, len(content) // 2, len(content) - 40):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="a whole .tflite file.*Received: path='.*a.tflite'"):
+            TFLiteModel(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="TFL3"):
+        export.accuracy(path, (pixels(), [0] * 40))
+    with pytest.raises(ValueError, match="'TFL3' as its bytes 4 to 8. Received: another file"):
+        read_file(b"")
+    with pytest.raises(ValueError, match="Received: one that breaks off"):
+        read_file(content[:100])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are written on TensorFlow")
+def test_operators_of_tensorflow_are_named(tmp_path):
+    import tensorflow as tf
+
+    function = tf.function(lambda x: tf.math.erfinv(x), input_signature=[tf.TensorSpec((1, 4))])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+    (tmp_path / "flex.tflite").write_bytes(converter.convert())
+    with pytest.raises(ValueError, match="builtin operators.*SELECT_TF_OPS.*which needs FlexErfinv"):
+        TFLiteModel(tmp_path / "flex.tflite")

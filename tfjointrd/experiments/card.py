@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -98,12 +98,13 @@ def make(
 ) -> dict:
     """Writes the networks as files, measures them, and returns the card of a finished training.
 
-    On the TensorFlow backend the networks are exported too, in float32 and int8, and the files' accuracies measured.
+    On the TensorFlow backend the networks are exported too, in the recipe's `formats`, and the files' accuracies
+    measured.
 
     Args:
         recipe: What was trained.
         networks: The networks to deploy, by name.
-        train: The training images; int8 is calibrated on them.
+        train: The training images; static formats are calibrated on them.
         validation: Images to measure accuracy on.
         folder: Where the files go.
         state: History and time of the training.
@@ -115,7 +116,7 @@ def make(
     for name, network in networks.items():
         with replacing(folder / f"{name}.keras") as part:
             network.save(part)
-        exported, failed = _export(network, name, folder, train, validation)
+        exported, failed = _export(network, name, folder, recipe.formats, train, validation)
         accuracies[name] = {"keras": accuracy(network.predict_on_batch, validation), **exported}
         profile = report.profile(network)
         entries[name] = {
@@ -168,13 +169,13 @@ def add_files(
         card: The card; of several seeds, files and networks are the first one's.
         networks: The networks by name.
         folder: Where the files go.
-        train: The training images; int8 is calibrated on them.
+        train: The training images; static formats are calibrated on them.
         validation: Images to measure accuracy on.
     """
     card = copy.deepcopy(card)
     training = card["seeds"][min(card["seeds"], key=int)]
     for name, network in networks.items():
-        exported, failed = _export(network, name, folder, train, validation)
+        exported, failed = _export(network, name, folder, card["recipe"]["formats"], train, validation)
         training["accuracy"][name].update(exported)
         card["networks"][name].pop("not_exported", None)
         card["networks"][name].update(_files(folder, name, failed))
@@ -338,20 +339,23 @@ def source() -> str:
     return total.hexdigest()[:32]
 
 
-def _export(network: keras.Model, name: str, folder: Path, train, validation) -> tuple[dict, dict]:
+def _export(
+    network: keras.Model, name: str, folder: Path, formats: Iterable[str], train, validation
+) -> tuple[dict, dict]:
     """Accuracies of the files by form, and why there is no file; a failure must not cost a finished training."""
+    formats = [kind for kind in formats if kind in QUANTIZATIONS]
     if keras.backend.backend() != "tensorflow":
-        return {}, dict.fromkeys(QUANTIZATIONS, f"{_OTHER_BACKEND} {keras.backend.backend()}")
+        return {}, dict.fromkeys(formats, f"{_OTHER_BACKEND} {keras.backend.backend()}")
     from tfjointrd import export
 
     accuracies, failed = {}, {}
     with tempfile.TemporaryDirectory() as saved:
-        for kind, quantization in QUANTIZATIONS.items():
+        for kind in formats:
             path = folder / f"{name}_{kind}.tflite"
             try:
-                export.tflite(network, path, quantization, train, saved_model=saved)
+                export.tflite(network, path, QUANTIZATIONS[kind], train, saved_model=saved)
                 accuracies[kind] = export.accuracy(path, validation)
-            except (ValueError, RuntimeError) as error:
+            except (ValueError, RuntimeError, ImportError) as error:
                 path.unlink(missing_ok=True)
                 failed[kind] = str(error)
                 print(f"{name} was not exported as {kind}: {error}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,23 @@ from tfjointrd import report
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
 from tfjointrd.experiments.run_folder import Run, find_file
+
+_ALWAYS = ("float32", "int8")  # columns, with dashes where there are no such files
+
+
+@dataclass(frozen=True)
+class FileFigures:
+    """One `.tflite` file of a network.
+
+    Attributes:
+        accuracy: Top-1 of the first seed's file.
+        bytes: Size.
+        latency: Median milliseconds an image, one thread of this machine.
+    """
+
+    accuracy: float
+    bytes: int
+    latency: float
 
 
 @dataclass(frozen=True)
@@ -20,28 +37,18 @@ class Row:
     Attributes:
         name: What the network is.
         accuracy: Top-1 on the validation images, in Keras, mean over the seeds.
-        accuracy_float32: Top-1 of the first seed's float32 `.tflite` file; `None`, as all about it, if there is none.
-        accuracy_int8: Top-1 of its int8 file, likewise.
         parameters: Number of parameters.
         macs: Multiply-accumulates an image.
         peak_activation_bytes: Most memory that activations take at a time, float32, one image.
-        bytes_float32: Size of the float32 file.
-        bytes_int8: Size of the int8 file.
-        latency_float32: Median milliseconds an image, float32 file, one thread of this machine.
-        latency_int8: The same for the int8 file.
+        files: Number format -> the `.tflite` file, as far as there are files.
     """
 
     name: str
     accuracy: float
-    accuracy_float32: float | None
-    accuracy_int8: float | None
     parameters: int
     macs: int
     peak_activation_bytes: int
-    bytes_float32: int | None
-    bytes_int8: int | None
-    latency_float32: float | None
-    latency_int8: float | None
+    files: Mapping[str, FileFigures] = field(default_factory=dict)
 
     def as_dict(self) -> dict:
         """The row as plain data."""
@@ -60,10 +67,13 @@ def measure(name: str, run: Run, network: str) -> Row:
         FileNotFoundError: If a file that the card lists is gone.
     """
     entry, seed = run.card["networks"][network], run.card["seeds"][str(run.recipe.seed)]
-    files = {kind: f"{network}_{kind}.tflite" for kind in cards.QUANTIZATIONS}
-    paths = {
-        kind: find_file(run.folder, file, run.recipe.seed) if file in entry["files"] else None
-        for kind, file in files.items()
+    listed = {kind: f"{network}_{kind}.tflite" for kind in cards.QUANTIZATIONS}
+    listed = {kind: file for kind, file in listed.items() if file in entry["files"]}
+    paths = [find_file(run.folder, file, run.recipe.seed) for file in listed.values()]
+    timed = report.latencies(paths) if paths else []
+    files = {
+        kind: FileFigures(seed["accuracy"][network][kind], entry["files"][file], latency.median_ms)
+        for (kind, file), latency in zip(listed.items(), timed, strict=True)
     }
     return Row(
         name=name,
@@ -71,9 +81,7 @@ def measure(name: str, run: Run, network: str) -> Row:
         parameters=entry["parameters"],
         macs=entry["macs"],
         peak_activation_bytes=entry["peak_activation_bytes"],
-        **{f"accuracy_{kind}": seed["accuracy"][network].get(kind) for kind in files},
-        **{f"bytes_{kind}": entry["files"].get(file) for kind, file in files.items()},
-        **{f"latency_{kind}": path and report.latency(path).median_ms for kind, path in paths.items()},
+        files=files,
     )
 
 
@@ -85,29 +93,30 @@ def measure_run(run: Run) -> list[Row]:
     ]
 
 
-def _known(value: float | None, form: str) -> str:
-    """A number as a column shows it, or a dash where there is none."""
-    return "—" if value is None else format(value, form)
+def _columns(rows: Sequence[Row]) -> dict[str, Callable[[Row], str]]:
+    """What the columns show, by their heads."""
+    kinds = [kind for kind in cards.QUANTIZATIONS if kind in _ALWAYS or any(kind in row.files for row in rows)]
+    return {
+        "network": lambda row: row.name,
+        "Keras %": lambda row: f"{100 * row.accuracy:.2f}",
+        **{f"{kind} %": _of_file(kind, lambda file: f"{100 * file.accuracy:.2f}") for kind in kinds},
+        "parameters": lambda row: f"{row.parameters:,}",
+        "MACs (M)": lambda row: f"{row.macs / 1e6:.2f}",
+        "live memory (KiB)": lambda row: f"{row.peak_activation_bytes / 1024:.1f}",
+        **{f"{kind} (KiB)": _of_file(kind, lambda file: f"{file.bytes / 1024:.0f}") for kind in kinds},
+        **{f"{kind} (ms)": _of_file(kind, lambda file: f"{file.latency:.3f}") for kind in kinds},
+    }
 
 
-_COLUMNS = {
-    "network": lambda row: row.name,
-    "Keras %": lambda row: f"{100 * row.accuracy:.2f}",
-    "float32 %": lambda row: _known(row.accuracy_float32 and 100 * row.accuracy_float32, ".2f"),
-    "int8 %": lambda row: _known(row.accuracy_int8 and 100 * row.accuracy_int8, ".2f"),
-    "parameters": lambda row: f"{row.parameters:,}",
-    "MACs (M)": lambda row: f"{row.macs / 1e6:.2f}",
-    "live memory (KiB)": lambda row: f"{row.peak_activation_bytes / 1024:.1f}",
-    "float32 (KiB)": lambda row: _known(row.bytes_float32 and row.bytes_float32 / 1024, ".0f"),
-    "int8 (KiB)": lambda row: _known(row.bytes_int8 and row.bytes_int8 / 1024, ".0f"),
-    "float32 (ms)": lambda row: _known(row.latency_float32, ".3f"),
-    "int8 (ms)": lambda row: _known(row.latency_int8, ".3f"),
-}
+def _of_file(kind: str, show: Callable[[FileFigures], str]) -> Callable[[Row], str]:
+    """A column about files of one number format: a dash where there is none."""
+    return lambda row: show(row.files[kind]) if kind in row.files else "—"
 
 
 def markdown(rows: list[Row]) -> str:
     """The table in Markdown, its columns aligned for reading as plain text too."""
-    return _aligned([list(_COLUMNS), *([write(row) for write in _COLUMNS.values()] for row in rows)])
+    columns = _columns(rows)
+    return _aligned([list(columns), *([write(row) for write in columns.values()] for row in rows)])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tfjointrd import lazy as _lazy
 if TYPE_CHECKING:
     from tfjointrd.export.convert import quantize_file, tflite
     from tfjointrd.export.interpreter import TFLiteModel
-    from tfjointrd.export.quantizer import Quantizer, register_quantizer
+    from tfjointrd.export.quantize import Quantizer, register_quantizer
     from tfjointrd.export.verify import ExportReport, accuracy
 
 __all__ = ["ExportReport", "Quantizer", "TFLiteModel", "accuracy", "quantize_file", "register_quantizer", "tflite"]
@@ -18,7 +18,7 @@ __all__ = ["ExportReport", "Quantizer", "TFLiteModel", "accuracy", "quantize_fil
 _NAMES = {
     "convert": ("quantize_file", "tflite"),
     "interpreter": ("TFLiteModel",),
-    "quantizer": ("Quantizer", "register_quantizer"),
+    "quantize": ("Quantizer", "register_quantizer"),
     "verify": ("ExportReport", "accuracy"),
 }
 

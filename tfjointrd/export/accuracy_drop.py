@@ -26,14 +26,12 @@ def check_limit(max_accuracy_drop: float | None, validation: Any) -> None:
     """
     if (max_accuracy_drop is None) != (validation is None):
         raise ValueError(
-            "Expected `max_accuracy_drop`, percentage points, and `validation`, images with labels, together. Received: "
-            f"max_accuracy_drop={max_accuracy_drop}, "
+            "Expected `max_accuracy_drop`, percentage points, and `validation`, images with labels, together. "
+            f"Received: max_accuracy_drop={max_accuracy_drop}, "
             f"validation={'None' if validation is None else type(validation).__name__}"
         )
     if max_accuracy_drop is not None and not 0 <= max_accuracy_drop <= 100:
-        raise ValueError(
-            f"Expected `max_accuracy_drop` from 0 to 100 percentage points. Received: {max_accuracy_drop}"
-        )
+        raise ValueError(f"Expected `max_accuracy_drop` from 0 to 100 percentage points. Received: {max_accuracy_drop}")
 
 
 def check_accuracy_drop(

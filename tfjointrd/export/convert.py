@@ -17,7 +17,7 @@ from tfjointrd.export.accuracy_drop import check_accuracy_drop, check_limit
 from tfjointrd.export.file_graph import read_file
 from tfjointrd.export.interpreter import TFLiteModel
 from tfjointrd.export.quantize import FLOAT32, Quantizer
-from tfjointrd.export.samples import check_range, random_images, sample
+from tfjointrd.export.samples import check_range, flat_layers, random_images, sample
 from tfjointrd.export.source import FileSource, Source, in_float32
 from tfjointrd.export.verify import ExportReport, check_agreement, compare
 from tfjointrd.files import replacing
@@ -223,6 +223,7 @@ def _check_network(model: keras.Model) -> None:
         options = " or ".join(f"`model.{part}`" for part in parts)
         raise ValueError(f"Expected one network to deploy, such as {options}. Received: {type(model).__name__}")
     functional(model)
+    _check_weights(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError(
             "Expected `model` to have one input and one output; make a `keras.Model(inputs, output)` of the part to "
@@ -234,6 +235,16 @@ def _check_network(model: keras.Model) -> None:
             "Expected `model` to take floats of a fixed size. Received: "
             f"'{model.name}' with an input of shape {tuple(shape)} and dtype {dtype}"
         )
+
+
+def _check_weights(model: keras.Model) -> None:
+    for layer in flat_layers(model):
+        for weight in layer.weights:
+            if not bool(keras.ops.all(keras.ops.isfinite(keras.ops.cast(weight, "float32")))):
+                raise ValueError(
+                    f"Expected `model` to have finite weights. Received: '{model.name}', whose layer '{layer.name}' "
+                    f"has NaN or infinity in its {weight.name}"
+                )
 
 
 def _check_types(quantizer: Quantizer, quantization: Any, input_type: str, output_type: str) -> None:

@@ -109,10 +109,12 @@ def read_file(content: bytes, known: Iterable[str] | None = None, network: str |
         taken = [int(i) for i in step.inputs if i >= 0]
         outputs = tuple(int(i) for i in step.outputs if i >= 0)
         constants = tuple(i for i in taken if sizes[i])
-        layers = next(filter(None, (_layers([names[i] for i in side], known, network) for side in (outputs, constants))), [])
+        of_outputs, of_constants = (_layers([names[i] for i in side], known, network) for side in (outputs, constants))
         scope = ";".join(names[i] for i in outputs if names[i]) + ";"
         inputs = tuple(i for i in taken if not sizes[i])
-        operators.append(Operator(codes[step.opcodeIndex], inputs, constants, outputs, scope, tuple(layers)))
+        operators.append(
+            Operator(codes[step.opcodeIndex], inputs, constants, outputs, scope, tuple(of_outputs or of_constants))
+        )
     signature = model.signatureDefs[0] if model.signatureDefs else None
     maps = tuple(
         {} if signature is None else {int(entry.tensorIndex): entry.name.decode() for entry in side}

@@ -8,7 +8,17 @@ from functools import partial
 from tfjointrd.export import by_litert, by_tensorflow  # noqa: F401  they register what they make
 from tfjointrd.export.quantizer import FLOAT32, LITERT, Quantizer, register_quantizer, registered
 
-__all__ = ["FLOAT32", "LITERT", "Quantizer", "arguments", "describe", "get", "register_quantizer"]
+__all__ = [
+    "FLOAT32",
+    "LITERT",
+    "Quantizer",
+    "arguments",
+    "defaults",
+    "describe",
+    "get",
+    "register_quantizer",
+    "registered",
+]
 
 
 def get(quantization: str | Mapping[str, str | None] | None, converter: str | None = None) -> Quantizer:
@@ -35,7 +45,12 @@ def get(quantization: str | Mapping[str, str | None] | None, converter: str | No
 
 def arguments() -> dict[str, str | None]:
     """The name of each number format, float32 first, and what `export.tflite(quantization=...)` takes for it."""
-    return {name: next(iter(found.values())).argument for name, found in registered().items()}
+    return {name: found.argument for name, found in defaults().items()}
+
+
+def defaults() -> dict[str, Quantizer]:
+    """How files of each number format are made by default."""
+    return {name: next(iter(found.values())) for name, found in registered().items()}
 
 
 def describe(quantization: str | Mapping[str, str | None] | None) -> str:

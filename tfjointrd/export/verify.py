@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from tfjointrd.data import batches
 from tfjointrd.export.interpreter import TFLiteModel
+from tfjointrd.export.quantize import describe
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class ExportReport:
     Attributes:
         path: The file.
         bytes: Its size.
-        quantization: `None` for float32, or `"int8"`.
+        quantization: As for `export.tflite`: `None` for float32, the name of a format, or formats by layer.
         input_shape: Shape of its input, batch axis of 1 included.
         input_type: Number format of its input.
         input_quantization: `(scale, zero_point)` of its input; `(0.0, 0)` for floats.
@@ -35,7 +37,7 @@ class ExportReport:
 
     path: Path
     bytes: int
-    quantization: str | None
+    quantization: str | Mapping[str, str | None] | None
     input_shape: tuple[int, ...]
     input_type: str
     input_quantization: tuple[float, int]
@@ -49,8 +51,8 @@ class ExportReport:
     def __str__(self) -> str:
         """The report in one line."""
         return (
-            f"{self.path}: {self.bytes:,} bytes, {self.quantization or 'float32'}, {self.input_type} in, "
-            f"{self.output_type} out; against Keras on {self.images} images: same class "
+            f"{self.path}: {self.bytes:,} bytes, {describe(self.quantization)}, {self.input_type} in, "
+            f"{self.output_type} out; against the network on {self.images} images: same class "
             f"{100 * self.top1_agreement:.1f} %, largest difference {self.max_difference:.2g} of outputs up to "
             f"{self.output_scale:.2g}"
         )
@@ -84,7 +86,13 @@ def accuracy(path: str | os.PathLike, data: Any, threads: int = 1) -> float:
     return batches.accuracy(predict, data, shape=file.input_shape[1:])
 
 
-def compare(model: keras.Model, part: Path, images: np.ndarray, path: Path, quantization: str | None) -> ExportReport:
+def compare(
+    model: keras.Model,
+    part: Path,
+    images: np.ndarray,
+    path: Path,
+    quantization: str | Mapping[str, str | None] | None,
+) -> ExportReport:
     """Runs file and network on the same images.
 
     Args:

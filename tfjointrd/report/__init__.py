@@ -1,23 +1,29 @@
 """What networks cost, as data, as tables and as figures."""
 
 from tfjointrd.report.figures import accuracy_against_cost, gradient_figure
+from tfjointrd.report.file_profile import FileProfile, file_profile
 from tfjointrd.report.latency import Latency, latencies, latency
 from tfjointrd.report.layer_latencies import layer_latencies
 from tfjointrd.report.network_profile import LayerProfile, Profile, profile, summary
+from tfjointrd.report.quantization_error import QuantizationError, quantization_error
 from tfjointrd.report.search_figures import gate_figure, width_figure
 from tfjointrd.surgery.macs import register_macs
 
 __all__ = [
+    "FileProfile",
     "Latency",
     "LayerProfile",
     "Profile",
+    "QuantizationError",
     "accuracy_against_cost",
+    "file_profile",
     "gate_figure",
     "gradient_figure",
     "latencies",
     "latency",
     "layer_latencies",
     "profile",
+    "quantization_error",
     "register_macs",
     "summary",
     "width_figure",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar, dataclass_transform
 
 from tfjointrd.experiments.recipes.option import option, plain
+from tfjointrd.export import quantize
 
 SCALES = ("smoke", "laptop", "study", "paper")
 SCORED_ON = ("test", "held_out")
@@ -95,6 +96,13 @@ class Recipe:
         choices=("he_normal", "fan_out", "lecun_normal"),
         later=True,
     )
+    formats: tuple[str, ...] = option(
+        ("float32", "int8"),
+        "Number formats of the `.tflite` files that the finished networks are written as; see "
+        "`tfjointrd.export.tflite`.",
+        kind=str,
+        later=True,
+    )
     seed: int = option(0, "Seed of the initial weights, the order of the images and their augmentation.", least=0)
     name: str = option("", "The name under which it is registered, if it is.", command_line=False)
     scale: str = option("", f"{', '.join(SCALES)}, if it is registered.", command_line=False)
@@ -127,6 +135,9 @@ class Recipe:
 
     def check(self) -> None:
         """Checks fields against each other. Subclasses call their parents'."""
+        known = quantize.arguments()
+        if len(set(self.formats)) < len(self.formats) or not set(self.formats) <= known.keys():
+            raise ValueError(f"Expected `formats` to be among {list(known)}, each once. Received: {self.formats}.")
         if self.scored_on == "held_out" and not self.held_out_for_validation:
             raise ValueError(
                 "Expected `held_out_for_validation` above 0, to score on these images. Received: "

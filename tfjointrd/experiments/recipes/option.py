@@ -49,7 +49,8 @@ class Values:
                 raise ValueError(f"Expected `{name}` to be one of {known}. Received: {name}={value!r}.")
         elif self.many:
             if not isinstance(value, tuple) or not all(self._is_kind(element) for element in value):
-                raise ValueError(f"Expected `{name}` to list numbers. Received: {name}={value!r}.")
+                what = "names" if self.kind is str else "numbers"
+                raise ValueError(f"Expected `{name}` to list {what}. Received: {name}={value!r}.")
         elif self.kind in (bool, str) and not (value is None and self.or_none):
             if not isinstance(value, self.kind):
                 what = "True or False" if self.kind is bool else "text"
@@ -63,6 +64,8 @@ class Values:
                 raise ValueError(f"Expected `{name}`{self._range()}. Received: {name}={value!r}.")
 
     def _is_kind(self, value: Any) -> bool:
+        if self.kind is str:
+            return isinstance(value, str)
         kinds = int if self.kind is int else (int, float)
         return isinstance(value, kinds) and not isinstance(value, bool)
 

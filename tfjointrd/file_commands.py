@@ -1,0 +1,147 @@
+"""The commands of `python -m tfjointrd` that write and look at `.tflite` files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfjointrd.export import quantize
+
+
+def add_export(commands, formatter_class) -> None:
+    """The command `export`."""
+    formats = "".join(
+        f"  {name:8}  {found.description}\n" for name, found in quantize.defaults().items() if found.argument
+    )
+    parser = commands.add_parser(
+        "export",
+        help="write a .tflite file and check it",
+        formatter_class=formatter_class,
+        description=(
+            "Converts a .keras network to a .tflite file of builtin operators, runs it in the LiteRT interpreter and "
+            "compares it with\nthe network. A file that disagrees is not kept. Static formats need images to calibrate "
+            "on: the training images of --data.\nA float32 .tflite file in place of the network is quantized without "
+            "TensorFlow.\n\n"
+            f"number formats:\n{formats}\n"
+            "examples:\n"
+            "  python -m tfjointrd export model.keras --quantization int8 --data cifar10 --max-accuracy-drop 1\n"
+            "  python -m tfjointrd export model.keras --quantization int8 --layers 'stem_*=float32' --data cifar10\n"
+            "  python -m tfjointrd export model_float32.tflite --quantization int4"
+        ),
+    )
+    parser.add_argument("network", help="a .keras file, or a .tflite file in float32")
+    parser.add_argument("--out", help="the .tflite file; beside the network by default")
+    parser.add_argument("--quantization", choices=quantizations(), default="none", help="none keeps float32")
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        default=[],
+        metavar="PATTERN=FORMAT",
+        help="other formats for some layers, float32 among them; the last pattern that matches counts",
+    )
+    parser.add_argument("--converter", choices=["tensorflow", "litert"], help="by default the better one of the format")
+    parser.add_argument("--data", help="data set to calibrate on, and to measure accuracy with")
+    parser.add_argument(
+        "--max-accuracy-drop", type=float, metavar="POINTS", help="refuse a file that loses more on --data"
+    )
+    parser.set_defaults(command=_export)
+
+
+def _export(options) -> None:
+    from tfjointrd import data, export
+    from tfjointrd.experiments.fine_tuning import image_size_for
+
+    quantization, suffix = _quantization(options)
+    path = options.out or str(Path(options.network).with_suffix("")) + f"{suffix}.tflite"
+    if options.max_accuracy_drop is not None and not options.data:
+        raise ValueError(
+            "Expected `--data` with `--max-accuracy-drop`, images to measure accuracy with. Received: none."
+        )
+    if options.network.endswith(".tflite"):
+        _export_file(options, path, quantization)
+        return
+    network = load(options.network)
+    train = validation = None
+    if options.data:
+        size = image_size_for(network, options.data)
+        train, validation = data.load(options.data, augment=False, image_size=size)
+    limits = {} if options.max_accuracy_drop is None else {"validation": validation}
+    print(
+        export.tflite(
+            network,
+            path,
+            quantization=quantization,
+            representative_data=train,
+            converter=options.converter,
+            max_accuracy_drop=options.max_accuracy_drop,
+            **limits,
+        )
+    )
+    if validation is not None:
+        print(f"accuracy of the file on {options.data}: {export.accuracy(path, validation):.4f}")
+
+
+def _export_file(options, path: str, quantization) -> None:
+    """Writes a float32 file in another number format."""
+    from tfjointrd import data, export
+
+    if options.converter == "tensorflow" or options.max_accuracy_drop is not None or quantization is None:
+        raise ValueError(
+            "Expected `--quantization`, and neither `--converter tensorflow` nor `--max-accuracy-drop`, with a .tflite "
+            f"file; both need the .keras network. Received: network='{options.network}'."
+        )
+    train = validation = None
+    if options.data:
+        size = export.TFLiteModel(options.network).input_shape[1]
+        train, validation = data.load(options.data, augment=False, image_size=size)
+    print(export.quantize_file(options.network, path, quantization, train))
+    if validation is not None:
+        print(f"accuracy of the file on {options.data}: {export.accuracy(path, validation):.4f}")
+
+
+def _quantization(options) -> tuple:
+    """What `export.tflite` takes for the options, and what is added to the file's name."""
+    named = None if options.quantization == "none" else options.quantization
+    if not options.layers:
+        return named, "" if named is None else f"_{named}"
+    pairs = [text.rpartition("=") for text in options.layers]
+    if not all(pattern and name for pattern, _, name in pairs):
+        raise ValueError(
+            f"Expected `--layers` as PATTERN=FORMAT, e.g. 'stem_*=float32'. Received: {' '.join(options.layers)}."
+        )
+    return {"*": named, **{pattern: name for pattern, _, name in pairs}}, "_mixed"
+
+
+def report_files(options) -> None:
+    """What `report` does with .tflite files."""
+    from tfjointrd import data, report
+    from tfjointrd.export.samples import sample
+
+    if options.figure and not (options.against and len(options.network) == 1):
+        raise ValueError("Expected one .tflite file and `--against` with `--figure`. Received: others.")
+    network = load(options.against) if options.against else None
+    if network is not None:
+        from tfjointrd.experiments.fine_tuning import image_size_for
+
+        _, images = data.load(options.data, augment=False, image_size=image_size_for(network, options.data))
+        images = sample(images, network.input_shape[1:])[:32]
+    for name in options.network:
+        print(report.file_profile(name))
+        if network is not None:
+            errors = report.quantization_error(name, network, images)
+            print(f"\n{errors}")
+            if options.figure:
+                errors.figure(options.figure)
+
+
+def quantizations() -> list[str]:
+    """The choices of `--quantization`."""
+    return ["none", *filter(None, quantize.arguments().values())]
+
+
+def load(path: str):
+    """The network in a .keras file."""
+    from tfjointrd.experiments.networks import load_network
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"Expected `network` to be a .keras file that exists. Received: network='{path}'.")
+    return load_network(path)
