@@ -123,7 +123,7 @@ def report_files(options) -> None:
         from tfjointrd.experiments.fine_tuning import image_size_for
 
         _, images = data.load(options.data, augment=False, image_size=image_size_for(network, options.data))
-        images = sample(images, network.input_shape[1:])[:32]
+        images = sample(images, network)[:32]
     for name in options.network:
         print(report.file_profile(name))
         if network is not None:

@@ -83,9 +83,8 @@ def test_formats_of_recipes(network, tmp_path):
     assert Recipe().formats == ("float32", "int8") and Recipe(formats=["int4"]).as_dict()["formats"] == ["int4"]
     images = pixels(64).astype("float32")
     labelled = [(images, np.argmax(network(images), -1))]
-    accuracies, failed = card._export(
-        network, "model", tmp_path, Recipe(formats=tuple(names)).formats, images, labelled
-    )
+    formats = Recipe(formats=tuple(names)).formats
+    accuracies, failed = card._export(network, "model", tmp_path, formats, images, labelled)
     assert list(accuracies) == list(names) and not failed and min(accuracies.values()) > 0.8
     assert len(card.network_files(tmp_path, "model")) == len(names)
     jsonschema.validate({"keras": 1.0, **accuracies}, card._ACCURACY)

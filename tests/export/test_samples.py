@@ -89,3 +89,8 @@ def test_pixels_are_expected_behind_augmentation_too(tmp_path):
     network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.RandomFlip(), inner, keras.layers.Dense(4)])
     with pytest.raises(ValueError, match="pixels from 0 to 255, as layer 'rescaling.*' of .* rescales them"):
         export.tflite(network, tmp_path / "tiny.tflite", "int8", pixels(20) / 255)
+
+
+def test_images_that_are_no_numbers(network, tmp_path):
+    with pytest.raises(ValueError, match="to hold numbers. Received: dtype <U1"):
+        export.tflite(network, tmp_path / "tiny.tflite", "int8", np.full((20, 8, 8, 1), "a"))

@@ -15,6 +15,7 @@ from tfjointrd.export.interpreter import TFLiteModel
 from tfjointrd.export.layer_errors import layer_errors
 
 NAMED = 5  # layers in a message
+ROUNDING = 1e-5  # what layers in float32 err
 IMAGES = 16  # to look for them with
 
 
@@ -60,8 +61,9 @@ def check_accuracy_drop(
     drop = 100 * (before - after)
     if drop <= max_accuracy_drop:
         return
-    worst = [found.layer for found in layer_errors(file, model, images[:IMAGES])][:NAMED]
-    advice = "No layer of the network was found in the file by its name."
+    errors = layer_errors(file, model, images[:IMAGES])
+    worst = [found.layer for found in errors if found.own_error > ROUNDING][:NAMED]
+    advice = "No layer that errs was found in the file by its name."
     if worst:
         general = {"*": quantization} if not isinstance(quantization, Mapping) else dict(quantization)
         advice = (

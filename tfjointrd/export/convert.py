@@ -17,7 +17,7 @@ from tfjointrd.export.accuracy_drop import check_accuracy_drop, check_limit
 from tfjointrd.export.file_graph import read_file
 from tfjointrd.export.interpreter import TFLiteModel
 from tfjointrd.export.quantize import FLOAT32, Quantizer
-from tfjointrd.export.samples import check_range, flat_layers, random_images, sample
+from tfjointrd.export.samples import flat_layers, random_images, sample, sample_of_shape
 from tfjointrd.export.source import FileSource, Source, in_float32
 from tfjointrd.export.verify import ExportReport, check_agreement, compare
 from tfjointrd.files import replacing
@@ -75,8 +75,9 @@ def tflite(
         input_type: `"uint8"`, `"int8"` or `"float32"` for int8, by default `"uint8"`; `"int16"` or `"float32"` for
             int16x8. Otherwise `"float32"`, which is the default too.
         output_type: Likewise for the output; `"float32"` by default.
-        converter: `"tensorflow"`, TensorFlow's converter, or `"litert"`, Google's litert-quantizer. By default, what
-            makes the better file of this format. A dict and `"int4"` are made by litert-quantizer.
+        converter: `"tensorflow"`, TensorFlow's converter, or `"litert"`, Google's litert-quantizer. By default the
+            latter; but where it would leave operators of a static format in float and TensorFlow's converter would
+            not, that one. A dict and `"int4"` are made by litert-quantizer alone.
         max_accuracy_drop: Most percentage points of top-1 accuracy that the file may lose on `validation`. A file that
             loses more is an error, which names the layers that err most, to leave them in float. Not looked at by
             default.
@@ -114,9 +115,8 @@ def tflite(
     _check_images_given(quantizer, representative_data)
     check_limit(max_accuracy_drop, validation)
     with replacing(path) as part:
-        shape = model.inputs[0].shape[1:]
-        images = random_images(shape) if representative_data is None else sample(representative_data, shape)
-        check_range(images, model)
+        none = representative_data is None
+        images = random_images(model.inputs[0].shape[1:]) if none else sample(representative_data, model)
         model = in_float32(model)
         calibration, check = _parted(images, quantizer)
         with tempfile.TemporaryDirectory() if saved_model is None else nullcontext(saved_model) as saved:
@@ -177,7 +177,7 @@ def quantize_file(
     _check_images_given(quantizer, representative_data)
     with replacing(path) as part:
         shape = network.file.input_shape[1:]
-        images = random_images(shape) if representative_data is None else sample(representative_data, shape)
+        images = random_images(shape) if representative_data is None else sample_of_shape(representative_data, shape)
         calibration, check = _parted(images, quantizer)
         source = FileSource(network.content, network.name, input_type, output_type)
         part.write_bytes(quantizer.function(source, calibration))

@@ -124,20 +124,31 @@ def read_file(content: bytes, known: Iterable[str] | None = None, network: str |
     return FileGraph(tuple(operators), *ends, tuple(types[t.type] for t in graph.tensors), sizes, maps)
 
 
+def in_integers(content: bytes) -> bool:
+    """Whether all operators of a file, but for casts, compute in integers."""
+    graph = read_file(content)
+    return not any(
+        graph.types[output] == "FLOAT32"
+        for step in graph.operators
+        for output in step.outputs
+        if step.kind not in ("QUANTIZE", "DEQUANTIZE")
+    )
+
+
 def _layers(names: list[str], known: set[str] | None, network: str | None) -> list[str]:
     """The layers that tensors' names speak of.
 
     TensorFlow's converter names a tensor `network/layer/operation`, and what it fuses by all parts, with `;` between
-    them. Behind the names of the network and of its layers stands the same number, if the network was called before.
+    them. Behind the network's name stands a number if it was called before, and then one behind each layer's name, the
+    first that leads to no name of that call.
     """
     found = []
     for name in ";".join(names).split(";"):
         first, *parts = name.split("/")
-        number = re.search(r"_\d+$", first)[0] if re.search(r"_\d+$", first) else ""
-        if network is not None and first.startswith(network):
-            number = first.removeprefix(network)
+        called_before = re.search(r"_\d+$", first.removeprefix(network or "")) is not None
         for part in parts:
-            candidates = (part.removesuffix(number), part)
+            bare = re.sub(r"_\d+$", "", part)
+            candidates = (bare, part) if called_before else (part, bare)
             chosen = next((name for name in candidates if known is None or name in known), None)
             if chosen is not None:
                 found.append(chosen)

@@ -143,11 +143,12 @@ def _check_identifier(path: str | os.PathLike) -> None:
 
 def _unreadable(path: str | os.PathLike, reason: str) -> str:
     """What to say of a file that the interpreter refuses."""
-    custom = sorted(set(re.findall(r"custom op: (\w+)", reason)))
-    if custom:
+    needed = sorted(set(re.findall(r"custom op: (\w+)|\((Flex\w+)\)", reason)))
+    if needed:
+        names = ", ".join(map("".join, needed))
         return (
             "Expected `path` to be a .tflite file of builtin operators. Convert the network without SELECT_TF_OPS and "
-            f"without custom operators. Received: path='{os.fspath(path)}', which needs {', '.join(custom)}"
+            f"without custom operators. Received: path='{os.fspath(path)}', which needs {names}"
         )
     return (
         "Expected `path` to be a whole .tflite file that the LiteRT interpreter runs. "

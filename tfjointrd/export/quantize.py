@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from tfjointrd.export import by_litert, by_tensorflow  # noqa: F401  they register what they make
-from tfjointrd.export.quantizer import FLOAT32, LITERT, Quantizer, register_quantizer, registered
+from tfjointrd.export.file_graph import in_integers
+from tfjointrd.export.quantizer import FLOAT32, LITERT, TENSORFLOW, Quantizer, register_quantizer, registered
 
 __all__ = [
     "FLOAT32",
@@ -33,7 +36,7 @@ def get(quantization: str | Mapping[str, str | None] | None, converter: str | No
     if named is None or quantization == FLOAT32:
         raise ValueError(f"Expected `quantization` to be {_any_of()}. Received: quantization={quantization!r}")
     if converter is None:
-        return next(iter(named.values()))
+        return _best(named)
     if converter not in named:
         expected = ", ".join(map(repr, named))
         raise ValueError(
@@ -50,7 +53,7 @@ def arguments() -> dict[str, str | None]:
 
 def defaults() -> dict[str, Quantizer]:
     """How files of each number format are made by default."""
-    return {name: next(iter(found.values())) for name, found in registered().items()}
+    return {name: _best(found) for name, found in registered().items()}
 
 
 def describe(quantization: str | Mapping[str, str | None] | None) -> str:
@@ -58,7 +61,28 @@ def describe(quantization: str | Mapping[str, str | None] | None) -> str:
     if isinstance(quantization, Mapping):
         return ", ".join(f"'{pattern}' in {name or FLOAT32}" for pattern, name in quantization.items())
     found = registered().get(quantization or FLOAT32)
-    return str(next(iter(found.values()))) if found else str(quantization)
+    return str(_best(found)) if found else str(quantization)
+
+
+def _best(named: Mapping[str, Quantizer]) -> Quantizer:
+    """What makes the better file of a format, where several can.
+
+    litert-quantizer's are as accurate or more so, as fast or faster, and no larger: see benchmarks/README.md. But it
+    knows fewer operators in integers and leaves others in float, where TensorFlow's converter may not have to.
+    """
+    best = named.get(LITERT) or next(iter(named.values()))
+    other = named.get(TENSORFLOW)
+    if best.converter != LITERT or other is None or not best.needs_images:
+        return best
+
+    def function(source, images):
+        content = best.function(source, images)
+        if source.layers is not None and not in_integers(content):
+            with suppress(ValueError):  # an operator that it does not know in integers either
+                return other.function(source, images)
+        return content
+
+    return replace(best, function=function)
 
 
 def _by_layer(formats: Mapping[str, str | None], converter: str | None) -> Quantizer:

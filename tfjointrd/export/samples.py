@@ -21,7 +21,23 @@ def random_images(shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(0).uniform(ranges[:, 0], ranges[:, 1], (len(ranges), *shape)).astype("float32")
 
 
-def sample(data: Any, shape: tuple[int, ...]) -> np.ndarray:
+def sample(data: Any, model: keras.Model) -> np.ndarray:
+    """The first images of a data set, or images from all over an array, for a network.
+
+    Args:
+        data: As for `sample_of_shape`.
+        model: The network that the images are for.
+
+    Raises:
+        ValueError: As `sample_of_shape`, or if they lie between 0 and 1 and the network begins by rescaling pixels from
+            0 to 255.
+    """
+    sampled = sample_of_shape(data, model.inputs[0].shape[1:])
+    _check_range(sampled, model)
+    return sampled
+
+
+def sample_of_shape(data: Any, shape: tuple[int, ...]) -> np.ndarray:
     """The first images of a data set, or images from all over an array.
 
     Args:
@@ -54,12 +70,7 @@ def sample(data: Any, shape: tuple[int, ...]) -> np.ndarray:
     return sampled
 
 
-def check_range(images: np.ndarray, model: keras.Model) -> None:
-    """Checks that images are pixels from 0 to 255 if the network begins by rescaling these.
-
-    Raises:
-        ValueError: If they lie between 0 and 1.
-    """
+def _check_range(images: np.ndarray, model: keras.Model) -> None:
     low, high = float(images.min()), float(images.max())
     first = next((layer for layer in flat_layers(model) if not _keeps_range(layer)), None)
     takes_pixels = isinstance(first, keras.layers.Rescaling) and np.max(first.scale) < 0.1
