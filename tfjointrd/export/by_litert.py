@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfjointrd.export.by_tensorflow import DESCRIPTIONS, INT8, INT16
-from tfjointrd.export.file_graph import FileGraph, Operator, read_file
-from tfjointrd.export.interpreter import quiet
 from tfjointrd.export.quantizer import FLOAT32, LITERT, register_quantizer
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from tfjointrd.export.file_graph import FileGraph, Operator
     from tfjointrd.export.source import FileSource, Source
 
 
@@ -87,7 +86,9 @@ def by_layer(source: Source | FileSource, images: np.ndarray | None, formats: Ma
         ImportError: If litert-quantizer is not installed.
         ValueError: If a pattern matches no layer.
     """
-    from tfjointrd.export.int8_scales import with_usable_scales
+    from tfjointrd.export.file_graph import read_file
+    from tfjointrd.export.int8_scales import with_usable_scales, with_whole_biases
+    from tfjointrd.export.interpreter import quiet
     from tfjointrd.export.samples import with_pixel_limits
 
     quantizer = _library()
@@ -101,7 +102,7 @@ def by_layer(source: Source | FileSource, images: np.ndarray | None, formats: Ma
         if ranges is not None and "int16x8" in formats.values():
             ranges = _without_powers_of_two(ranges)
         written = made.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
-    return with_usable_scales(bytes(written.quantized_model))
+    return with_usable_scales(with_whole_biases(bytes(written.quantized_model), content))
 
 
 def _library():

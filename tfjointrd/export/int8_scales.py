@@ -1,4 +1,4 @@
-"""Scales of an int8 file that XNNPACK, the processor backend of TFLite, accepts.
+"""Scales of an int8 file that XNNPACK, the processor backend of TFLite, accepts, and in which biases have room.
 
 A layer whose channels all died passes on nothing but zeros, and calibration gives them a scale of next to nothing.
 XNNPACK then refuses the whole file: input scale times weight scale must not exceed 256 times the output scale.
@@ -21,6 +21,8 @@ _WEIGHTED = {
     _OP.FULLY_CONNECTED: (0, 1, 2),
     _OP.TRANSPOSE_CONV: (2, 1, 3),
 }
+_MOST_BIAS = 2.0**30  # half of what int32 holds
+_BIASES = {schema.TensorType.INT32: "<i4", schema.TensorType.INT64: "<i8"}
 # Operators whose inputs and outputs share one scale.
 _UNSCALED = {
     *(_OP.CONCATENATION, _OP.RESHAPE, _OP.SQUEEZE, _OP.EXPAND_DIMS, _OP.TRANSPOSE, _OP.PAD, _OP.PADV2),
@@ -49,9 +51,63 @@ def with_usable_scales(content: bytes) -> bytes:
         while _raise_scales(codes, graph, raised):
             changed = True
         _rescale_biases(model, codes, graph, raised)
-    if not changed:
-        return content
-    builder = flatbuffers.Builder(len(content))
+    return _packed(model, len(content)) if changed else content
+
+
+def with_whole_biases(content: bytes, float32_content: bytes) -> bytes:
+    """A file of litert-quantizer in which biases that it cut off are whole.
+
+    Where all weights of a channel, or all of a layer's inputs, are next to zero, so are their scales, whose product is
+    the bias's scale, and a bias in int32 does not reach far enough. The channel's weights get a larger scale.
+
+    Args:
+        content: The file.
+        float32_content: The file that it was made from.
+
+    Returns:
+        The file with these weights and biases replaced; `content` itself if there are none.
+    """
+    model, original = unpack(content), unpack(float32_content)
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    changed = False
+    for graph, before in zip(model.subgraphs, original.subgraphs, strict=True):
+        stored = {tensor.name: original.buffers[tensor.buffer].data for tensor in before.tensors}
+        for step in graph.operators:
+            indices = _WEIGHTED.get(codes[step.opcodeIndex], (0, 0, len(step.inputs)))
+            if indices[2] >= len(step.inputs) or step.inputs[indices[2]] < 0:
+                continue
+            x, weights, bias = (graph.tensors[step.inputs[place]] for place in indices)
+            if bias.type in _BIASES and stored.get(bias.name) is not None:
+                changed |= _make_room(model, x, weights, bias, np.frombuffer(bytes(stored[bias.name]), "<f4"))
+    return _packed(model, len(content)) if changed else content
+
+
+def _make_room(model: schema.ModelT, x, weights, bias, values: np.ndarray) -> bool:
+    """Raises the weights' scales so that the bias fits; whether it did not."""
+    scale = weights.quantization.scale.astype("float64")
+    least = np.abs(values) / (_MOST_BIAS * _scale(x))
+    raised = np.maximum(scale, least if len(scale) > 1 else least.max())
+    if np.array_equal(raised, scale):
+        return False
+    shape = [1] * len(weights.shape)
+    shape[weights.quantization.quantizedDimension if len(scale) > 1 else 0] = -1
+    kept = np.frombuffer(bytes(model.buffers[weights.buffer].data), "int8").reshape(weights.shape)
+    _store(model, weights, np.round(kept * (scale / raised).reshape(shape)).astype("int8"))
+    weights.quantization.scale = raised.astype("float32")
+    bias.quantization.scale = (raised * _scale(x)).astype("float32")
+    _store(model, bias, np.round(values / (raised * _scale(x))).astype(_BIASES[bias.type]))
+    return True
+
+
+def _store(model: schema.ModelT, tensor: schema.TensorT, values: np.ndarray) -> None:
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(values.tobytes(), "uint8")
+    tensor.buffer = len(model.buffers)
+    model.buffers.append(buffer)
+
+
+def _packed(model: schema.ModelT, size: int) -> bytes:
+    builder = flatbuffers.Builder(size)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
 
@@ -92,10 +148,8 @@ def _rescale_biases(model: schema.ModelT, codes: list[int], graph: schema.SubGra
         x, weights, bias = (graph.tensors[step.inputs[i]] for i in (x, weights, bias))
         scale = np.asarray(_scale(x) * weights.quantization.scale, "float32")
         values = np.frombuffer(bytes(model.buffers[bias.buffer].data), "<i4") * (bias.quantization.scale / scale)
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(np.round(values).astype("<i4").tobytes(), "uint8")
-        bias.quantization.scale, bias.buffer = scale, len(model.buffers)
-        model.buffers.append(buffer)
+        bias.quantization.scale = scale
+        _store(model, bias, np.round(values).astype("<i4"))
 
 
 def _is_int8(tensor: schema.TensorT) -> bool:

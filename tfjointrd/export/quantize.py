@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 
 from tfjointrd.export import by_litert, by_tensorflow  # noqa: F401  they register what they make
-from tfjointrd.export.file_graph import in_integers
 from tfjointrd.export.quantizer import FLOAT32, LITERT, TENSORFLOW, Quantizer, register_quantizer, registered
 
 __all__ = [
@@ -76,6 +75,8 @@ def _best(named: Mapping[str, Quantizer]) -> Quantizer:
         return best
 
     def function(source, images):
+        from tfjointrd.export.file_graph import in_integers
+
         content = best.function(source, images)
         if source.layers is not None and not in_integers(content):
             with suppress(ValueError):  # an operator that it does not know in integers either
