@@ -10,6 +10,7 @@ from shallow import make_shallow
 from tfjointrd import export, models
 from tfjointrd.__main__ import main
 from tfjointrd.experiments import recipes
+from tfjointrd.export import quantize
 
 
 def test_help_in_a_process_of_its_own():
@@ -186,3 +187,43 @@ def test_int8_needs_images(tmp_path, capsys):
     models.resnet20(input_shape=(8, 8, 1)).save(path)
     assert main(["export", str(path), "--quantization", "int8"]) == 1
     assert "representative_data" in capsys.readouterr().err
+
+
+def test_export_in_every_format(tmp_path, capsys):
+    """From a network and from a float32 file, by layer, with a limit; and what `report` says of such files."""
+    image = keras.Input((8, 8, 1), name="image")
+    x = keras.layers.ReLU()(keras.layers.Conv2D(8, 3, name="conv")(keras.layers.Rescaling(1 / 16)(image)))
+    network = keras.Model(image, keras.layers.Dense(10, name="scores")(keras.layers.Flatten()(x)), name="net")
+    path, file = tmp_path / "net.keras", tmp_path / "net.tflite"
+    network.save(path)
+    assert main(["export", str(path)]) == 0 and file.is_file()
+    for name in list(quantize.arguments())[1:]:
+        assert main(["export", str(file), "--quantization", name, "--data", "digits"]) == 0
+        assert (tmp_path / f"net_{name}.tflite").stat().st_size < file.stat().st_size
+    assert capsys.readouterr().out.count("accuracy of the file on digits") == 5
+    mixed = ["--quantization", "int8", "--layers", "sco*=float32", "--data", "digits", "--max-accuracy-drop", "50"]
+    assert main(["export", str(path), *mixed]) == 0
+    assert main(["report", str(tmp_path / "net_mixed.tflite"), str(tmp_path / "net_int4.tflite")]) == 0
+    out = capsys.readouterr().out
+    assert "FULLY_CONNECTED  float32" in out and "in int4" in out and "CONV_2D          int8" in out
+    figure = str(tmp_path / "errors.png")
+    against = ["--against", str(path), "--data", "digits", "--figure", figure]
+    assert main(["report", str(tmp_path / "net_int8.tflite"), *against]) == 0
+    assert "own error %" in capsys.readouterr().out and (tmp_path / "errors.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "net.tflite"], "`--quantization`"),
+        (["export", "net.tflite", "--quantization", "int8", "--converter", "tensorflow"], "need the .keras network"),
+        (["export", "net.keras", "--layers", "scores"], "PATTERN=FORMAT, e.g. 'stem_*=float32'. Received: scores"),
+        (["export", "net.keras", "--max-accuracy-drop", "1"], "`--data` with `--max-accuracy-drop`"),
+        (["report", "net.keras", "--against", "net.keras"], ".tflite files with `--against`"),
+        (["report", "a.tflite", "b.tflite", "--figure", "a.png"], "one .tflite file and `--against`"),
+        (["report", "a.tflite", "resnet20"], "either networks, .tflite files or folders"),
+    ],
+)
+def test_unfit_options_of_files(arguments, message, capsys):
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err

@@ -65,8 +65,9 @@ class QuantizationError:
             places = range(len(shown))
             axes.barh(places, [100 * one.error for one in shown], 0.75, color=inherited, alpha=0.35)
             axes.barh(places, [100 * one.own_error for one in shown], 0.4, color=own)
-            axes.set_yticks(places, [f"{one.layer}  {one.weights or one.activations}".rstrip() for one in shown])
+            axes.set_yticks(places, [f"{one.layer}  {(one.weights or one.activations).lower()}" for one in shown])
             axes.tick_params(axis="y", labelsize=8)
+            axes.margins(y=0.01)
             axes.invert_yaxis()
             axes.grid(axis="y", visible=False)
             axes.set_xlabel("error, % of the root mean square of the layer's output")
@@ -105,7 +106,7 @@ def quantization_error(file: str | os.PathLike, network: keras.Model, images: An
     Example:
 
     >>> errors = quantization_error("resnet20_int8.tflite", network, images)
-    >>> print(errors)  # doctest: +ELLIPSIS
+    >>> print(errors)
     layer  ...
     >>> axes = errors.figure("errors.png")
     """
