@@ -146,6 +146,8 @@ def test_files_from_files(float_file, images, tmp_path):
         export.quantize_file(by_layer.path, tmp_path / "c.tflite", "int4")
     with pytest.raises(ValueError, match=r"calibrate int16x8 \(static.*Received: None"):
         export.quantize_file(float_file.path, tmp_path / "c.tflite", "int16x8")
+    with pytest.raises(ValueError, match="pixels from 0 to 255, as the file rescales them. Received: values from 0.0"):
+        export.quantize_file(float_file.path, tmp_path / "c.tflite", "int8", images / 255)
     with pytest.raises(ValueError, match="'dense', no match"):
         export.quantize_file(float_file.path, tmp_path / "c.tflite", {"dense": "int4"})
     with pytest.raises(FileNotFoundError, match="missing.tflite"):

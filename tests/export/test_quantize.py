@@ -77,6 +77,15 @@ def test_names():
     assert static.startswith("int8 (static") and "while the file runs" in running
 
 
+def test_a_format_of_ones_own_in_cards(network, halves, tmp_path):
+    images = pixels(20).astype("float32")
+    labelled = (images, np.argmax(network(images), -1))
+    formats = Recipe(formats=("halves",)).formats
+    accuracies, failed = card._export(network, "model", tmp_path, formats, images, labelled)
+    assert accuracies == {"halves": 1.0} and not failed
+    assert [file.name for file in card.network_files(tmp_path, "model")] == ["model_halves.tflite"]
+
+
 def test_formats_of_recipes(network, tmp_path):
     """Every name, in cards; the network is written as SavedModel once."""
     names = quantize.arguments()

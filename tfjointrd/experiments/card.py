@@ -28,6 +28,11 @@ QUANTIZATIONS = quantize.arguments()  # form of a file -> what `export.tflite(qu
 _OTHER_BACKEND = "trained on the backend"
 
 
+def forms() -> dict[str, str | None]:
+    """`QUANTIZATIONS`, with what was registered later; none if that is empty."""
+    return QUANTIZATIONS and quantize.arguments()
+
+
 def _object(properties: dict, optional: tuple[str, ...] = ()) -> dict:
     required = [name for name in properties if name not in optional]
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
@@ -40,7 +45,8 @@ def _mapping(values: dict, names: str = ".+") -> dict:
 _OPTIONAL_OF_DATA = ("class_names", "fingerprint", "chosen_on", "scored_on")  # older cards lack them
 _TEXT, _COUNT = {"type": "string"}, {"type": "integer", "minimum": 0}
 _FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
-_ACCURACY = _object({"keras": _FRACTION, **{name: _FRACTION for name in QUANTIZATIONS}}, optional=tuple(QUANTIZATIONS))
+# "keras" and forms of files, those that are registered by whoever trains too
+_ACCURACY = {"type": "object", "required": ["keras"], "additionalProperties": _FRACTION}
 _NETWORK = _object(
     {
         "parameters": _COUNT,
@@ -304,7 +310,7 @@ def differences(found: Mapping, expected: Mapping) -> str:
 
 def network_files(folder: Path, network: str) -> list[Path]:
     """The files of a network that are there."""
-    names = [f"{network}.keras", *(f"{network}_{kind}.tflite" for kind in QUANTIZATIONS)]
+    names = [f"{network}.keras", *(f"{network}_{kind}.tflite" for kind in forms())]
     return [folder / name for name in names if (folder / name).is_file()]
 
 
@@ -343,7 +349,7 @@ def _export(
     network: keras.Model, name: str, folder: Path, formats: Iterable[str], train, validation
 ) -> tuple[dict, dict]:
     """Accuracies of the files by form, and why there is no file; a failure must not cost a finished training."""
-    formats = [kind for kind in formats if kind in QUANTIZATIONS]
+    formats = [kind for kind in formats if kind in forms()]
     if keras.backend.backend() != "tensorflow":
         return {}, dict.fromkeys(formats, f"{_OTHER_BACKEND} {keras.backend.backend()}")
     from tfjointrd import export
@@ -353,7 +359,7 @@ def _export(
         for kind in formats:
             path = folder / f"{name}_{kind}.tflite"
             try:
-                export.tflite(network, path, QUANTIZATIONS[kind], train, saved_model=saved)
+                export.tflite(network, path, forms()[kind], train, saved_model=saved)
                 accuracies[kind] = export.accuracy(path, validation)
             except (ValueError, RuntimeError, ImportError) as error:
                 path.unlink(missing_ok=True)

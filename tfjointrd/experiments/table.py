@@ -67,7 +67,7 @@ def measure(name: str, run: Run, network: str) -> Row:
         FileNotFoundError: If a file that the card lists is gone.
     """
     entry, seed = run.card["networks"][network], run.card["seeds"][str(run.recipe.seed)]
-    listed = {kind: f"{network}_{kind}.tflite" for kind in cards.QUANTIZATIONS}
+    listed = {kind: f"{network}_{kind}.tflite" for kind in cards.forms()}
     listed = {kind: file for kind, file in listed.items() if file in entry["files"]}
     paths = [find_file(run.folder, file, run.recipe.seed) for file in listed.values()]
     timed = report.latencies(paths) if paths else []
@@ -95,7 +95,7 @@ def measure_run(run: Run) -> list[Row]:
 
 def _columns(rows: Sequence[Row]) -> dict[str, Callable[[Row], str]]:
     """What the columns show, by their heads."""
-    kinds = [kind for kind in cards.QUANTIZATIONS if kind in _ALWAYS or any(kind in row.files for row in rows)]
+    kinds = [kind for kind in cards.forms() if kind in _ALWAYS or any(kind in row.files for row in rows)]
     return {
         "network": lambda row: row.name,
         "Keras %": lambda row: f"{100 * row.accuracy:.2f}",

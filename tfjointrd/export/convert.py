@@ -14,7 +14,7 @@ import numpy as np
 
 from tfjointrd.export import quantize
 from tfjointrd.export.accuracy_drop import check_accuracy_drop, check_limit
-from tfjointrd.export.file_graph import read_file
+from tfjointrd.export.file_graph import read_file, takes_pixels
 from tfjointrd.export.interpreter import TFLiteModel
 from tfjointrd.export.quantize import FLOAT32, Quantizer
 from tfjointrd.export.samples import flat_layers, random_images, sample, sample_of_shape
@@ -178,6 +178,11 @@ def quantize_file(
     with replacing(path) as part:
         shape = network.file.input_shape[1:]
         images = random_images(shape) if representative_data is None else sample_of_shape(representative_data, shape)
+        if takes_pixels(network.content) and images.max() <= 1:
+            raise ValueError(
+                "Expected `representative_data` to hold pixels from 0 to 255, as the file rescales them. "
+                f"Received: values from {images.min()} to {images.max()}"
+            )
         calibration, check = _parted(images, quantizer)
         source = FileSource(network.content, network.name, input_type, output_type)
         part.write_bytes(quantizer.function(source, calibration))

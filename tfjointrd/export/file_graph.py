@@ -124,6 +124,16 @@ def read_file(content: bytes, known: Iterable[str] | None = None, network: str |
     return FileGraph(tuple(operators), *ends, tuple(types[t.type] for t in graph.tensors), sizes, maps)
 
 
+def takes_pixels(content: bytes) -> bool:
+    """Whether a float32 file begins by making pixels from 0 to 255 smaller: a product with less than a tenth."""
+    graph, model = read_file(content), unpack(content)
+    first = next((step for step in graph.operators if graph.inputs[0] in step.inputs), None)
+    if first is None or first.kind != "MUL" or not first.constants:
+        return False
+    stored = model.buffers[model.subgraphs[0].tensors[first.constants[0]].buffer].data
+    return bool(np.abs(np.frombuffer(bytes(stored), "<f4")).max() < 0.1)
+
+
 def in_integers(content: bytes) -> bool:
     """Whether all operators of a file, but for casts, compute in integers."""
     graph = read_file(content)

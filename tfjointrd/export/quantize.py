@@ -66,8 +66,8 @@ def describe(quantization: str | Mapping[str, str | None] | None) -> str:
 def _best(named: Mapping[str, Quantizer]) -> Quantizer:
     """What makes the better file of a format, where several can.
 
-    litert-quantizer's are as accurate or more so, as fast or faster, and no larger: see benchmarks/quantization.md. But it
-    knows fewer operators in integers and leaves others in float, where TensorFlow's converter may not have to.
+    litert-quantizer's are as accurate and no larger: see benchmarks/quantization.md. But it knows fewer operators in
+    integers and leaves others in float, where TensorFlow's converter may not have to.
     """
     best = named.get(LITERT) or next(iter(named.values()))
     other = named.get(TENSORFLOW)

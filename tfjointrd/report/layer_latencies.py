@@ -42,7 +42,7 @@ def layer_latencies(
         alphas: As for `tfjointrd.search`, and so are `keep` and `round_to`.
         keep: Layers that stay full.
         round_to: Multiple that widths are rounded to.
-        quantization: `"int8"`, or `None` for float32.
+        quantization: Number format of the layers' files, as for `export.tflite`; `None` for float32.
         threads: Number of processor threads.
         runs: Number of timed runs; the median counts.
         path: Where to write the table as JSON; its folder is made.
