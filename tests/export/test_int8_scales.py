@@ -55,12 +55,15 @@ def test_biases_of_channels_without_weights(quantization, tmp_path):
     image = keras.Input((8, 8, 1), name="image")
     x = keras.layers.Conv2D(4, 3, name="conv")(keras.layers.Rescaling(1 / 127.5, -1.0)(image))
     network = keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(x)), name="with_dead_channels")
-    kernel = network.get_layer("conv").get_weights()[0]
-    kernel[..., :2] = 0
+    kernel, _ = network.get_layer("conv").get_weights()
     network.get_layer("conv").set_weights([kernel, np.array([1.0, -2.0, 0.5, 0.0])])
     options = {"quantization": quantization, "representative_data": pixels(100), "converter": "litert"}
+    before = export.tflite(network, tmp_path / "net.tflite", **options)
+    kernel[..., :2] = 0
+    network.get_layer("conv").set_weights([kernel, np.array([1.0, -2.0, 0.5, 0.0])])
     report = export.tflite(network, tmp_path / "net.tflite", **options)
     assert report.max_difference < 0.05 * report.output_scale
+    assert report.bytes <= before.bytes + 128
 
 
 def test_usable_scales_are_left_alone(int8_file):

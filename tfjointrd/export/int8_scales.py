@@ -107,6 +107,12 @@ def _store(model: schema.ModelT, tensor: schema.TensorT, values: np.ndarray) -> 
 
 
 def _packed(model: schema.ModelT, size: int) -> bytes:
+    used = {
+        entry.buffer for entry in (*(model.metadata or ()), *(t for graph in model.subgraphs for t in graph.tensors))
+    }
+    for index, buffer in enumerate(model.buffers):
+        if index not in used:
+            buffer.data = None  # what was replaced
     builder = flatbuffers.Builder(size)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
