@@ -42,6 +42,11 @@ _SETTINGS = {
     ],
 }
 FORMATS = tuple(_SETTINGS)
+# Depthwise convolutions whose activations are quantized while the file runs have no fast kernel: EfficientNet-Lite0 in
+# dynamic took 49 ms on one thread, with theirs computed in float 14 ms (`benchmarks/quantization.md`).
+_COMPUTED_IN_FLOAT = {
+    (name, "DEPTHWISE_CONV_2D"): [(_MIN_MAX, _setting(_WEIGHTS, in_integers=False))] for name in ("dynamic", "int4")
+}
 
 
 @register_quantizer("float16", converter=LITERT, description=DESCRIPTIONS["float16"])
@@ -129,10 +134,11 @@ def _format_of(step: Operator, graph: FileGraph, formats: Mapping[str, str]) -> 
 
 def _entries(step: Operator, chosen: str) -> list[dict[str, Any]]:
     """What the recipe says of an operator. An expression stands once in a recipe, so that two differ by a group."""
+    settings = _COMPUTED_IN_FLOAT.get((chosen, step.kind), _SETTINGS[chosen])
     expressions = (f"^{re.escape(step.scope)}$", f"^(?:{re.escape(step.scope)})$")
     return [
         {"regex": expression, "operation": "*", "algorithm_key": algorithm, "op_config": setting}
-        for expression, (algorithm, setting) in zip(expressions, _SETTINGS[chosen], strict=False)
+        for expression, (algorithm, setting) in zip(expressions, settings, strict=False)
     ]
 
 

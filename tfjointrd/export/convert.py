@@ -50,7 +50,7 @@ def tflite(
     - `None`: float32.
     - `"float16"`: weights in float16, which takes half of the space. It is computed in float.
     - `"dynamic"`: weights in int8. Activations are floats, which the runtime quantizes by their range in the image at
-      hand. Needs no images.
+      hand; depthwise convolutions are computed in float. Needs no images.
     - `"int8"`: static. Weights and activations in int8, by ranges that are calibrated on images. The file then takes
       raw pixels as bytes from 0 to 255, which is what a camera delivers, and returns floats. For hardware without
       floats, ask for `output_type="int8"`. A byte stands for its own value if the network takes pixels from 0 to 255;
