@@ -14,6 +14,7 @@ The classes are those of Imagenette; a network with 1,000 outputs is asked which
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -41,7 +42,10 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path, help="folder of photographs in place of --data")
     parser.add_argument("--images", type=int, default=10_000, help="test images")
     parser.add_argument("--slow-images", type=int, default=1000, help="test images for int16x8")
-    parser.add_argument("--formats", nargs="+", default=list(registered()), help="number formats")
+    parser.add_argument("--formats", nargs="*", default=list(registered()), help="number formats")
+    parser.add_argument(
+        "--by-layer", nargs="+", default=[], help='also formats by layer, as {"*": "int4", "stem*": "int8"}'
+    )
     parser.add_argument("--runs", type=int, default=50, help="timed runs of each file")
     arguments = parser.parse_args()
     print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD), flush=True)
@@ -63,25 +67,16 @@ def measured(network: keras.Model, train, test, arguments) -> Iterator[list[str]
     rows, right = [], {}
     with tempfile.TemporaryDirectory() as folder:
         saved, calibration = Path(folder) / "saved", sampled(train)
-        for name, converters in registered().items():
-            for converter in converters if name in ("float32", *arguments.formats) else ():
-                path = Path(folder) / f"{name}_{converter}.tflite"
-                try:
-                    report = jrd.export.tflite(
-                        network,
-                        path,
-                        None if name == "float32" else name,
-                        calibration,
-                        converter=converter,
-                        min_agreement=0.0,
-                        saved_model=saved,
-                    )
-                except ValueError as error:
-                    yield [name, converter, f"not written: {error}", *[""] * 4]
-                    continue
-                count = arguments.slow_images if name in SLOW else arguments.images
-                right[name, converter] = hits(path, test, count, classes)
-                rows.append((name, converter, report))
+        for name, converter, quantization in wanted(arguments):
+            path, options = Path(folder) / f"{len(rows)}.tflite", {"min_agreement": 0.0, "saved_model": saved}
+            try:
+                report = jrd.export.tflite(network, path, quantization, calibration, converter=converter, **options)
+            except ValueError as error:
+                yield [name, converter, f"not written: {error}", *[""] * 4]
+                continue
+            count = arguments.slow_images if name in SLOW else arguments.images
+            right[name, converter] = hits(path, test, count, classes)
+            rows.append((name, converter, report))
         timed = jrd.report.latencies([report.path for _, _, report in rows], runs=arguments.runs)
         for (name, converter, report), latency in zip(rows, timed, strict=True):
             found = right[name, converter]
@@ -90,6 +85,15 @@ def measured(network: keras.Model, train, test, arguments) -> Iterator[list[str]
                 *(name, converter, f"{report.bytes / 1024:.0f}", f"{100 * np.mean(found):.2f}"),
                 *(f"{100 * loses:+.2f}", str(len(found)), f"{latency.median_ms:.3f}"),
             ]
+
+
+def wanted(arguments) -> Iterator[tuple]:
+    """What to call each file, its converter, and what `export.tflite` takes for it."""
+    for name, converters in registered().items():
+        for converter in converters if name in ("float32", *arguments.formats) else ():
+            yield name, converter, None if name == "float32" else name
+    for text in arguments.by_layer:
+        yield text, "litert", json.loads(text)
 
 
 def hits(path: Path, test, count: int, classes: list[int] | None) -> np.ndarray:
