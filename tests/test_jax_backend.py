@@ -17,6 +17,7 @@ FILES = [
     "tests/parity/test_masked_formula.py",
     "tests/training/test_adjoined_training.py",
     "tests/training/test_dan.py",
+    "tests/training/test_gradient_recorder.py",
     "tests/training/test_jointrd.py",
     "tests/training/test_recalibration.py",
 ]
@@ -28,11 +29,12 @@ SELECTED = (
     " or test_who_moves or test_saved_and_trained_on"
     " or test_shared_batch or (test_several_outputs and test_dan)"
     " or test_convolution_is_the_sum_of_masked_ones[options0-alphas1] or test_gates_that_do_not_learn"
+    " or test_norms_and_cosine_are_those_by_hand or test_nothing_moves[adjoined]"
 )
 
 
 def test_core_on_jax():
-    assert run_tests(*FILES, "-k", SELECTED) >= 25
+    assert run_tests(*FILES, "-k", SELECTED) >= 27
 
 
 def test_recipes_import_without_tensorflow():

@@ -73,6 +73,7 @@ def test_widths_begin_to_move_after_the_warm_up(tiny, images):
     assert float(numpy(dan.gates.temperature)) == pytest.approx(tau, rel=1e-4)
 
 
+@pytest.mark.usefixtures("eager")
 def test_who_moves_and_by_which_optimizer(tiny, images):
     x, y = images
     dan = search(tiny(filters=8), (1, 2, 4), round_to=1, gamma=1e-6, warm_up=0, kl_weight=1.0, seed=0)
@@ -184,6 +185,7 @@ def moved(dan, before):
     return {v.path for v in dan.trainable_variables if np.abs(numpy(v) - before[v.path]).max() > 0}
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("kind", ["arrays", "data sets"])
 def test_gates_learn_from_held_out_images(tiny, images, kind):
     """Weights that may not move: the gates go where the held-out images pull them, whatever the others are."""
@@ -205,6 +207,7 @@ def test_gates_learn_from_held_out_images(tiny, images, kind):
     assert np.abs(etas[0]).max() > 1e-5
 
 
+@pytest.mark.usefixtures("eager")
 def test_weights_do_not_learn_from_held_out_images(tiny, images):
     x, y = images
     weights = []
@@ -365,6 +368,7 @@ def test_single_batches(tiny, images):
         dan.architecture()
 
 
+@pytest.mark.usefixtures("eager")
 def test_callbacks_leave_the_gates_learning_rate(tiny, images):
     x, y = images
     dan = searching(tiny)
