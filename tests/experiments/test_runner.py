@@ -289,7 +289,7 @@ def test_networks_of_a_machine_without_tensorflow_load_without_their_data(finish
     card = json.loads((tmp_path / "run" / "card.json").read_text())
     for name, entry in card["networks"].items():
         entry["files"] = {f"{name}.keras": entry["files"][f"{name}.keras"]}
-        entry["not_exported"] = dict.fromkeys(cards.QUANTIZATIONS, "trained on the backend jax")
+        entry["not_exported"] = dict.fromkeys(cards.forms(), "trained on the backend jax")
     (tmp_path / "run" / "card.json").write_text(json.dumps(card))
 
     def missing(*_, **__):

@@ -44,7 +44,7 @@ def out(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         make_shallow(patch)
-        patch.setattr(card, "QUANTIZATIONS", {})
+        patch.setattr(card, "forms", dict)
         for name in ("search_resnet20_a2_digits", "dan_resnet20_a2_digits"):
             short = {**catalog._RECIPES[name]["smoke"], "epochs": 2, "images": 128}
             patch.setitem(catalog._RECIPES, name, {**catalog._RECIPES[name], "smoke": short})
