@@ -45,7 +45,9 @@ class _OneLine(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Shows how far the training is, and how long the rest takes."""
-        self.line.write(f"{self.title}: epoch {self.steps.next()}")
+        text = self.steps.next()
+        then = ", measuring" if self.steps.done == self.steps.total else ""
+        self.line.write(f"{self.title}: epoch {text}{then}")
 
 
 def demo(
