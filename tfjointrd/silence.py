@@ -29,12 +29,11 @@ def no_output() -> Iterator[None]:
 def silence_tensorflow() -> None:
     """Keeps TensorFlow from printing what is not an error, from its import on, whoever imports it.
 
-    TensorFlow's C++ code reads `TF_CPP_MIN_LOG_LEVEL` only after its first lines. Whoever has set that variable wants
-    to see the lines: nothing changes then.
+    TensorFlow's C++ code reads `TF_CPP_MIN_LOG_LEVEL` only after its first lines. Whoever has set that variable to less
+    than 3, no line at all, wants to see some: nothing changes then.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
     sys.meta_path.insert(0, _Silent())

@@ -217,7 +217,7 @@ def test_more_epochs_are_another_training_and_how_to_go_on_is_said(finished, tmp
     (tmp_path / "recipe.json").write_text((finished.folder / "recipe.json").read_text())
     with pytest.raises(ValueError, match="in a new folder.$"):
         run(longer, tmp_path)
-    with pytest.raises(ValueError, match="with alpha=2, epochs=3.$"):
+    with pytest.raises(ValueError, match="with epochs=3, alpha=2.$"):
         run(replace(longer, alpha=4), finished.folder)
 
 

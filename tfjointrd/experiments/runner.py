@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -329,7 +330,7 @@ def _finish(
     recipe: Recipe, model, images: Images, folder: Path, state: State, note: str, command: str, group, verbose
 ) -> None:
     """Takes the networks out, measures them, and writes files and card."""
-    say = print if verbose != 0 else lambda text: None
+    say = functools.partial(print, flush=True) if verbose != 0 else lambda text: None
     networks = METHODS[recipe.method].networks(model)
     if isinstance(model, DAN) and has_batchnorm(networks["small"]):  # a search's have seen all candidates
         say("Measuring the batch normalisations of small anew ...")
