@@ -13,8 +13,8 @@ from tfjointrd import progress
     "seconds, text",
     [
         (0.4, "0 s left"),
-        (59, "59 s left"),
-        (61, "2 minutes left"),
+        (99, "99 s left"),
+        (101, "2 minutes left"),
         (600, r"10 minutes left, until \d\d:\d\d"),
         (9000, r"2.5 hours left, until .*\d\d:\d\d"),
         (3 * 86400, r"72.0 hours left, until \d\d \w+ \d\d:\d\d"),

@@ -11,10 +11,10 @@ def time_left(seconds: float) -> str:
 
     >>> time_left(40)
     '40 s left'
-    >>> time_left(90)
-    '2 minutes left'
+    >>> time_left(150)
+    '3 minutes left'
     """
-    if seconds < 60:
+    if seconds < 100:
         return f"{seconds:.0f} s left"
     minutes = -(-seconds // 60)
     if minutes < 10:

@@ -125,7 +125,7 @@ def test_an_interrupted_search_goes_on(options, tmp_path, no_files):
     for name in ("full", "small"):
         for ours, theirs in zip(whole.networks[name].get_weights(), parts.networks[name].get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
-    assert whole.card["data"]["train_images"] == parts.card["data"]["train_images"] == 1437  # those of the gates too
+    assert whole.card["data"]["train_images"] == parts.card["data"]["train_images"] == 480  # those of the gates too
     for file in ("architecture.json", "gates.csv"):
         assert (tmp_path / "whole" / file).read_text() == (tmp_path / "parts" / file).read_text()
     gates = read(tmp_path / "whole" / "gates.csv", GateRecorder.columns)
