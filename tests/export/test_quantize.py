@@ -65,8 +65,12 @@ def test_a_name_is_registered_once(float16):
         export.register_quantizer("int8")(lambda source, images: b"")
 
 
+def test_formats_of_cards_are_those_registered_by_now(float16):
+    assert card.forms() == {"float32": None, "int8": "int8", "float16": "float16"}
+
+
 def test_formats_of_cards():
-    assert card.QUANTIZATIONS == {"float32": None, "int8": "int8"}
-    assert [quantize.get(value).name for value in card.QUANTIZATIONS.values()] == ["float32", "int8"]
+    assert card.forms() == {"float32": None, "int8": "int8"}
+    assert [quantize.get(value).name for value in card.forms().values()] == ["float32", "int8"]
     with pytest.raises(ValueError, match="to be None or 'int8'. Received: quantization='float32'"):
         quantize.get("float32")

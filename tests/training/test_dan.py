@@ -155,6 +155,15 @@ def test_bad_arguments(tiny):
             ValueError, match=rf"Expected `{argument}` within .*from 0\.\d+ \(.*\) to 1\.0000 .*={value}"
         ):
             searching(tiny, **options)
+    for budget in ("target_macs", "target_parameters"):
+        with pytest.raises(
+            ValueError, match=r"`alphas` reach lower. So does `search\(..., keep=\(\)\)`, which lets stem"
+        ):
+            searching(tiny, **{budget: 0.01})
+        with pytest.raises(ValueError, match="`alphas` reach lower.$"):
+            searching(tiny, keep=(), **{budget: 0.01})
+    with pytest.raises(ValueError, match="No candidates are wider.$"):
+        searching(tiny, target_macs=1e12)
     with pytest.raises(ValueError, match="Expected one of gamma, target_macs, target_parameters, target_latency_ms"):
         searching(tiny, gamma=1e-9, target_macs=0.7)
     with pytest.raises(ValueError, match="Expected `gamma` from 0 on. Received: gamma=-1"):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfjointrd import report
@@ -12,40 +12,51 @@ from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
 from tfjointrd.experiments.run_folder import Run, find_file
 
+FIGURES = ("accuracy", "bytes", "latency")  # of a file
 
-@dataclass(frozen=True)
+
 class Row:
-    """One network in a table.
+    """One network in a table, with what was measured of its files: any of the number formats that there are.
 
-    Attributes:
+    Args:
         name: What the network is.
         accuracy: Top-1 on the validation images, in Keras, mean over the seeds.
-        accuracy_float32: Top-1 of the first seed's float32 `.tflite` file; `None`, as all about it, if there is none.
-        accuracy_int8: Top-1 of its int8 file, likewise.
         parameters: Number of parameters.
         macs: Multiply-accumulates an image.
         peak_activation_bytes: Most memory that activations take at a time, float32, one image.
-        bytes_float32: Size of the float32 file.
-        bytes_int8: Size of the int8 file.
-        latency_float32: Median milliseconds an image, float32 file, one thread of this machine.
-        latency_int8: The same for the int8 file.
+        **of_files: `accuracy_float32`, top-1 of the first seed's float32 `.tflite` file; `bytes_float32`, its size;
+            `latency_float32`, its median milliseconds an image, one thread of this machine. Likewise `accuracy_int8`
+            and so on for any number format. `None` where there is none.
+
+    All are attributes.
+
+    Raises:
+        TypeError: For a figure of a file that is none of the three.
     """
 
-    name: str
-    accuracy: float
-    accuracy_float32: float | None
-    accuracy_int8: float | None
-    parameters: int
-    macs: int
-    peak_activation_bytes: int
-    bytes_float32: int | None
-    bytes_int8: int | None
-    latency_float32: float | None
-    latency_int8: float | None
+    def __init__(
+        self, name: str, accuracy: float, *, parameters: int, macs: int, peak_activation_bytes: int, **of_files
+    ):
+        wrong = [key for key in of_files if not key.startswith(tuple(f"{figure}_" for figure in FIGURES))]
+        if wrong:
+            raise TypeError(f"Expected {', '.join(f'{figure}_FORMAT' for figure in FIGURES)}. Received: {wrong[0]}=...")
+        self.name, self.accuracy = name, accuracy
+        self.parameters, self.macs, self.peak_activation_bytes = parameters, macs, peak_activation_bytes
+        self.__dict__.update(of_files)
 
     def as_dict(self) -> dict:
         """The row as plain data."""
-        return asdict(self)
+        return dict(vars(self))
+
+    def of_file(self, figure: str, form: str) -> float | None:
+        """A figure of its file in a number format, `None` if there is none."""
+        return vars(self).get(f"{figure}_{form}")
+
+    @property
+    def forms(self) -> list[str]:
+        """The number formats that figures were given of."""
+        named = (key.partition("_") for key in vars(self))
+        return list(dict.fromkeys(form for figure, _, form in named if figure in FIGURES and form))
 
 
 def measure(name: str, run: Run, network: str) -> Row:
@@ -60,20 +71,23 @@ def measure(name: str, run: Run, network: str) -> Row:
         FileNotFoundError: If a file that the card lists is gone.
     """
     entry, seed = run.card["networks"][network], run.card["seeds"][str(run.recipe.seed)]
-    files = {kind: f"{network}_{kind}.tflite" for kind in cards.QUANTIZATIONS}
-    paths = {
-        kind: find_file(run.folder, file, run.recipe.seed) if file in entry["files"] else None
-        for kind, file in files.items()
-    }
+    accuracies = {form: value for form, value in seed["accuracy"][network].items() if form != "keras"}
+    of_files = {}
+    for form in dict.fromkeys([*cards.forms(), *accuracies]):
+        file = cards.file_name(network, form)
+        found = file in entry["files"]
+        of_files[f"accuracy_{form}"] = accuracies.get(form)
+        of_files[f"bytes_{form}"] = entry["files"].get(file)
+        of_files[f"latency_{form}"] = (
+            report.latency(find_file(run.folder, file, run.recipe.seed)).median_ms if found else None
+        )
     return Row(
         name=name,
         accuracy=run.accuracy(network),
         parameters=entry["parameters"],
         macs=entry["macs"],
         peak_activation_bytes=entry["peak_activation_bytes"],
-        **{f"accuracy_{kind}": seed["accuracy"][network].get(kind) for kind in files},
-        **{f"bytes_{kind}": entry["files"].get(file) for kind, file in files.items()},
-        **{f"latency_{kind}": path and report.latency(path).median_ms for kind, path in paths.items()},
+        **of_files,
     )
 
 
@@ -90,24 +104,35 @@ def _known(value: float | None, form: str) -> str:
     return "—" if value is None else format(value, form)
 
 
-_COLUMNS = {
-    "network": lambda row: row.name,
-    "Keras %": lambda row: f"{100 * row.accuracy:.2f}",
-    "float32 %": lambda row: _known(row.accuracy_float32 and 100 * row.accuracy_float32, ".2f"),
-    "int8 %": lambda row: _known(row.accuracy_int8 and 100 * row.accuracy_int8, ".2f"),
-    "parameters": lambda row: f"{row.parameters:,}",
-    "MACs (M)": lambda row: f"{row.macs / 1e6:.2f}",
-    "live memory (KiB)": lambda row: f"{row.peak_activation_bytes / 1024:.1f}",
-    "float32 (KiB)": lambda row: _known(row.bytes_float32 and row.bytes_float32 / 1024, ".0f"),
-    "int8 (KiB)": lambda row: _known(row.bytes_int8 and row.bytes_int8 / 1024, ".0f"),
-    "float32 (ms)": lambda row: _known(row.latency_float32, ".3f"),
-    "int8 (ms)": lambda row: _known(row.latency_int8, ".3f"),
-}
+def _columns(forms: Sequence[str]) -> dict[str, Callable[[Row], str]]:
+    """What a table shows of each row."""
+
+    def of_files(title: str, figure: str, form: str, factor: float, digits: str):
+        def write(row):
+            value = row.of_file(figure, form)
+            return _known(None if value is None else value * factor, digits)
+
+        return {f"{form} {title}": write}
+
+    columns = {"network": lambda row: row.name, "Keras %": lambda row: f"{100 * row.accuracy:.2f}"}
+    for form in forms:
+        columns |= of_files("%", "accuracy", form, 100, ".2f")
+    columns |= {
+        "parameters": lambda row: f"{row.parameters:,}",
+        "MACs (M)": lambda row: f"{row.macs / 1e6:.2f}",
+        "live memory (KiB)": lambda row: f"{row.peak_activation_bytes / 1024:.1f}",
+    }
+    for form in forms:
+        columns |= of_files("(KiB)", "bytes", form, 1 / 1024, ".0f")
+    for form in forms:
+        columns |= of_files("(ms)", "latency", form, 1, ".3f")
+    return columns
 
 
 def markdown(rows: list[Row]) -> str:
-    """The table in Markdown, its columns aligned for reading as plain text too."""
-    return _aligned([list(_COLUMNS), *([write(row) for write in _COLUMNS.values()] for row in rows)])
+    """The table in Markdown, its columns aligned for reading as plain text too; three for each number format."""
+    columns = _columns(list(dict.fromkeys(form for row in rows for form in row.forms)))
+    return _aligned([list(columns), *([write(row) for write in columns.values()] for row in rows)])
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 
 import numpy as np
+
+from tfjointrd.silence import no_output
 
 
 class TFLiteModel:
@@ -119,14 +119,8 @@ def quiet() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        sink = stack.enter_context(tempfile.TemporaryFile("w"))
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        for descriptor in (1, 2):
-            saved = os.dup(descriptor)
-            stack.callback(os.close, saved)
-            stack.callback(os.dup2, saved, descriptor)
-            os.dup2(sink.fileno(), descriptor)
+        sink = stack.enter_context(open(os.devnull, "w"))
+        stack.enter_context(no_output())
         stack.enter_context(contextlib.redirect_stdout(sink))
         stack.enter_context(contextlib.redirect_stderr(sink))
         stack.enter_context(_no_logging())

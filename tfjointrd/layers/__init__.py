@@ -6,3 +6,7 @@ from tfjointrd.layers.fit_channels import FitChannels
 from tfjointrd.layers.gates import DANConv2D, GumbelSoftmax
 
 __all__ = ["DANConv2D", "DiracConv2D", "FitChannels", "FusedBatchNormalization", "GumbelSoftmax"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -22,3 +22,7 @@ __all__ = [
     "summary",
     "width_figure",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -30,3 +30,7 @@ __all__ = [
     "slim",
     "swap_layers",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

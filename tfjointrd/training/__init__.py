@@ -43,3 +43,7 @@ __all__ = [
     "resident",
     "search",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

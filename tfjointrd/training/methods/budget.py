@@ -19,6 +19,18 @@ from tfjointrd.surgery.expected_cost import Cost, fitted
 PROPORTIONAL, INTEGRAL = 50.0, 100.0
 
 
+class OutOfReach(ValueError):
+    """A target that none of the candidates' sums comes to.
+
+    Attributes:
+        below: Whether it is below what the narrowest candidates cost; else above what the widest do.
+    """
+
+    def __init__(self, message: str, below: bool):
+        super().__init__(message)
+        self.below = below
+
+
 class Budget:
     """One of the budgets of `DAN`.
 
@@ -34,7 +46,8 @@ class Budget:
         target: The limit as a part of the full network's cost, or `None`.
 
     Raises:
-        ValueError: If several are given, `gamma` is negative, or a target cannot be reached.
+        OutOfReach: If a target cannot be reached.
+        ValueError: If several are given, or `gamma` is negative.
     """
 
     def __init__(self, costs: Mapping[str, Cost], given: Mapping[str, float | None]):
@@ -60,10 +73,13 @@ class Budget:
         value = (low + high) / 2 if value is None else value
         share = value if value <= 1 and self.name != "latency_ms" else value / full
         if not low - 1e-9 <= share <= high + 1e-9:
+            below = share < low
             low, high = (f"{part:.4f} ({part * full:,.6g})" for part in (low, high))
-            raise ValueError(
+            raise OutOfReach(
                 f"Expected `{argument}` within what the candidates reach, from {low} to {high}. "
-                f"Received: {argument}={value}."
+                f"Received: {argument}={value}. "
+                + ("Larger `alphas` reach lower." if below else "No candidates are wider."),
+                below,
             )
         return float(share)
 

@@ -11,6 +11,7 @@ from tfjointrd.surgery.adjoined_graph import check_classifier
 from tfjointrd.surgery.gated import SMALL, candidates_of
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.training.methods.adjoined import Adjoined
+from tfjointrd.training.methods.budget import OutOfReach
 from tfjointrd.training.methods.dan import DAN
 
 
@@ -65,6 +66,11 @@ def search(
     alphas, graph = check_alphas(alphas), read_graph(model)
     check_classifier(graph)
     candidates, reasons = candidates_of(graph, alphas, keep, round_to, ties)
-    return DAN(
-        model, candidates, alphas, ties=ties, kept_full={SMALL: reasons}, name=name or f"dan_{model.name}", **options
-    )
+    name = name or f"dan_{model.name}"
+    try:
+        return DAN(model, candidates, alphas, ties=ties, kept_full={SMALL: reasons}, name=name, **options)
+    except OutOfReach as error:
+        if not error.below or keep is not None:
+            raise
+        wider = "So does `search(..., keep=())`, which lets stem and first stage become narrow too."
+        raise OutOfReach(f"{error} {wider}", error.below) from None
