@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 
 
+def listed(kept: Iterable[Any] | int) -> list[Any]:
+    """Kept channels as a list; a number stands for as many first ones."""
+    return list(kept) if isinstance(kept, Iterable) else positions_of(kept)
+
+
 def positions_of(kept: Iterable[Any] | int, width: int | None = None, argument: str = "keep") -> list[int]:
     """Positions of kept channels.
 
     Args:
-        kept: Positions as whole numbers, a boolean mask with an entry for each channel, or the number of first channels.
+        kept: Positions as whole numbers, a boolean mask with an entry for each channel, or a count of first ones.
         width: The number of channels, which a mask has to have; `None` where it is not known.
         argument: The argument's name, for the error message.
 

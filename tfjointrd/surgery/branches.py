@@ -89,7 +89,8 @@ class BranchAnalysis:
         if self.graph.shapes[found[0]] != self.graph.shapes[call.output]:
             raise ValueError(
                 f"Expected `branches['{call.layer}']` to be a layer of a branch of the addition's own shape "
-                f"{self.graph.shapes[call.output]}. Received: '{layer}', whose branch has {self.graph.shapes[found[0]]}."
+                f"{self.graph.shapes[call.output]}. Received: '{layer}', whose branch has "
+                f"{self.graph.shapes[found[0]]}."
             )
         return Addition(call, found, [ref for ref in dict.fromkeys(call.inputs) if ref not in found], named=True)
 
@@ -102,11 +103,13 @@ class BranchAnalysis:
         mains = [ref for ref in refs if depths[ref] == deepest or depths[ref] > 1]
         others = [ref for ref in refs if ref not in mains]
         if not others:
-            return Addition(call, refs, why=f"its branches have {_listed(depths.values())} convolutions or dense layers")
+            counts = " and ".join(map(str, depths.values()))
+            return Addition(call, refs, why=f"its branches have {counts} convolutions or dense layers")
         shape = self.graph.shapes[call.output]
         if any(self.graph.shapes[main] != shape for main in mains):
             return Addition(call, refs, why="its deepest branch is broadcast")
-        shortcuts = [ref for ref in others if self.graph.shapes[ref] == shape and self._bypasses(mains, ref, call.output)]
+        like_it = [ref for ref in others if self.graph.shapes[ref] == shape]
+        shortcuts = [ref for ref in like_it if any(self._bypasses(main, ref, call.output) for main in mains)]
         if not shortcuts:
             return Addition(call, refs, why="its other branches bring in what the deepest has not, or has lost")
         return Addition(call, [ref for ref in refs if ref not in shortcuts], shortcuts)
@@ -130,10 +133,7 @@ class BranchAnalysis:
         name = self.graph.layers[ref.layer].cls.__name__
         return name.startswith("ZeroPadding") or name == "Pad"
 
-    def _bypasses(self, mains: list[Ref], shortcut: Ref, end: Ref) -> bool:
-        return any(self._starts_alike(main, shortcut, end) for main in mains)
-
-    def _starts_alike(self, main: Ref, shortcut: Ref, end: Ref) -> bool:
+    def _bypasses(self, main: Ref, shortcut: Ref, end: Ref) -> bool:
         """Whether a main branch starts from what the shortcut comes from, and stays between both resolutions."""
         shared, last = self.ancestors[main] & self.ancestors[shortcut], self._pixels(end)
         pending: list[tuple[Ref, int, int]] = [(_call_of(main), last, last)]
@@ -170,7 +170,3 @@ def _by_addition(additions: list[str], branches: Branches) -> dict[str, str | No
     for pattern, layer in branches.items():
         found.update(dict.fromkeys(matching(additions, [pattern], "branches"), layer))
     return found
-
-
-def _listed(numbers) -> str:
-    return " and ".join(map(str, numbers))

@@ -135,8 +135,8 @@ class Channels(Ties):
 
         Args:
             wanted: Layer name -> positions of the output channels to keep, or a boolean mask. Naming one layer of a
-                tied group is enough; where several named ones disagree, the channel stays. Layers not tied to any named one keep
-                all channels.
+                tied group is enough; where several named ones disagree, the channel stays. Layers not tied to any named
+                one keep all channels.
 
         Returns:
             For every tensor, the positions of its kept channels in rising order.

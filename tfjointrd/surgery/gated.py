@@ -14,8 +14,8 @@ from tfjointrd.layers.gates import ChannelGates
 from tfjointrd.surgery.adjoined_graph import SMALL, AdjoinedGraph
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, pick, substitute
-from tfjointrd.surgery.rules import describe, rule_for
 from tfjointrd.surgery.narrow_forms import Kept, narrow_spec
+from tfjointrd.surgery.rules import describe, rule_for
 from tfjointrd.surgery.widths import first_filters, staying, tied_to
 
 GATES = "gates"

@@ -62,9 +62,9 @@ def check_narrow_forms(graph: Graph, kept: Kept, layers: Iterable[str] | None = 
         except Exception as error:
             widths = ", ".join(f"{len(kept[ref])} of {graph.shapes[ref][-1]}" for ref in call.inputs)
             raise ValueError(
-                f"Layer '{call.layer}' ({spec.cls.__name__}) of '{graph.name}' has no form with fewer channels. Expected "
-                f"one that takes {widths} channels. Keep it and what is ahead of it at full width, or teach surgery how "
-                f"it is made narrower with `tfjointrd.surgery.register_rule`. What went wrong: {error}"
+                f"Layer '{call.layer}' ({spec.cls.__name__}) of '{graph.name}' has no form with fewer channels. "
+                f"Expected one that takes {widths} channels. Keep it and what is ahead of it at full width, or teach "
+                f"surgery its narrow form with `tfjointrd.surgery.register_rule`. What went wrong: {error}"
             ) from error
 
 
@@ -74,9 +74,7 @@ def _check(graph: Graph, kept: Kept, call: Call, layer: Any) -> None:
     def narrow(ref: Ref) -> tuple:
         return (*graph.shapes[ref][:-1], len(kept[ref]))
 
-    args, kwargs = (
-        substitute(part, lambda ref: keras.KerasTensor(narrow(ref))) for part in (call.args, call.kwargs)
-    )
+    args, kwargs = (substitute(part, lambda ref: keras.KerasTensor(narrow(ref))) for part in (call.args, call.kwargs))
     if "training" in inspect.signature(layer.call).parameters and kwargs.get("training") is None:
         kwargs["training"] = True
     found = [tuple(tensor.shape) for tensor in keras.tree.flatten(layer(*args, **kwargs))]
@@ -117,7 +115,7 @@ def _same(graph: Graph, kept: Kept, call: Call) -> bool:
 
 
 def _without_arrays(config: Config) -> Config:
-    """Initial values with an entry for each channel, such as fixed kernels; a narrow layer gets its part of the weights."""
+    """Zeros for initial values with an entry for each channel, of which a narrow layer gets its part as weights."""
 
     def is_array(initializer: Any) -> bool:
         value = initializer.get("config", {}).get("value") if isinstance(initializer, Mapping) else None

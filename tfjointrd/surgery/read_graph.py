@@ -91,9 +91,8 @@ class _Reader:
             source = self.sources[call.layer]
             count = len(keras.tree.flatten(source.output))
             if count > 1 and any(replace(call.output, index=index) not in self.shapes for index in range(count)):
-                args, kwargs = (
-                    substitute(part, lambda ref: keras.KerasTensor(self.shapes[ref])) for part in (call.args, call.kwargs)
-                )
+                parts = (call.args, call.kwargs)
+                args, kwargs = (substitute(part, lambda ref: keras.KerasTensor(self.shapes[ref])) for part in parts)
                 for index, tensor in enumerate(keras.tree.flatten(source.compute_output_spec(*args, **kwargs))):
                     self.shapes.setdefault(replace(call.output, index=index), tuple(tensor.shape))
 

@@ -23,8 +23,9 @@ def slim(model: keras.Model, keep: Mapping[str, Iterable[int]], name: str | None
     Args:
         model: A functional or Sequential network.
         keep: Layer name -> positions of the output channels to keep, or a boolean mask with an entry for each channel,
-            for convolution and dense layers. Naming one layer of a group tied by additions is enough. Where named layers of a group disagree, the channel stays.
-            Layers that are not named, nor tied to a named one, keep all channels.
+            for convolution and dense layers. Naming one layer of a group tied by additions is enough. Where named
+            layers of a group disagree, the channel stays. Layers that are not named, nor tied to a named one, keep all
+            channels.
         name: The new network's name; the old one by default.
 
     Returns:
