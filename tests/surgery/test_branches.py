@@ -63,7 +63,7 @@ def normalizer_free(x):
     """Two blocks of an NFNet: scaled activations, a projection behind pooling, a gate, a factor, no normalisation."""
     for number in range(2):
         y = keras.activations.gelu(x) * 0.9
-        shortcut = x if number else conv(L.AveragePooling2D()(y), "projection", 1)
+        shortcut = x if number else conv(L.AveragePooling2D(2)(y), "projection", 1)
         y = conv(conv(y, f"a{number}", 1), f"b{number}", 3, 1 if number else 2)
         x = L.Add(name=f"add{number}")([shortcut, 0.2 * (2.0 * gated(y, f"gate{number}"))])
     return x
@@ -71,7 +71,7 @@ def normalizer_free(x):
 
 def high_resolution(x):
     """Two resolutions that exchange what they have, as in an HRNet."""
-    low = conv(conv(conv(x, "to_low", 3, 2), "low1"), "low2")
+    low = conv(conv(conv(x, "low0", 3, 2), "low1"), "low2")
     high = conv(conv(x, "high1"), "high2")
     up = L.UpSampling2D()(conv(low, "up", 1))
     return [L.Add(name="to_high")([high, up]), L.Add(name="to_low")([low, conv(high, "down", 3, 2)])]

@@ -155,7 +155,7 @@ def test_layers_without_a_narrow_form_are_named(layer_class):
 @pytest.mark.parametrize(
     "layer, reason",
     [
-        (lambda: L.Conv2D(8, 3, activation=L.PReLU(), name="mine"), "activation is a layer with weights"),
+        (lambda: L.Conv2D(8, 3, activation=L.PReLU(), name="mine"), "its activation is a layer with weights"),
         (lambda: L.Conv2D(8, 3, lora_rank=2, name="mine"), "its weight 'lora_kernel_a' has the shape"),
     ],
     ids=["activation", "lora"],

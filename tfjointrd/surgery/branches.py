@@ -134,15 +134,17 @@ class BranchAnalysis:
         return name.startswith("ZeroPadding") or name == "Pad"
 
     def _bypasses(self, main: Ref, shortcut: Ref, end: Ref) -> bool:
-        """Whether a main branch starts from what the shortcut comes from, and stays between both resolutions."""
+        """Whether a main branch starts where the shortcut does, and stays between the resolutions of its ends."""
         shared, last = self.ancestors[main] & self.ancestors[shortcut], self._pixels(end)
+        own = self.ancestors[shortcut] - shared
+        forks = {_call_of(taken) for one in own for taken in self._calls[one].inputs} if own else {_call_of(shortcut)}
         pending: list[tuple[Ref, int, int]] = [(_call_of(main), last, last)]
         seen = set()
         while pending:
             ref, least, most = pending.pop()
             if ref in shared:
-                start = self._pixels(ref)
-                if 2 * least > min(start, last) and most < 2 * max(start, last):  # windows without padding are no step
+                start = self._pixels(ref)  # windows without padding are no step from one resolution to another
+                if ref in forks and 2 * least > min(start, last) and most < 2 * max(start, last):
                     return True
                 continue
             if (ref, least, most) in seen:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -36,7 +36,7 @@ def kept_entries(
     return rule_for(name, spec).kept_entries(spec.config, weights, kept_in, kept_out)
 
 
-def check_narrow_forms(graph: Graph, kept: Kept, layers: Iterable[str] | None = None) -> None:
+def check_narrow_forms(graph: Graph, kept: Kept) -> None:
     """Makes every layer of the narrow network once, and calls it on tensors of the shapes that it will get.
 
     What a layer cannot do is found here, rather than when a training begins or when the narrow network is taken out.
@@ -44,17 +44,18 @@ def check_narrow_forms(graph: Graph, kept: Kept, layers: Iterable[str] | None = 
     Args:
         graph: The full network.
         kept: The kept positions of each tensor.
-        layers: Names of the layers; all by default.
 
     Raises:
         ValueError: If a layer has no form of that width; the message names it.
     """
     made: dict[str, Any] = {}
-    layers = None if layers is None else set(layers)
+    tried: set[str] = set()  # layers alike are tried once
     for call in graph.calls:
-        if _same(graph, kept, call) or not call.inputs or (layers is not None and call.layer not in layers):
-            continue
         spec = graph.layers[call.layer]
+        alike = _description(graph, kept, call)
+        if _same(graph, kept, call) or not call.inputs or alike in tried:
+            continue
+        tried.add(alike)
         try:
             if call.layer not in made:
                 made[call.layer] = narrow_spec(graph, kept, call.layer).make()
@@ -107,6 +108,16 @@ def _first_call(graph: Graph, name: str) -> Call:
 def _whole(graph: Graph, kept: Kept, ref: Ref) -> bool:
     """Whether all channels of a tensor are kept."""
     return len(kept[ref]) == graph.shapes[ref][-1]
+
+
+def _description(graph: Graph, kept: Kept, call: Call) -> str:
+    """What the narrow form of a layer depends on, and how it is called, in words."""
+    spec = graph.layers[call.layer]
+    config = {key: value for key, value in spec.config.items() if key != "name"}
+    sizes = [(graph.shapes[ref], len(kept[ref])) for ref in (*call.inputs, *graph.outputs_of(call))]
+    weights = [tuple(weight.shape) for weight in getattr(graph.sources.get(call.layer), "weights", ())]
+    arguments = substitute([call.args, call.kwargs], lambda ref: len(kept[ref]))
+    return repr((spec.cls, config, sizes, weights, arguments))
 
 
 def _same(graph: Graph, kept: Kept, call: Call) -> bool:
