@@ -6,7 +6,7 @@ import pytest
 from keras import layers as L
 
 from tfjointrd import adjoin, search, slim
-from tfjointrd.surgery import pointwise, register_rule
+from tfjointrd.surgery import IN, Rule, pointwise, register_rule
 from tfjointrd.surgery.rules.rule import _RULES
 from tfjointrd.training.methods.adjoined import Adjoined
 
@@ -186,6 +186,35 @@ def test_every_part_of_a_split_keeps_channels(ends):
     small = adjoin(model, 4, (), round_to=1).small()
     assert small.get_layer("stem").filters == 4 and small.get_layer("within").filters == 2
     check(adjoin(model, 4, ["within"], round_to=1))  # whose channels are a part of the stem's
+
+
+@keras.saving.register_keras_serializable("tests")
+class Beside(L.Layer):
+    """A tensor scaled, and beside it as it is."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(name="scale", shape=(shape[-1],), initializer="random_normal")
+
+    def call(self, x):
+        return {"scaled": x * self.scale, "whole": x}
+
+
+def test_layers_of_your_own_with_several_outputs():
+    inputs = keras.Input((8, 8, 3))
+    found = Beside(name="beside")(L.Conv2D(CHANNELS, 3, name="a")(inputs))
+    x = L.Conv2D(8, 3, name="b")(L.Concatenate()([found["whole"], found["scaled"]]))
+    model = keras.Model(inputs, L.Dense(3, name="head")(L.GlobalAveragePooling2D()(x)))
+    register_rule(Beside, pointwise({"scale": (IN,)}))
+    try:
+        with pytest.raises(ValueError, match=r"Layer 'beside' \(Beside\) returns 2 tensors.* Received: those of 1"):
+            slim(model, {"a": [0, 7]})
+        register_rule(Beside, Rule(lambda analysis, call, spec, inputs: [inputs[0]] * 2, {"scale": (IN,)}))
+        assert slim(model, {"a": [0, 7]}).get_layer("b").kernel.shape == (3, 3, 4, 8)
+        check(adjoin(model, 2, (), round_to=1))
+        check(adjoin(model, 2, ["a"], round_to=1))
+        check(search(model, (2, 4), (), round_to=1, gamma=0.0))
+    finally:
+        del _RULES[Beside]
 
 
 def test_a_part_without_channels_is_an_error():

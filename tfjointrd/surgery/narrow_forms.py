@@ -52,8 +52,7 @@ def check_narrow_forms(graph: Graph, kept: Kept) -> None:
     tried: set[str] = set()  # layers alike are tried once
     for call in graph.calls:
         spec = graph.layers[call.layer]
-        alike = _description(graph, kept, call)
-        if _same(graph, kept, call) or not call.inputs or alike in tried:
+        if _same(graph, kept, call) or not call.inputs or (alike := _description(graph, kept, call)) in tried:
             continue
         tried.add(alike)
         try:
@@ -114,7 +113,7 @@ def _description(graph: Graph, kept: Kept, call: Call) -> str:
     """What the narrow form of a layer depends on, and how it is called, in words."""
     spec = graph.layers[call.layer]
     config = {key: value for key, value in spec.config.items() if key != "name"}
-    sizes = [(graph.shapes[ref], len(kept[ref])) for ref in (*call.inputs, *graph.outputs_of(call))]
+    sizes = [(graph.shapes[ref], hash(kept[ref].tobytes())) for ref in (*call.inputs, *graph.outputs_of(call))]
     weights = [tuple(weight.shape) for weight in getattr(graph.sources.get(call.layer), "weights", ())]
     arguments = substitute([call.args, call.kwargs], lambda ref: len(kept[ref]))
     return repr((spec.cls, config, sizes, weights, arguments))
