@@ -54,7 +54,7 @@ def some_channels(graph, rng):
     return wanted
 
 
-@some(12)
+@some(8)
 @given(model=networks(), seed=st.integers(0, 99))
 def test_slim_computes_what_masks_do(model, seed):
     """But for normalisations that count channels, around which all stay here."""
@@ -119,7 +119,7 @@ def buffers_alive(graph, sizes):
     ]
 
 
-@some(25)
+@some(15)
 @given(networks())
 def test_live_memory_and_cuts(model):
     graph = read_graph(model)
@@ -253,7 +253,7 @@ def same_by_hand(blocks):
     assert names - {layer.name for layer in plain.layers} == gone & names
 
 
-@some(10)
+@some(6)
 @given(block_lists())
 def test_networks_without_shortcuts_are_those_written_by_hand(blocks):
     same_by_hand(blocks)
