@@ -76,7 +76,8 @@ OPERATORS = {  # class name -> function that makes it; those of one word and a t
     "Power": lambda x: x**2,
 }
 JOINING = ["Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Divide", "TrueDivide", "Concatenate"]
-UNBUILT = {  # what takes no image tensor in, or has no function that takes a symbolic one
+UNBUILT = {  # what takes no image tensor in, has no function that takes a symbolic one, or returns several tensors
+    "Split",
     *("InputLayer", "CutMix", "MixUp", "Attention", "AdditiveAttention", "Dot", "Embedding", "RepeatVector"),
     *("Matmul", "Einsum", "Tensordot", "Inner", "Outer", "Vdot", "Correlate", "DotProductAttention"),
     *("Conv", "ConvTranspose", "DepthwiseConv", "SeparableConv"),

@@ -207,7 +207,7 @@ def test_layers_that_follow_others_have_no_gate_of_their_own():
 
 def test_channels_that_a_layer_normalisation_counts_stay():
     dan = searching("grouped")
-    assert dan.kept_full["small"]["counted"] == "counted by 'norm'"
+    assert dan.kept_full["counted"] == "counted by 'norm'"
     assert "counted" not in dan.architecture()["widths"]
 
 

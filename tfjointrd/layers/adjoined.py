@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfjointrd.layers.positions import positions_of
+
 # Kept channels: the first n, or these positions in rising order.
 Keep = int | Sequence[int]
 # What a small network takes of a layer's weights: weight name -> for each axis what is kept, or `None` for all of it.
@@ -92,7 +94,7 @@ def _validate(layer: keras.Layer, argument: str, keep: Keep | None, size: int | 
     elif isinstance(keep, int):
         valid = keep >= 1 and (size is None or keep <= size)
     else:
-        keep = [int(position) for position in keep]
+        keep = positions_of(keep, size, f"{argument}` of layer `{layer.name}")
         valid = bool(keep) and keep == sorted(set(keep)) and keep[0] >= 0 and (size is None or keep[-1] < size)
     if not valid:
         limit = "" if size is None else f" of {size} channels"

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfjointrd.report.live_memory import live_bytes, outputs_by_call
+from tfjointrd.report.live_memory import live_bytes
 from tfjointrd.surgery.graph import Call, Graph, Ref
 from tfjointrd.surgery.macs import layer_macs
 from tfjointrd.surgery.read_graph import read_graph
@@ -156,9 +156,8 @@ def profile(model: keras.Model, batch_size: int = 1) -> Profile:
     itemsizes = _itemsizes(graph)
     sizes = {ref: math.prod(shape) * itemsizes[ref.layer, ref.call] for ref, shape in shapes.items()}
     live = live_bytes(graph, sizes)
-    outputs = outputs_by_call(shapes)
     rows = [
-        _layer_profile(graph, call, outputs[call.layer, call.number], shapes, sizes, bytes_)
+        _layer_profile(graph, call, graph.outputs_of(call), shapes, sizes, bytes_)
         for call, bytes_ in zip(graph.calls, live, strict=True)
     ]
     return Profile(graph.name, batch_size, tuple(rows))

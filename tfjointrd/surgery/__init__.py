@@ -6,7 +6,7 @@ from tfjointrd.surgery.dirac import dirac, fold
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, functional
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.rules import IN, OUT, Rule, pointwise, register_rule
-from tfjointrd.surgery.shortcuts import remove_shortcuts
+from tfjointrd.surgery.shortcuts import remove_shortcuts, shortcut_report
 from tfjointrd.surgery.slim import slim
 from tfjointrd.surgery.swap import swap_layers
 
@@ -27,6 +27,7 @@ __all__ = [
     "read_graph",
     "register_rule",
     "remove_shortcuts",
+    "shortcut_report",
     "slim",
     "swap_layers",
 ]

@@ -69,7 +69,7 @@ class Call:
 
     @property
     def output(self) -> Ref:
-        """The (first) tensor this call returns."""
+        """The (first) tensor this call returns; `Graph.outputs_of` has all."""
         return Ref(self.layer, self.number)
 
 
@@ -98,6 +98,11 @@ def substitute(structure: Any, function: Callable[[Ref], Any]) -> Any:
     return structure
 
 
+def pick(outputs: Any, ref: Ref):
+    """The tensor `ref` of what its call returned: a tensor, or a structure of several."""
+    return keras.tree.flatten(outputs)[ref.index]
+
+
 @dataclass
 class Graph:
     """A functional network as layers, calls in topological order, and the tensors that go in and out.
@@ -121,6 +126,14 @@ class Graph:
     shapes: dict[Ref, tuple]
     sources: dict[str, Any]
     kernels: frozenset[str]
+
+    def outputs_of(self, call: Call) -> list[Ref]:
+        """All tensors that a call returns."""
+        found, ref = [], call.output
+        while ref in self.shapes:
+            found.append(ref)
+            ref = replace(ref, index=ref.index + 1)
+        return found
 
     def consumers(self) -> dict[Ref, list[Call]]:
         """For every tensor, the calls that take it."""
@@ -211,8 +224,7 @@ class Graph:
         tensors: dict[tuple[str, int], Any] = {}
 
         def tensor(ref: Ref):
-            value = tensors[ref.layer, ref.call]
-            return value[ref.index] if isinstance(value, (list, tuple)) else value
+            return pick(tensors[ref.layer, ref.call], ref)
 
         for call in self.calls:
             if issubclass(self.layers[call.layer].cls, keras.layers.InputLayer):

@@ -31,6 +31,31 @@ def read_graph(model: keras.Model) -> Graph:
     return _Reader().read(functional(model)).pruned()
 
 
+def sized(graph: Graph, size: int = 256) -> dict[Ref, tuple]:
+    """The shapes of a network's tensors; where they are not known, those for images of this many pixels a side."""
+    inputs = set(refs_in(graph.inputs))
+    if not any(None in shape[1:] for shape in graph.shapes.values()):
+        return graph.shapes
+    shapes = {
+        ref: (*shape[:1], *(axis or size for axis in shape[1:])) if ref in inputs else shape
+        for ref, shape in graph.shapes.items()
+    }
+    return {**shapes, **_inferred(graph.calls, graph.layers, graph.sources, shapes)}
+
+
+def _inferred(calls, layers, sources, shapes) -> dict[Ref, tuple]:
+    """The shapes of all tensors, from those of the inputs."""
+    tensors: dict[Ref, Any] = {}
+    for call in calls:
+        if issubclass(layers[call.layer].cls, keras.layers.InputLayer):
+            tensors[call.output] = keras.KerasTensor(shapes[call.output], layers[call.layer].config["dtype"])
+            continue
+        args, kwargs = (substitute(part, tensors.__getitem__) for part in (call.args, call.kwargs))
+        found = keras.tree.flatten(sources[call.layer].compute_output_spec(*args, **kwargs))
+        tensors.update({replace(call.output, index=index): tensor for index, tensor in enumerate(found)})
+    return {ref: tuple(tensor.shape) for ref, tensor in tensors.items()}
+
+
 class _Reader:
     """Turns the nested configuration of a network into one flat graph."""
 
@@ -50,6 +75,7 @@ class _Reader:
         for refs, ends in ((inputs, model.inputs), (outputs, model.outputs)):
             for ref, tensor in zip(keras.tree.flatten(refs), keras.tree.flatten(ends), strict=True):
                 self.shapes[ref] = tuple(tensor.shape)
+        self._infer_unused()
         self._infer_sizes(set(refs_in(inputs)))
         kernels = frozenset(
             name
@@ -59,23 +85,24 @@ class _Reader:
         calls = list(self.calls.values())
         return Graph(model.name, self.layers, calls, inputs, outputs, self.shapes, self.sources, kernels)
 
+    def _infer_unused(self) -> None:
+        """Shapes of tensors that calls with several outputs return and nobody takes."""
+        for call in self.calls.values():
+            source = self.sources[call.layer]
+            count = len(keras.tree.flatten(source.output))
+            if count > 1 and any(replace(call.output, index=index) not in self.shapes for index in range(count)):
+                parts = (call.args, call.kwargs)
+                args, kwargs = (substitute(part, lambda ref: keras.KerasTensor(self.shapes[ref])) for part in parts)
+                for index, tensor in enumerate(keras.tree.flatten(source.compute_output_spec(*args, **kwargs))):
+                    self.shapes.setdefault(replace(call.output, index=index), tuple(tensor.shape))
+
     def _infer_sizes(self, inputs: set[Ref]) -> None:
         """Sizes within nested networks that were made for images of any size, and are called with ones of a known."""
         if any(None in self.shapes[ref][1:] for ref in inputs):
             return
         if not any(None in shape[1:] for shape in self.shapes.values()):
             return
-        tensors: dict[Ref, Any] = {}
-        for call in self.calls.values():
-            if call.output in inputs:
-                tensors[call.output] = keras.KerasTensor(
-                    self.shapes[call.output], self.layers[call.layer].config["dtype"]
-                )
-                continue
-            args, kwargs = (substitute(part, tensors.__getitem__) for part in (call.args, call.kwargs))
-            found = keras.tree.flatten(self.sources[call.layer].compute_output_spec(*args, **kwargs))
-            tensors.update({replace(call.output, index=index): tensor for index, tensor in enumerate(found)})
-        self.shapes.update({ref: tuple(tensor.shape) for ref, tensor in tensors.items()})
+        self.shapes.update(_inferred(self.calls.values(), self.layers, self.sources, self.shapes))
 
     def _network(self, model, config, arguments):
         """Reads one network. `arguments` are the outer tensors a nested network was called with."""

@@ -51,13 +51,20 @@ def first_filters(
         elif why is not None:
             reasons[layer] = why
         else:
-            wanted[layer] = list(range(_rounded(width, alphas[layer], round_to, layer)))
+            wanted[layer] = _first(channels, layer, _rounded(width, alphas[layer], round_to, layer))
             if len(wanted[layer]) == width:
                 unnamed = isinstance(alpha, Mapping) and alphas[layer] == 1
                 rounded = f"{width} channels, alpha={alphas[layer]:g}, round_to={round_to}"
                 reasons[layer] = "not in `alpha`" if unnamed else rounded
         wanted.setdefault(layer, list(range(width)))
     return wanted, reasons
+
+
+def _first(channels: Channels, layer: str, count: int) -> list[int]:
+    """The first channels of a layer; of one whose channels a split hands out, the first of each part."""
+    sections, width = channels.sections(layer), channels.width(layer)
+    counts = [-(-count * len(section) // width) for section in sections]  # rounded up, so that none is empty
+    return sorted(int(p) for section, n in zip(sections, counts, strict=True) for p in section[:n])
 
 
 def tied_to(channels: Channels, stays: set[str]) -> dict[str, str]:

@@ -33,11 +33,12 @@ class Rule:
     layer's configuration. Traits left at `None` are those of the base class.
 
     Attributes:
-        channels: `(analysis, call, spec, inputs) -> ids`: the channel ids of the output, given those of each input.
+        channels: `(analysis, call, spec, inputs) -> ids`: the channel ids of the output, given those of each input; a
+            list of them for a layer that returns several tensors.
         axes: Weight name -> for each axis, the last ones where there are more, `IN`, `OUT` or `None`; `(IN, n)` for an
             axis with n entries for each input channel.
         narrow: `(config, kept_in, kept_out) -> changes`: what changes in the configuration of the narrower layer.
-            `kept_in` and `kept_out` are positions of kept channels.
+            `kept_in` and `kept_out` are positions of kept channels, `kept_out` a list for several outputs.
         producer: Whether the layer computes each output channel from all its inputs with weights of its own, so that
             output channels can be dropped one by one.
         elementwise: Whether each element of the output depends on the elements at its place alone, those of all inputs
@@ -77,15 +78,19 @@ class Rule:
         return self.axes(config) if callable(self.axes) else self.axes
 
     def kept_entries(
-        self, config: Config, weights: Mapping[str, np.ndarray], kept_in: np.ndarray, kept_out: np.ndarray
+        self,
+        config: Config,
+        weights: Mapping[str, np.ndarray],
+        kept_in: np.ndarray | None,
+        kept_out: np.ndarray | None,
     ) -> dict[str, list[np.ndarray | None]]:
         """What a narrower copy takes of a layer's weights.
 
         Args:
             config: The layer's configuration.
             weights: Its weights by name.
-            kept_in: Positions of the kept input channels.
-            kept_out: Positions of the kept output channels.
+            kept_in: Positions of the kept input channels, or `None` for all.
+            kept_out: Positions of the kept output channels, or `None` for all.
 
         Returns:
             Weight name -> for each axis the positions to keep, or `None` for all.
@@ -93,7 +98,7 @@ class Rule:
 
         def positions(axis: Axis):
             if isinstance(axis, tuple):
-                return np.add.outer(kept_in * axis[1], np.arange(axis[1])).ravel()
+                return None if kept_in is None else np.add.outer(kept_in * axis[1], np.arange(axis[1])).ravel()
             return {IN: kept_in, OUT: kept_out, None: None}[axis]
 
         return {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 from keras import ops
 
 from tfjointrd.layers.batch_normalization import check_synchronized, replicas
+from tfjointrd.layers.positions import listed
 from tfjointrd.surgery.adjoined_graph import FULL, SMALL, AdjoinedGraph, check_classifier, compact
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Graph, functional
@@ -64,7 +66,7 @@ def adjoin(
     Raises:
         ValueError: If `alpha` is no number from 1 on, or leaves a layer no channel or all layers full; if `widths` do
             not fit the layers; if the network is not functional, takes no images, is adjoined already, or holds a layer
-            that is not known or a `DiracConv2D`; if a pattern matches no layer.
+            that is not known, has no narrow form, or is a `DiracConv2D`; if a pattern matches no layer.
 
     Example:
 
@@ -129,7 +131,7 @@ class Adjoined(ScheduledModel):
     Args:
         base: The full network, functional or Sequential, with one input.
         keep: For each small network, by the name of its path, layer name -> positions (or the number of first
-            positions) of the output channels that it keeps. See `tfjointrd.surgery.slim`.
+            positions, or a boolean mask) of the output channels that it keeps. See `tfjointrd.surgery.slim`.
         kl_weight: lambda(t): a `Schedule` or a number; min(4t², 1) by default.
         batch_normalization: `"separate"` gives each network weights and statistics of its own; with `"shared"` the
             small networks use slices of the full one's weights, and its statistics in inference, which do not fit them:
@@ -151,7 +153,7 @@ class Adjoined(ScheduledModel):
     Attributes:
         network: The functional network with all outputs.
         paths: Names of the networks, the full one's first.
-        kept_full: Why layers stay full, by path and layer name.
+        kept_full: Why layers stay full, by layer name; with several small networks by path first.
 
     Metrics:
         Each metric given to `compile` is reported for all, e.g. `full_accuracy` and `small_accuracy`; so are their
@@ -179,10 +181,7 @@ class Adjoined(ScheduledModel):
         name: str | None = None,
     ):
         super().__init__(name=name)
-        positions = {
-            path: {layer: range(kept) if isinstance(kept, int) else kept for layer, kept in layers.items()}
-            for path, layers in keep.items()
-        }
+        positions = {path: {layer: listed(kept) for layer, kept in layers.items()} for path, layers in keep.items()}
         options = {"stop_gradient": stop_gradient, "epsilon": epsilon, "kept_full": kept_full}
         self._set_up(
             base, kl_weight, batch_normalization, lambda graph, mode: AdjoinedGraph(graph, positions, mode), **options
@@ -204,13 +203,12 @@ class Adjoined(ScheduledModel):
         check_classifier(graph)
         self.softmax = [ends_in_softmax(graph, ref) for ref in graph.output_refs()]
         self._surgery = adjoined_graph(graph, batch_normalization)
-        self.kept_full = {path: dict(reasons) for path, reasons in (kept_full or {}).items()}
         self._arguments = {
             "base": serialized(base),
             "batch_normalization": batch_normalization,
             "stop_gradient": self.stop_gradient,
             "epsilon": epsilon,
-            "kept_full": {path: dict(reasons) for path, reasons in self.kept_full.items()},
+            "kept_full": {path: dict(reasons) for path, reasons in (kept_full or {}).items()},
         }
         self.network = self._surgery.network(name=f"{base.name}_pair")
         self._surgery.forget_weights()
@@ -220,6 +218,12 @@ class Adjoined(ScheduledModel):
         self.set_loss(None)
         self.set_loss_weights(None)
         self.built = True
+
+    @property
+    def kept_full(self) -> dict[str, Any]:
+        """Why layers stay full: layer name -> reason; with several small networks path -> layer name -> reason."""
+        reasons = {path: dict(self._arguments["kept_full"].get(path, {})) for path in self.paths[1:]}
+        return reasons if len(reasons) > 1 else next(iter(reasons.values()))
 
     @property
     def graph(self) -> Graph:

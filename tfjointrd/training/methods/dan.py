@@ -13,6 +13,7 @@ from keras import ops
 from tfjointrd.layers.adjoined import AdjoinedLayer
 from tfjointrd.layers.batch_normalization import replicas
 from tfjointrd.layers.gates import check_alphas
+from tfjointrd.layers.positions import listed
 from tfjointrd.surgery import expected_cost
 from tfjointrd.surgery.adjoined_graph import compact
 from tfjointrd.surgery.gated import SMALL, GatedGraph
@@ -112,9 +113,7 @@ class DAN(Adjoined):
         self.alphas = check_alphas(alphas)
         if len(candidates) != len(self.alphas):
             raise ValueError(f"Expected `candidates` for alphas={self.alphas}. Received: {len(candidates)} of them.")
-        positions = [
-            {layer: range(kept) if isinstance(kept, int) else kept for layer, kept in one.items()} for one in candidates
-        ]
+        positions = [{layer: listed(kept) for layer, kept in one.items()} for one in candidates]
         table = read_table(latency_table)
         gumbel = {"noise": noise, "frozen": bool(frozen), "hard": bool(hard), "seed": seed}
         self._set_up(
@@ -372,7 +371,7 @@ class DAN(Adjoined):
             base,
             {SMALL: self._surgery.positions(choices)},
             self.kl_weight,
-            kept_full=self.kept_full,
+            kept_full={SMALL: self.kept_full},
             name=name or f"adjoined_{graph.name}",
             **options,
         )
