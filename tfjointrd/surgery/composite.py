@@ -153,23 +153,27 @@ def _structure(network: keras.Model) -> list:
 
 def _agree(layer: keras.Layer, network: keras.Model, args: tuple, kwargs: Mapping) -> bool:
     """Whether the layer and its network compute the same of random numbers, outside training."""
-    rng, arrays = np.random.default_rng(0), []
-
-    def array(value: Any) -> Any:
-        if not isinstance(value, keras.KerasTensor):
-            return value
-        shape = [1 if axis == 0 else size or _SIZE for axis, size in enumerate(value.shape)]
-        drawn = rng.normal(size=shape) if keras.backend.is_float_dtype(value.dtype) else np.zeros(shape)
-        arrays.append(ops.convert_to_tensor(drawn, dtype=value.dtype))
-        return arrays[-1]
-
-    args, kwargs = keras.tree.map_structure(array, (tuple(args), dict(kwargs)))
     if kwargs.get("training") is None and "training" in inspect.signature(layer.call).parameters:
-        kwargs["training"] = False
-    expected = keras.tree.flatten(layer(*args, **kwargs))
-    found = keras.tree.flatten(network(arrays[0] if len(arrays) == 1 else arrays, training=False))
+        kwargs = {**kwargs, "training": False}
     tolerance = _TOLERANCES.get(layer.compute_dtype, 0.03)
-    return len(expected) == len(found) and all(_close(*pair, tolerance) for pair in zip(expected, found, strict=True))
+    for seed in range(2):  # twice, since a layer that draws random numbers may draw once what its network drew
+        rng, arrays = np.random.default_rng(seed), []
+        drawn = keras.tree.map_structure(lambda value: _random(value, rng, arrays), (tuple(args), dict(kwargs)))  # noqa: B023
+        expected = keras.tree.flatten(layer(*drawn[0], **drawn[1]))
+        found = keras.tree.flatten(network(arrays[0] if len(arrays) == 1 else arrays, training=False))
+        if len(expected) != len(found) or not all(map(_close, expected, found, [tolerance] * len(found))):
+            return False
+    return True
+
+
+def _random(value: Any, rng: np.random.Generator, arrays: list) -> Any:
+    """An array in place of a symbolic tensor, which is added to `arrays`; other values as they are."""
+    if not isinstance(value, keras.KerasTensor):
+        return value
+    shape = [1 if axis == 0 else size or _SIZE for axis, size in enumerate(value.shape)]
+    drawn = rng.normal(size=shape) if keras.backend.is_float_dtype(value.dtype) else np.zeros(shape)
+    arrays.append(ops.convert_to_tensor(drawn, dtype=value.dtype))
+    return arrays[-1]
 
 
 def _close(expected: Any, found: Any, tolerance: float) -> bool:

@@ -67,16 +67,14 @@ def indexed(analysis, call, spec, inputs):
     if list(refs_in([key])):
         return flow.opaque(analysis, call, spec, inputs)
     entries = list(key) if isinstance(key, (list, tuple)) else [key]
-    if Ellipsis not in entries:
+    if not any(entry is Ellipsis for entry in entries):
         entries.append(Ellipsis)
-    place = entries.index(Ellipsis)
+    place = next(index for index, entry in enumerate(entries) if entry is Ellipsis)
     missing = rank - sum(entry is not None and entry is not Ellipsis for entry in entries)
     entries[place : place + 1] = [slice(None)] * missing
-    if _whole(entries[0]) and _whole(entries[-1]):
-        return inputs[0]
-    if not _whole(entries[0]) and entries[0] is not None:
+    if not _whole(entries[0]):
         raise ValueError(f"Layer '{call.layer}' (GetItem) takes a part of the batch. Expected a part of the positions.")
-    return flow.opaque(analysis, call, spec, inputs)
+    return inputs[0] if _whole(entries[-1]) else flow.opaque(analysis, call, spec, inputs)
 
 
 def _whole(entry) -> bool:
