@@ -136,7 +136,7 @@ _FUNCTION = pointwise(elementwise=True, in_place=True, macs=counters.free)
 _add("Arcsinh Arctan Cbrt Ceil Erf Floor NanToNum Round Sinh Tan Trunc", replace(_FUNCTION, keeps_zeros=True))
 _add("Arccosh Cosh Exp2 Log2 Log10 Sinc Erfc", replace(_FUNCTION, keeps_zeros=False))
 _SAME = replace(_FUNCTION, keeps_zeros=True, keeps_range=True, keeps_probabilities=True)
-_add("Copy SaturateCast ConvertToTensor", _SAME)
+_add("Copy SaturateCast", _SAME)
 
 _MERGE = Rule(flow.merged, elementwise=True, macs=counters.free)
 _add("DivideNoNan FloorDivide Mod Logaddexp Hypot Arctan2 Fmax Fmin", replace(_MERGE, in_place=True))
@@ -145,8 +145,8 @@ _add("Where Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd Logica
 # === Functions of several elements ===
 
 _REDUCTION = Rule(flow.reduced, pools=True, keeps_zeros=True, macs=counters.free)
-_add("Amax Amin Min Median", replace(_REDUCTION, keeps_range=True))
-_add("Sum Prod Std Var", _REDUCTION)
+_add("Amax Median", replace(_REDUCTION, keeps_range=True))
+_add("Amin Min Sum Prod Std Var", _REDUCTION)
 _add("Normalize", pointwise(keeps_zeros=True, macs=counters.free))
 _add("Sparsemax", Rule(flow.mixing, keeps_zeros=False, macs=counters.free, activation="sparsemax"))
 _add("GaussianBlur SobelEdges Kron CDist Cross", Rule(macs=counters.unknown))
