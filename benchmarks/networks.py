@@ -158,6 +158,8 @@ def randomise(model: keras.Model) -> None:
         if "float" in variable.dtype and np.ptp(value) == 0:
             ones = value.size and value.flat[0] > 0  # gammas, variances, the scales of ConvNeXt
             low, high = (0.5, 1.5) if ones else (-0.1, 0.1)
+            if variable.name == "bias":  # which would drown what is left of the images at the end of a VGG
+                low, high = -1e-3, 1e-3
             variable.assign(rng.uniform(low, high, value.shape))
     layers = read_graph(model).sources.values()
     normalizations = {id(x): x for x in layers if isinstance(x, keras.layers.BatchNormalization)}.values()

@@ -21,6 +21,8 @@ def test_all_of_the_table_is_tried():
 
 
 def elements_depend_on_their_own_place(case):
+    if case.key == "Sparsemax":  # where one channel is far above the others, they are 0 whatever it is
+        return
     x, element = case.images(0.1, 0.6), (0, *(1, 2, 3)[: len(case.shape) - 1], 2)
     x[0][element] = 0.62
     y = case(*x)

@@ -184,7 +184,7 @@ class _Reader:
 
 
 def _snake(name: str) -> str:
-    return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return re.sub("(?<=[a-z])(?=[A-Z])|(?<=D)(?=[A-Z][a-z])", "_", name).lower()
 
 
 def _pick(tensors, ref: Ref) -> Ref:

@@ -134,7 +134,7 @@ def narrow_scale(config, kept_in, kept_out):
 
 _FUNCTION = pointwise(elementwise=True, in_place=True, macs=counters.free)
 _add("Arcsinh Arctan Cbrt Ceil Erf Floor NanToNum Round Sinh Tan Trunc", replace(_FUNCTION, keeps_zeros=True))
-_add("Arccosh Cosh Exp2 Log2 Log10 Sinc Erfc", replace(_FUNCTION, keeps_zeros=False))
+_add("Cosh Exp2 Log2 Log10 Sinc Erfc", replace(_FUNCTION, keeps_zeros=False))
 _SAME = replace(_FUNCTION, keeps_zeros=True, keeps_range=True, keeps_probabilities=True)
 _add("Copy SaturateCast", _SAME)
 
@@ -148,7 +148,7 @@ _REDUCTION = Rule(flow.reduced, pools=True, keeps_zeros=True, macs=counters.free
 _add("Amax Median", replace(_REDUCTION, keeps_range=True))
 _add("Amin Min Sum Prod Std Var", _REDUCTION)
 _add("Normalize", pointwise(keeps_zeros=True, macs=counters.free))
-_add("Sparsemax", Rule(flow.mixing, keeps_zeros=False, macs=counters.free, activation="sparsemax"))
+_add("Sparsemax", Rule(flow.mixing, keeps_zeros=False, elementwise=False, macs=counters.free, activation="sparsemax"))
 _add("GaussianBlur SobelEdges Kron CDist Cross", Rule(macs=counters.unknown))
 
 # === Positions and shapes ===
