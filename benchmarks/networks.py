@@ -112,8 +112,8 @@ BACKBONES = {
     "DenseNet": {"stackwise_num_repeats": [4, 4, 4]},
     "VGG": {"stackwise_num_repeats": [2, 2, 3], "stackwise_num_filters": [64, 128, 256]},
     "Xception": {
-        "stackwise_conv_filters": [[32, 64], [128, 128], [256, 256]],
-        "stackwise_pooling": [True, True, False],
+        "stackwise_conv_filters": [[32, 64], [128, 128], [256, 256], [256, 256, 256], [256, 256, 256]],
+        "stackwise_pooling": [True, True, True, False, False],
     },
 }
 
