@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from tfjointrd.layers.positions import positions_of
+from tfjointrd.layers.weight_names import weight_name
 
 # Kept channels: the first n, or these positions in rising order.
 Keep = int | Sequence[int]
@@ -221,17 +222,17 @@ class AdjoinedLayer(keras.layers.Layer):
         for layer, shape in zip(self._layers_in_order(), input_shape, strict=True):
             if not layer.built:
                 layer.build(tuple(shape))
-        full = {variable.name: tuple(variable.shape) for variable in self.full.variables}
+        full = {weight_name(self.full, variable): tuple(variable.shape) for variable in self.full.variables}
         for path, layer in self._narrow.layers.items():
             for variable in layer.variables:
-                axes = self.shares[path].get(variable.name) or [None] * len(variable.shape)
-                shape = full[variable.name]
+                name = weight_name(layer, variable)
+                axes, shape = self.shares[path].get(name) or [None] * len(variable.shape), full[name]
                 found = tuple(
                     size if keep is None else keep_count(keep) for keep, size in zip(axes, shape, strict=True)
                 )
                 if found != tuple(variable.shape):
                     raise ValueError(
-                        f"Layer '{self.name}' expects the {variable.name} of path '{path}' in shape "
+                        f"Layer '{self.name}' expects the {name} of path '{path}' in shape "
                         f"{tuple(variable.shape)}. Received: shares={axes} of shape {shape}, which are {found}."
                     )
 
@@ -247,11 +248,11 @@ class AdjoinedLayer(keras.layers.Layer):
     def _call_on_slices(self, path: str, x):
         """The small path's layer with slices of the full layer's weights in place of its own."""
         layer, share = self._narrow.layers[path], self.shares[path]
-        full = {variable.name: variable for variable in self.full.variables}
+        full = {weight_name(self.full, variable): variable for variable in self.full.variables}
         weights = []
         for variable in layer.variables:
-            value = ops.convert_to_tensor(full[variable.name])
-            keeps = dict(enumerate(share.get(variable.name, ())))
+            name = weight_name(layer, variable)
+            value, keeps = ops.convert_to_tensor(full[name]), dict(enumerate(share.get(name, ())))
             leading = {axis: (0, keep) for axis, keep in keeps.items() if isinstance(keep, int)}
             value = window(value, leading) if leading else value  # all axes at once
             for axis in keeps.keys() - leading.keys():

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tfjointrd.report.live_memory import live_bytes
-from tfjointrd.surgery.graph import Call, Graph, Ref
+from tfjointrd.surgery.graph import Call, Graph, Ref, substitute
 from tfjointrd.surgery.macs import layer_macs
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.rules.counters import kernel_parameters
@@ -203,16 +203,22 @@ def _known_shapes(graph: Graph, batch_size: int) -> dict[Ref, tuple[int, ...]]:
 
 def _itemsizes(graph: Graph) -> dict[tuple[str, int], int]:
     """Bytes of one element of each call's output."""
-    found: dict[tuple[str, int], int] = {}
+    dtypes: dict[tuple[str, int], str] = {}
+
+    def symbolic(ref: Ref) -> keras.KerasTensor:
+        return keras.KerasTensor(graph.shapes[ref], dtypes[ref.layer, ref.call])
+
     for call in graph.calls:
         source = graph.sources[call.layer]
         if isinstance(source, keras.layers.InputLayer):
-            found[call.layer, call.number] = _itemsize(source.dtype)
+            dtype = source.dtype
         elif isinstance(source, keras.Layer) or not call.inputs:
-            found[call.layer, call.number] = _itemsize(getattr(source, "compute_dtype", keras.config.floatx()))
-        else:  # an operator computes in the type of what it takes
-            found[call.layer, call.number] = max(found[ref.layer, ref.call] for ref in call.inputs)
-    return found
+            dtype = getattr(source, "compute_dtype", keras.config.floatx())
+        else:  # an operator, such as a cast or a comparison, has a type that depends on what it takes
+            args, kwargs = (substitute(part, symbolic) for part in (call.args, call.kwargs))
+            dtype = keras.tree.flatten(source.compute_output_spec(*args, **kwargs))[0].dtype
+        dtypes[call.layer, call.number] = dtype
+    return {key: _itemsize(dtype) for key, dtype in dtypes.items()}
 
 
 def _itemsize(dtype: str) -> int:

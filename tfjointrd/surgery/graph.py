@@ -30,11 +30,13 @@ class Ref:
 class LayerSpec:
     """What it takes to make a layer again: its class and its configuration.
 
-    `cls` is a `keras.Layer` class, or the class of an operator such as the one behind `x + y`.
+    `cls` is a `keras.Layer` class, or the class of an operator such as the one behind `x + y`. `opaque` says why the
+    layer is not written out as the layers that it calls, where that was tried.
     """
 
     cls: type
     config: dict[str, Any]
+    opaque: str = ""
 
     def make(self):
         """A new, unbuilt layer; a `ValueError` that names the layer where its class cannot make one."""

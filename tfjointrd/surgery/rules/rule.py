@@ -114,7 +114,7 @@ class Rule:
 
 TRAITS = tuple(field.name for field in fields(Rule) if field.default is None and field.name != "channels")
 
-_RULES: dict[type | str, Rule] = {}  # operators by the name of their class
+_RULES: dict[type | str, Rule] = {}  # operators, and layers that Keras keeps to itself, by the name of their class
 
 
 def register_rule(layer_class: type, rule: Rule) -> None:
@@ -161,9 +161,13 @@ def rule_of(cls: type) -> Rule:
 
 
 def _own(cls: type) -> Rule | None:
-    """The rule of this very class. Operators go by name, since Keras does not make their classes public."""
-    is_operator = not issubclass(cls, keras.Layer) and cls.__module__.partition(".")[0] == "keras"
-    return _RULES.get(cls) or (_RULES.get(cls.__name__) if is_operator else None)
+    """The rule of this very class. Classes of Keras that it does not make public go by name: operators, for one."""
+    return _RULES.get(cls) or (_RULES.get(cls.__name__) if _is_hidden(cls) else None)
+
+
+def _is_hidden(cls: type) -> bool:
+    public = issubclass(cls, keras.Layer) and getattr(keras.layers, cls.__name__, None) is cls
+    return cls.__module__.partition(".")[0] == "keras" and not public
 
 
 def describe(spec: LayerSpec) -> Rule:
@@ -188,7 +192,8 @@ def rule_for(name: str, spec: LayerSpec) -> Rule:
             "`keras.layers` or functions of `keras.ops`, or as a layer class of your own that "
             "`tfjointrd.surgery.register_rule` describes."
         )
+    tried = f" It cannot be written out as the layers that it calls: {spec.opaque}." if spec.opaque else ""
     raise ValueError(
-        f"Layer '{name}' is a {spec.cls.__name__}, and it is not known how channels pass through that layer. "
+        f"Layer '{name}' is a {spec.cls.__name__}, and it is not known how channels pass through that layer.{tried} "
         "Teach it with `tfjointrd.surgery.register_rule`, or cut the network there."
     )
