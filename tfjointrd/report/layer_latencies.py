@@ -64,9 +64,7 @@ def layer_latencies(
         if Path(path).is_dir():
             raise ValueError(f"Expected `path` to be a file. Received: path='{path}', a folder.")
     graph, alphas = read_graph(model), check_alphas(alphas)
-    unknown = next((call.layer for call in graph.calls if None in graph.shapes[call.output][1:]), None)
-    if unknown is not None:
-        raise ValueError(f"Expected a network of a known image size. Received: layer '{unknown}' of unknown size.")
+    graph.check_sizes("for its layers to be timed")
     gated = GatedGraph(graph, candidates_of(graph, alphas, keep, round_to)[0], alphas)
     table: dict[str, list[list[float]]] = {}
     timed: dict[str, float] = {}

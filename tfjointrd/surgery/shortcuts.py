@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tfjointrd.surgery.channels import check_channels_last
-from tfjointrd.surgery.graph import Call, Graph, Ref, substitute
+from tfjointrd.surgery.graph import Call, Graph, Ref, sizes_error, substitute
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.rules import describe
 
@@ -152,8 +152,5 @@ def _stays(graph: Graph, main: Ref, shortcut: Ref, ancestors, keep_projections: 
 def _resolution(graph: Graph, ref: Ref) -> tuple:
     resolution = graph.shapes[ref][1:-1]
     if None in resolution:
-        raise ValueError(
-            f"Expected a network of known input size, since keep_projections='{DOWNSAMPLING}'. Received: "
-            f"'{graph.name}', with shape {graph.shapes[ref]} at '{ref.layer}'."
-        )
+        raise sizes_error(graph.name, graph.shapes[ref], f"since keep_projections='{DOWNSAMPLING}'", ref.layer)
     return resolution

@@ -18,6 +18,7 @@ from tfjointrd.training.methods.adjoined import Adjoined
 from tfjointrd.training.methods.dan import DAN
 from tfjointrd.training.methods.feature_distance import connector, last_map, margin_distance, margin_layer, margins
 from tfjointrd.training.methods.layer_outputs import LayerOutputs
+from tfjointrd.training.monitors import check_monitors
 from tfjointrd.training.precision import loss_dtype
 from tfjointrd.training.scheduled_model import ScheduledModel, serialized
 
@@ -256,6 +257,11 @@ class Distillation(ScheduledModel):
     def route_metrics(self, metrics):
         """Metrics of the student."""
         return self.student.route_metrics(metrics) if self.adjoined else metrics
+
+    def check_callbacks(self, callbacks):
+        """Where the student is adjoined, refuses those that look for a metric without saying of which network."""
+        if self.adjoined:
+            check_monitors(callbacks, self.student.all_output_keys(), self.metrics_given())
 
     # === Steps ===
 

@@ -10,6 +10,7 @@ from tfjointrd.layers.gates import check_alphas
 from tfjointrd.surgery.adjoined_graph import check_classifier
 from tfjointrd.surgery.gated import SMALL, candidates_of
 from tfjointrd.surgery.read_graph import read_graph
+from tfjointrd.training.frozen import warn_of_shared_frozen_layers
 from tfjointrd.training.methods.adjoined import Adjoined
 from tfjointrd.training.methods.dan import DAN
 
@@ -65,6 +66,8 @@ def search(
     alphas, graph = check_alphas(alphas), read_graph(model)
     check_classifier(graph)
     candidates, reasons = candidates_of(graph, alphas, keep, round_to, ties)
-    return DAN(
+    dan = DAN(
         model, candidates, alphas, ties=ties, kept_full={SMALL: reasons}, name=name or f"dan_{model.name}", **options
     )
+    warn_of_shared_frozen_layers(dan.network, model.name)
+    return dan
