@@ -72,6 +72,8 @@ def serialized(network: keras.Model) -> dict[str, Any]:
 class ScheduledModel(keras.Model):
     """A `keras.Model` whose loss changes over the training and that is saved and resumed like any other.
 
+    A program that loads its `.keras` file imports `tfjointrd` first, by which Keras knows the class.
+
     Subclasses hold finished networks, and define `call`, `compute_loss`, `default_losses` and `get_config`.
 
     Attributes:

@@ -33,7 +33,8 @@ class Distillation(ScheduledModel):
     distance between the student's last feature map, ahead of its ReLU and behind a learned 1x1 connector, and the
     teacher's. `alpha=0` with a `feature_weight` is feature distillation alone; `feature_weight=0` is Hinton's.
 
-    An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual.
+    An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual
+    (these are loaded after `import tfjointrd`).
     `student` is trained in place, so afterwards it is the result. Losses of layers are added, also those that a
     teacher's `activity_regularizer` makes of what passes through it.
 

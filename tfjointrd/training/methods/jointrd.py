@@ -31,7 +31,8 @@ class JointRD(Distillation):
     In the tails the teacher's batch normalisation uses its running statistics. An `Adjoined` student adds its
     lambda(t) KL(full, small). For inference it is the student alone.
 
-    An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual.
+    An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual
+    (these are loaded after `import tfjointrd`).
     `student` is trained in place, so afterwards it is the result.
 
     Args:
