@@ -129,8 +129,8 @@ class Adjoined(ScheduledModel):
 
     Trains on CE(p) + lambda(t) KL(p, q), where p and q are the probabilities of the full and the small network; with
     several small networks, or several outputs, on the sum of their terms. An ordinary `keras.Model`: `compile`, `fit`,
-    `evaluate`, `predict`, callbacks and `.keras` files (loaded after `import tfjointrd`) work as usual. Losses of layers
-    are added, as an `activity_regularizer` makes them: of each network, and once of what both compute alike.
+    `evaluate`, `predict`, callbacks and `.keras` files (loaded after `import tfjointrd`) work as usual. Losses of
+    layers are added, as an `activity_regularizer` makes them: of each network, and once of what both compute alike.
 
     Args:
         base: The full network, functional or Sequential, with one input.
