@@ -243,7 +243,7 @@ class AdjoinedGraph:
         small, shares, weights = {}, {}, self.graph.weights(name)
         normalizes = describe(spec).normalizes == "batch"
         # Statistics of a full network that is frozen are not those of a small one, which therefore takes its own.
-        changes = {"trainable": True} if normalizes else {}
+        changes = {"trainable": True} if normalizes and "trainable" in spec.config else {}
         for path in paths:
             config = {**narrow_spec(self.graph, self.kept[path], name).config, **changes}
             small[path] = replace(spec, config=config).make()

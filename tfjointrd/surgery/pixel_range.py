@@ -16,8 +16,8 @@ def with_pixel_range(model: keras.Model, pixel_range: str | None) -> keras.Model
 
     Args:
         model: A functional or Sequential network of images. It becomes a part of the new one.
-        pixel_range: `"0..255"`, `"0..1"`, `"-1..1"`, or `"imagenet"`, pixels whose mean over
-            ImageNet was taken off and which were divided by its standard deviation. `None` leaves the network as it is.
+        pixel_range: `"0..255"`, `"0..1"`, `"-1..1"`, or `"imagenet"`, pixels less ImageNet's mean and divided by its
+            standard deviation. `None` leaves the network as it is.
 
     Raises:
         ValueError: If `pixel_range` is no such name.

@@ -12,15 +12,17 @@ from typing import Any
 from tfjointrd.surgery.rules.rule import Shape
 from tfjointrd.surgery.weights import nested_layers
 
+_MAY_BE_PACKED = ("kernel", "embeddings")
+
 
 def weight_sizes(layer: Any) -> list[tuple[Any, int]]:
     """A layer's weights and how many numbers each stands for; a quantised one may hold several in a byte."""
     weights = getattr(layer, "weights", ())
     packed: dict[int, int] = {}
     for inner in nested_layers(layer) if weights else ():
-        for name in ("kernel", "embeddings") if getattr(inner, "quantization_mode", None) else ():
-            unpacked = getattr(inner, name, None)
-            packed |= {id(w): math.prod(unpacked.shape) for w in inner.weights if w.name == name}
+        if getattr(inner, "quantization_mode", None):
+            named = [weight for weight in inner.weights if hasattr(inner, weight.name)]
+            packed |= {id(w): math.prod(getattr(inner, w.name).shape) for w in named if w.name in _MAY_BE_PACKED}
     return [(weight, packed.get(id(weight), math.prod(weight.shape))) for weight in weights]
 
 
