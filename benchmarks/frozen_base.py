@@ -3,8 +3,8 @@
     python benchmarks/frozen_base.py NETWORK.keras IMAGES.npz --layer LAYER --epochs 3
 
 NETWORK is a trained network that takes pixels from 0 to 255, LAYER its last feature map, IMAGES a file with `x_train`,
-`y_train`, `x_test` and `y_test`. As in Keras' guide to transfer learning, a new classifier is trained on the frozen base
-first. Each line then is the accuracy of the full and of the small network of `adjoin(network, 2)`, the latter as the
+`y_train`, `x_test` and `y_test`. As in Keras' guide to transfer learning, a new classifier is trained on the frozen
+base first. Each line then is the accuracy of the full and of the small network of `adjoin(network, 2)`, the latter as the
 training leaves it and with `recalibrate_batchnorm`.
 """
 
