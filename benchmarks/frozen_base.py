@@ -4,8 +4,8 @@
 
 NETWORK is a trained network that takes pixels from 0 to 255, LAYER its last feature map, IMAGES a file with `x_train`,
 `y_train`, `x_test` and `y_test`. As in Keras' guide to transfer learning, a new classifier is trained on the frozen
-base first. Each line then is the accuracy of the full and of the small network of `adjoin(network, 2)`, the latter as the
-training leaves it and with `recalibrate_batchnorm`.
+base first. Each line then is the accuracy of the full and of the small network of `adjoin(network, 2)`, the latter as
+the training leaves it and with `recalibrate_batchnorm`.
 """
 
 import argparse
