@@ -64,6 +64,14 @@ def adjoin(
         An `Adjoined` network: compile it, fit it, then take `full()` and `small()`, or `small(alpha=...)` of several.
         Layers that stay full are listed in its `kept_full`, with the reason.
 
+    Frozen layers:
+        A frozen base (`trainable=False`, as transfer learning leaves it) stays as it is, and the small network uses
+        slices of weights that were never trained to work alone. It has batch normalisations of its own, which learn
+        in any case, and there is a warning: that is far from enough. `benchmarks/frozen_base.py` measures it. Unfreeze
+        the network before `adjoin` and train it with a low learning rate. If the base has to stay frozen, call
+        `tfjointrd.recalibrate_batchnorm` on `small()`, and pass `stop_gradient=True`, so that imitation does not
+        change the classifier that both networks share.
+
     Raises:
         ValueError: If `alpha` is no number from 1 on, or leaves a layer no channel or all layers full; if `widths` do
             not fit the layers; if the network is not functional, takes no images, is adjoined already, or holds a layer
