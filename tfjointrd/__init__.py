@@ -3,6 +3,11 @@
 Residual Distillation (JointRD) trains networks without shortcuts, Adjoined Networks train narrow networks, and their
 differentiable form (DAN) learns how narrow each layer may be, each by `model.fit`; all hand back an ordinary, smaller
 `keras.Model`. See the README for the whole way.
+
+Networks that come out (`small()`, `full()`, `fold(...)`) consist of Keras' layers. Their `.keras` files load anywhere.
+Files of trainings (`Adjoined`, `DAN`, `Distillation`, `JointRD`) and of networks with layers of this package (Dirac
+convolutions, `FitChannels`) need `import tfjointrd` ahead of `keras.saving.load_model`. Without it Keras says "Could
+not locate class 'Adjoined'".
 """
 
 from typing import TYPE_CHECKING

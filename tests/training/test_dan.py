@@ -43,8 +43,10 @@ def test_loss_is_eqn_6(tiny, images):
     result = dan.evaluate(x, y, batch_size=64, verbose=0, return_dict=True)
     assert result["loss"] == pytest.approx(expected, rel=1e-4)
     assert set(result) == {
-        *("loss", "full_loss", "small_loss", "small_kl", "full_accuracy", "small_accuracy", "small_macs")
+        *("loss", "full_loss", "small_loss", "small_kl", "full_accuracy", "small_accuracy", "small_macs"),
+        "small_penalty",
     }
+    assert result["small_penalty"] == pytest.approx(0.7 * 1e-5 * dan.architecture()["macs"], rel=1e-4)
 
 
 def test_training_mixes_with_the_noise_of_the_step(tiny, images):
@@ -430,3 +432,27 @@ def test_weights_of_images_beside_held_out_ones(tiny, images):
     dan, weights = searching(tiny), np.ones(len(x))
     with pytest.raises(ValueError, match="without `sample_weight`"):
         dan.fit(x, y, sample_weight=weights, held_out=(x, y), verbose=0)
+
+
+def test_a_call_computes_what_is_chosen_after_steps_by_hand(tiny, images):
+    dan = searching(tiny, target_macs=0.6, warm_up=0)
+    dan.total_steps.assign(4)
+    rows = np.random.default_rng(3).normal(0, 3, dan.gates.eta.shape)
+    for sign in (1, -1):
+        dan.gates.eta.assign(sign * rows)
+        dan.train_on_batch(*images)
+        np.testing.assert_allclose(dan(images[0])["small"], dan.small().predict(images[0], verbose=0), atol=1e-4)
+
+
+def test_a_second_training_steers_anew(tiny, images):
+    """Its penalty is what the loss holds besides cross-entropy and KL, and may be negative."""
+    dan = searching(tiny, target_macs=0.9, warm_up=0, kl_weight=1.0)
+    seen = []
+    look = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda *_: seen.append(float(dan.multiplier)))
+    for _ in range(2):
+        history = dan.fit(*images, batch_size=64, epochs=2, callbacks=[look], verbose=0).history
+        for loss, full, kl, penalty in zip(
+            *(history[key] for key in ("loss", "full_loss", "small_kl", "small_penalty")), strict=True
+        ):
+            assert loss == pytest.approx(full + kl + penalty, rel=1e-3) and penalty < 0
+    assert seen[0] == seen[2] == 0 and seen[1] < 0

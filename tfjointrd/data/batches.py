@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -20,7 +21,8 @@ def batches(
             arrays, whose labels have not the images' shape; or batches, each of which is such an array or tuple, or a
             list of the same. Batches come from a list, a tuple, a generator, a `tf.data.Dataset`, a
             `keras.utils.PyDataset` such as those of `tfjointrd.data`, once through, or from a function without
-            arguments that returns them, as TFLite's `representative_dataset`.
+            arguments that returns them, as TFLite's `representative_dataset`, a `tf.lite.RepresentativeDataset`
+            included. Instead of a list of one array, a batch may be a dict of one, by the input's name.
         batch_size: How many images of an array are a batch; by default, the array is one.
         shape: Shape of an image, `None` where any size is right; not looked at by default.
         argument: What the caller calls `data`, for messages.
@@ -82,8 +84,9 @@ def accuracy(
 
 def _pairs(data: Any, batch_size: int | None, argument: str) -> Iterator[tuple[Any, Any]]:
     """Images and labels of each batch, as they come."""
+    data = getattr(data, "input_gen", data)  # of a `tf.lite.RepresentativeDataset`
     if callable(data) and not isinstance(data, keras.Model):
-        data = data()
+        data = _called(data, argument)
     if _is_array(data) or (isinstance(data, tuple) and _is_labelled(data)):
         x, y = _pair(data, argument)
         size = max(len(x), 1) if batch_size is None else batch_size
@@ -92,6 +95,18 @@ def _pairs(data: Any, batch_size: int | None, argument: str) -> Iterator[tuple[A
         return
     for batch in _iterated(data, argument):
         yield _pair(batch, argument)
+
+
+def _called(function: Callable, argument: str) -> Any:
+    try:
+        inspect.signature(function).bind()
+    except ValueError:
+        pass  # a function without a signature
+    except TypeError:
+        raise ValueError(
+            f"Expected `{argument}`, where it is a function, to need no arguments. Received: {function!r}"
+        ) from None
+    return function()
 
 
 def _iterated(data: Any, argument: str) -> Iterable:
@@ -115,7 +130,8 @@ def _pair(batch: Any, argument: str) -> tuple[Any, Any]:
             f"Expected `{argument}` to hold batches x, (x, y) or (x, y, weights), x an array of images. "
             f"Received: a batch of {kinds or 'nothing'}"
         )
-    return parts[0], parts[1] if len(parts) > 1 else None
+    x = images[0] if isinstance(parts[0], dict) and len(images) == 1 else parts[0]
+    return x, parts[1] if len(parts) > 1 else None
 
 
 def _is_labelled(parts: tuple) -> bool:

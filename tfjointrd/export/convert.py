@@ -16,7 +16,7 @@ from tfjointrd.export.samples import random_images, sample
 from tfjointrd.export.source import Source, in_float32
 from tfjointrd.export.verify import ExportReport, check_agreement, compare
 from tfjointrd.files import replacing
-from tfjointrd.surgery.graph import functional
+from tfjointrd.surgery.graph import functional, sizes_error
 
 
 def tflite(
@@ -115,9 +115,11 @@ def _check_network(model: keras.Model) -> None:
             f"deploy. Received: '{model.name}' with {len(model.inputs)} inputs and {len(model.outputs)} outputs"
         )
     shape, dtype = model.inputs[0].shape, keras.backend.standardize_dtype(model.inputs[0].dtype)
-    if None in shape[1:] or not dtype.startswith(("float", "bfloat")):
+    if None in shape[1:]:
+        raise sizes_error(model.name, shape, "since a file takes images of a fixed size")
+    if not dtype.startswith(("float", "bfloat")):
         raise ValueError(
-            "Expected `model` to take floats of a fixed size. Received: "
+            "Expected `model` to take floats. Received: "
             f"'{model.name}' with an input of shape {tuple(shape)} and dtype {dtype}"
         )
 

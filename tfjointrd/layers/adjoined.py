@@ -197,7 +197,9 @@ class AdjoinedLayer(keras.layers.Layer):
         shares: Mapping[str, Share | None],
         **kwargs,
     ):
-        super().__init__(**{"name": full.name, "dtype": full.dtype_policy, "trainable": full.trainable, **kwargs})
+        own = any(share is None for share in shares.values())  # which learn where the full layer is frozen
+        trainable = full.trainable or own
+        super().__init__(**{"name": full.name, "dtype": full.dtype_policy, "trainable": trainable, **kwargs})
         if not small or set(small) != set(shares):
             raise ValueError(
                 f"Expected `small` and `shares` of layer '{self.name}' for the same paths, at least one. Received: "
@@ -259,8 +261,11 @@ class AdjoinedLayer(keras.layers.Layer):
                 value = take(value, keeps[axis], axis)
             weights.append((variable, value))
         # What a batch normalisation would write into its statistics is lost here: they are the full path's.
-        with keras.StatelessScope(state_mapping=weights):
-            return layer(x)
+        with keras.StatelessScope(state_mapping=weights, collect_losses=True) as scope:
+            output = layer(x)
+        for loss in scope.losses:  # of an `activity_regularizer`
+            self.add_loss(loss)
+        return output
 
     def compute_output_spec(self, inputs, training=None):
         """What `call` returns for symbolic tensors."""

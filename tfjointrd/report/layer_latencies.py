@@ -65,9 +65,7 @@ def layer_latencies(
     if path is not None and Path(path).is_dir():
         raise ValueError(f"Expected `path` to be a file. Received: path='{path}', a folder.")
     graph, alphas = read_graph(model), check_alphas(alphas)
-    unknown = next((call.layer for call in graph.calls if None in graph.shapes[call.output][1:]), None)
-    if unknown is not None:
-        raise ValueError(f"Expected a network of a known image size. Received: layer '{unknown}' of unknown size.")
+    graph.check_sizes("for its layers to be timed")
     gated = GatedGraph(graph, candidates_of(graph, alphas, keep, round_to)[0], alphas)
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)  # after the checks, before the long work

@@ -255,9 +255,13 @@ class AdjoinedGraph:
     def _adjoined(self, name: str, spec: LayerSpec, paths: list[str]) -> AdjoinedLayer:
         """The layer that takes all paths because it has weights."""
         small, shares, weights = {}, {}, self.graph.weights(name)
+        normalizes = describe(spec).normalizes == "batch"
+        # Statistics of a full network that is frozen are not those of a small one, which therefore takes its own.
+        changes = {"trainable": True} if normalizes and "trainable" in spec.config else {}
         for path in paths:
-            small[path] = replace(spec, config=narrow_spec(self.graph, self.kept[path], name).config).make()
-            if describe(spec).normalizes == "batch" and not self.shared:
+            config = {**narrow_spec(self.graph, self.kept[path], name).config, **changes}
+            small[path] = replace(spec, config=config).make()
+            if normalizes and not self.shared:
                 shares[path] = None
                 continue
             entries = kept_entries(self.graph, self.kept[path], name, weights)

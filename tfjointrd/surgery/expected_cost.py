@@ -167,12 +167,7 @@ def macs(graph: GatedGraph) -> Cost:
         Adjoined Networks (https://arxiv.org/abs/2006.05624), n_f of Definition 3.
     """
     shapes, sources = graph.graph.shapes, graph.graph.sources
-    unknown = next((call.layer for call in graph.graph.calls if None in shapes[call.output][1:]), None)
-    if unknown is not None:
-        raise ValueError(
-            f"Expected a network of a known image size, for its costs to be counted. Received: '{graph.graph.name}', "
-            f"where layer '{unknown}' has an output of unknown size."
-        )
+    graph.graph.check_sizes("for its costs to be counted")
 
     def positions(call: Call) -> float:
         layer = sources.get(call.layer)

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfjointrd.surgery.branches import Addition, BranchAnalysis, Branches
 from tfjointrd.surgery.channels import check_channels_last
-from tfjointrd.surgery.graph import Graph, Ref, substitute
+from tfjointrd.surgery.graph import Graph, Ref, sizes_error, substitute
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.rules import describe
 
@@ -257,8 +257,5 @@ def _stays(analysis: BranchAnalysis, addition: Addition, shortcut: Ref, keep_pro
 def _resolution(graph: Graph, ref: Ref) -> tuple:
     resolution = graph.shapes[ref][1:-1]
     if None in resolution:
-        raise ValueError(
-            f"Expected a network of known input size, since keep_projections='{DOWNSAMPLING}'. Received: "
-            f"'{graph.name}', with shape {graph.shapes[ref]} at '{ref.layer}'."
-        )
+        raise sizes_error(graph.name, graph.shapes[ref], f"since keep_projections='{DOWNSAMPLING}'", ref.layer)
     return resolution

@@ -45,6 +45,23 @@ def assign_weights(layer: Any, values: Mapping[str, np.ndarray]) -> None:
     settle(layer)
 
 
+def nested_layers(layer: Any) -> list[keras.Layer]:
+    """A layer or network and all layers within it, in attributes and in lists or dicts of attributes, each once."""
+    found: dict[int, keras.Layer] = {}
+
+    def visit(value: Any) -> None:
+        if isinstance(value, keras.Layer) and id(value) not in found:
+            found[id(value)] = value
+            for inner in list(vars(value).values()):
+                visit(inner)
+        elif isinstance(value, (list, tuple, set, dict)):
+            for inner in value.values() if isinstance(value, dict) else value:
+                visit(inner)
+
+    visit(layer)
+    return list(found.values())
+
+
 def settle(layer: Any, weights: list[np.ndarray] | None = None) -> None:
     """Lets a layer take note of weights it was given, or is given here: `Normalization` computes with copies."""
     if weights is not None:

@@ -197,10 +197,7 @@ def stem_and_first_stage(graph: Graph) -> list[str]:
     """
     joints = merges(graph)
     if joints and None in _positions(graph, joints[0]):
-        raise ValueError(
-            "Expected a network of known input size, or `keep`, names of layers that stay at full width. Received: "
-            f"'{graph.name}' with feature maps of unknown size, and keep=None, for the stem and the first stage."
-        )
+        graph.check_sizes("or `keep`, names of layers that stay at full width: the stem and the first stage by default")
     if joints:
         last = [c for c in joints if _positions(graph, c) == _positions(graph, joints[0])][-1]
         return [ref.layer for ref in graph.ancestors()[last.output]]

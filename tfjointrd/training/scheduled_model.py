@@ -26,15 +26,21 @@ class _Progress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Called by Keras once it knows the number of steps an epoch."""
-        steps = self.params.get("steps")
+        steps, changing = self.params.get("steps"), self.model.changing()
         if steps:
             self.model.total_steps.assign(float(steps * self.params["epochs"]))
             self.model.step.assign(steps * self.initial_epoch)
-        else:
+        elif changing:
             raise ValueError(
-                "Expected data of known length, since the loss changes over the training. Received: a data set "
+                f"Expected data of known length, since `{changing[0]}` changes over the training. Received: a data set "
                 "without a length. Pass `steps_per_epoch` to `fit`."
             )
+        if not self.initial_epoch:
+            self.model.begin()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Lets callbacks that call the model see what it is after the epoch."""
+        self.model.before_evaluation()
 
 
 class _FunctionLoss(keras.losses.Loss):
@@ -65,6 +71,8 @@ def serialized(network: keras.Model) -> dict[str, Any]:
 
 class ScheduledModel(keras.Model):
     """A `keras.Model` whose loss changes over the training and that is saved and resumed like any other.
+
+    A program that loads its `.keras` file imports `tfjointrd` first, by which Keras knows the class.
 
     Subclasses hold finished networks, and define `call`, `compute_loss`, `default_losses` and `get_config`.
 
@@ -168,13 +176,15 @@ class ScheduledModel(keras.Model):
         goes on where it was. One that `keras.callbacks.BackupAndRestore` brings back keeps the length that it had.
 
         Raises:
-            ValueError: If labels lie outside the classes, the data's length is unknown, or `callbacks` is a
-                `keras.callbacks.CallbackList`.
+            ValueError: If labels lie outside the classes, the data's length is unknown and the loss changes over the
+                training, or `callbacks` is a `keras.callbacks.CallbackList`.
         """
         self._check_labels(x, y)
         if isinstance(callbacks, keras.callbacks.CallbackList):  # which `fit` hands on as it is
             raise ValueError(f"Expected `callbacks` to be a list of callbacks. Received: callbacks={callbacks!r}.")
-        callbacks = [_Progress(kwargs.get("initial_epoch", 0)), *keras.tree.flatten(callbacks or ())]
+        given = keras.tree.flatten(callbacks or ())
+        self.check_callbacks(given)
+        callbacks = [_Progress(kwargs.get("initial_epoch", 0)), *given]
         return super().fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks, **kwargs)
 
     def train_on_batch(self, *args, **kwargs):
@@ -189,7 +199,9 @@ class ScheduledModel(keras.Model):
                 f"Expected the length of the training, over which `{changing[0]}` changes: call "
                 "`model.total_steps.assign(number_of_steps)` first. Received: total_steps=0."
             )
-        return super().train_on_batch(*args, **kwargs)
+        results = super().train_on_batch(*args, **kwargs)
+        self.before_evaluation()
+        return results
 
     def changing(self) -> list[str]:
         """Names of the arguments by which the loss changes over the training."""
@@ -233,8 +245,19 @@ class ScheduledModel(keras.Model):
         if not sparse and y.shape[-1] != classes:
             raise ValueError(f"Expected one-hot labels of {classes} classes. Received: labels of shape {y.shape}.")
 
+    def check_callbacks(self, callbacks: list) -> None:
+        """Looks at callbacks given to `fit`; takes all by default."""
+
+    def metrics_given(self) -> list:
+        """The metrics given to `compile`."""
+        given = vars(self._compile_arguments)
+        return [given.get("metrics") or [], given.get("weighted_metrics") or []]
+
+    def begin(self) -> None:
+        """Called when a training begins at its first step; a resumed one gets its state back afterwards."""
+
     def before_evaluation(self) -> None:
-        """Called before each evaluation within `fit`; does nothing by default."""
+        """Called wherever training pauses and the model may be called: ahead of evaluation, after a step by hand."""
 
     def count_step(self) -> None:
         """Counts one training step."""

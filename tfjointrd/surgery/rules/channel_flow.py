@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tfjointrd.surgery.graph import refs_in
+from tfjointrd.surgery.graph import refs_in, sizes_error
 from tfjointrd.surgery.rules.activations import configured_activation, mixes_channels
 from tfjointrd.surgery.rules.rule import IN, OUT, Config, Rule
 
@@ -110,7 +110,7 @@ def flattened(analysis, call, spec, inputs):
     """The input's channels once for each position."""
     width = analysis.graph.shapes[call.output][-1]
     if width is None or width % len(inputs[0]):
-        raise ValueError(f"Layer '{call.layer}' flattens a tensor of unknown size. Give the network an input_shape.")
+        raise sizes_error(analysis.graph.name, analysis.graph.shapes[call.output], "since it is flattened", call.layer)
     return np.tile(inputs[0], width // len(inputs[0]))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
+from tfjointrd.layers.adjoined import AdjoinedLayer
 from tfjointrd.layers.batch_normalization import check_synchronized, replicas
 from tfjointrd.layers.positions import listed
 from tfjointrd.surgery.adjoined_graph import FULL, SMALL, AdjoinedGraph, check_classifier, compact
@@ -16,7 +17,9 @@ from tfjointrd.surgery.graph import Graph, functional
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.widths import Alpha, alphas_of, first_filters, staying, with_ties
 from tfjointrd.training import schedules
+from tfjointrd.training.frozen import warn_of_shared_frozen_layers
 from tfjointrd.training.losses import categorical, divergence, ends_in_softmax, per_replica
+from tfjointrd.training.monitors import check_monitors
 from tfjointrd.training.precision import loss_dtype
 from tfjointrd.training.scheduled_model import ScheduledModel, serialized
 
@@ -63,6 +66,14 @@ def adjoin(
         An `Adjoined` network: compile it, fit it, then take `full()` and `small()`, or `small(alpha=...)` of several.
         Layers that stay full are listed in its `kept_full`, with the reason.
 
+    Frozen layers:
+        A frozen base (`trainable=False`, as transfer learning leaves it) stays as it is, and the small network uses
+        slices of weights that were never trained to work alone. It has batch normalisations of its own, which learn
+        in any case, and there is a warning: that is far from enough. `benchmarks/frozen_base.py` measures it. Unfreeze
+        the network before `adjoin` and train it with a low learning rate. If the base has to stay frozen, call
+        `tfjointrd.recalibrate_batchnorm` on `small()`, and pass `stop_gradient=True`, so that imitation does not
+        change the classifier that both networks share.
+
     Raises:
         ValueError: If `alpha` is no number from 1 on, or leaves a layer no channel or all layers full; if `widths` do
             not fit the layers; if the network is not functional, takes no images, is adjoined already, or holds a layer
@@ -95,7 +106,7 @@ def adjoin(
     by_path = {SMALL: alpha} if alphas is None else _by_path(alphas)
     stays = staying(graph, keep, by_default=not callable(alpha) and not isinstance(alpha, Mapping))
     found = {path: first_filters(channels, value, stays, round_to) for path, value in by_path.items()}
-    return Adjoined(
+    pair = Adjoined(
         model,
         {path: wanted for path, (wanted, _) in found.items()},
         kl_weight,
@@ -105,6 +116,8 @@ def adjoin(
         kept_full={path: with_ties(channels, *chosen) for path, chosen in found.items()},
         name=name or f"adjoined_{model.name}",
     )
+    warn_of_shared_frozen_layers(pair.network, model.name)
+    return pair
 
 
 def _by_path(alphas: Iterable[float]) -> dict[str, float]:
@@ -126,7 +139,8 @@ class Adjoined(ScheduledModel):
 
     Trains on CE(p) + lambda(t) KL(p, q), where p and q are the probabilities of the full and the small network; with
     several small networks, or several outputs, on the sum of their terms. An ordinary `keras.Model`: `compile`, `fit`,
-    `evaluate`, `predict`, callbacks and `.keras` files work as usual.
+    `evaluate`, `predict`, callbacks and `.keras` files (loaded after `import tfjointrd`) work as usual. Losses of
+    layers are added, as an `activity_regularizer` makes them: of each network, and once of what both compute alike.
 
     Args:
         base: The full network, functional or Sequential, with one input.
@@ -159,7 +173,8 @@ class Adjoined(ScheduledModel):
         Each metric given to `compile` is reported for all, e.g. `full_accuracy` and `small_accuracy`; so are their
         cross-entropies `full_loss` and `small_loss`, and `small_kl`, KL without its weight. `val_loss` holds KL with
         the weight that it has at that time, which is next to nothing at first: give callbacks that look for the best
-        epoch `monitor="val_small_accuracy", mode="max"`.
+        epoch `monitor="val_small_accuracy", mode="max"`. There is no `val_accuracy`, which would not say of which
+        network; `fit` refuses callbacks that look for it.
 
     Raises:
         ValueError: See `adjoin`; or if a batch normalisation is not synchronised where several devices train.
@@ -285,10 +300,19 @@ class Adjoined(ScheduledModel):
         """Keys of a network's outputs: `full` or `small`, with the output's name where there are several."""
         return self._surgery.output_keys(path)
 
+    def check_callbacks(self, callbacks):
+        """Refuses those that look for a metric without saying of which network."""
+        rising = "kl_weight" if "kl_weight" in self.changing() else None
+        check_monitors(callbacks, self.all_output_keys(), self.metrics_given(), rising)
+
+    def all_output_keys(self) -> list[str]:
+        """Keys of all networks' outputs, which the names of their metrics begin with."""
+        return [key for path in self.paths for key in self.output_keys(path)]
+
     def route_metrics(self, metrics):
         """Every metric, once for each output of each network."""
         keys = {path: self.output_keys(path) for path in self.paths}
-        if metrics is None or (isinstance(metrics, dict) and set(metrics) <= {k for own in keys.values() for k in own}):
+        if metrics is None or (isinstance(metrics, dict) and set(metrics) <= set(self.all_output_keys())):
             return metrics
         by_output = self._by_output(metrics, "metrics", same=True) if isinstance(metrics, dict) else None
         return {
@@ -367,7 +391,7 @@ class Adjoined(ScheduledModel):
         return {
             **self._arguments,
             "kl_weight": keras.saving.serialize_keras_object(self.kl_weight),
-            "frozen": [layer.name for layer in self.network.layers if not layer.trainable],
+            "frozen": [name for name, layer in _parts(self.network) if not layer.trainable],
             "name": self.name,
         }
 
@@ -376,10 +400,19 @@ class Adjoined(ScheduledModel):
         """Makes the model again, with new weights."""
         base = keras.saving.deserialize_keras_object(config["base"], custom_objects=custom_objects)
         model = cls(**{**{key: value for key, value in config.items() if key != "frozen"}, "base": base})
-        for layer in model.network.layers if "frozen" in config else ():
-            if layer.trainable == (layer.name in config["frozen"]):
+        for name, layer in _parts(model.network) if "frozen" in config else ():
+            frozen = {name, name.partition("/")[0]} & set(config["frozen"])  # a layer's parts are frozen with it
+            if layer.trainable == bool(frozen):
                 layer.trainable = not layer.trainable
         return model
+
+
+def _parts(network: keras.Model) -> Iterator[tuple[str, keras.Layer]]:
+    """The layers of an adjoined network by name, each ahead of those of single paths within it."""
+    for layer in network.layers:
+        yield layer.name, layer
+        for path, part in {FULL: layer.full, **layer.own}.items() if isinstance(layer, AdjoinedLayer) else ():
+            yield f"{layer.name}/{path}", part
 
 
 def _as_list(value) -> list:

@@ -27,6 +27,8 @@ from tfjointrd.training.methods.gate_images import HELD, as_held, held_of, side_
 from tfjointrd.training.optimizers import OptimizerPair
 from tfjointrd.training.scheduled_model import ScheduledModel
 
+PENALTY = "small_penalty"
+
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
 class DAN(Adjoined):
@@ -75,7 +77,10 @@ class DAN(Adjoined):
             `tfjointrd.surgery.expected_cost`.
 
     Metrics:
-        As for `Adjoined`; `small_macs` (or `small_parameters`), the expected cost as a part of the full network's.
+        As for `Adjoined`; `small_macs` (or `small_parameters`), the expected cost as a part of the full network's; and
+        `small_penalty`, what the budget adds to the loss: lambda(t) gamma n_f, or with a target the expected cost times
+        the price to which it is steered. That price is negative while the network costs less than it may, which lets
+        the gates choose wider; `loss` can be negative then, and means nothing by itself.
 
     Raises:
         ValueError: See `search`.
@@ -143,7 +148,7 @@ class DAN(Adjoined):
             aggregation="only_first_replica",
         )
         name_of_cost = f"small_{self.budget.name}"
-        self._losses_seen[name_of_cost] = keras.metrics.Mean(name=name_of_cost)
+        self._losses_seen |= {name: keras.metrics.Mean(name=name) for name in (name_of_cost, PENALTY)}
         self._arguments |= {
             "candidates": [{layer: compact(kept) for layer, kept in one.items()} for one in positions],
             "alphas": self.alphas,
@@ -230,6 +235,10 @@ class DAN(Adjoined):
         """Names of the arguments by which the loss changes; a budget's penalty is steered over the whole training."""
         return [*super().changing(), *(["warm_up"] if self.warm_up else []), *(["target"] if self.target else [])]
 
+    def begin(self) -> None:
+        """Steers the penalty anew: what an earlier training summed up is not this one's."""
+        self.multiplier.assign(0.0)
+
     def before_evaluation(self) -> None:
         """Lets evaluation compute the network that `small()` returns."""
         if self.target is not None and np.isfinite(self.probabilities()).all():
@@ -279,6 +288,7 @@ class DAN(Adjoined):
         weight, share = self.kl_weight(self.step, self.total_steps), self.budget.expected(self.gates)
         self._losses_seen[f"small_{self.budget.name}"].update_state(share)  # on JAX, metrics do not see weights
         penalty = weight * ops.cast(self.budget.penalty(self.gates, self.multiplier, training), weight.dtype)
+        self._losses_seen[PENALTY].update_state(penalty)
         if training and self.target is not None:
             excess = self.budget.excess(share) * ops.cast(weight, share.dtype) / ops.maximum(self.total_steps, 1.0)
             self.multiplier.assign(self.multiplier + excess)
@@ -347,8 +357,9 @@ class DAN(Adjoined):
         """The adjoined network of the chosen widths.
 
         Args:
-            inherit_weights: Whether it starts from the weights of the search; by default from new ones, as in the
-                paper. Up to the first layer that is narrower, the small network has the full one's normalisation then.
+            inherit_weights: Whether it starts from the weights of the search. Up to the first layer that is narrower,
+                the small network has the full one's normalisation then. By default it starts from new weights, as in
+                the paper, but for frozen layers, which keep theirs.
             name: Its name.
 
         Returns:
@@ -364,7 +375,8 @@ class DAN(Adjoined):
         full = self.full()
         base = full if inherit_weights else graph.build(graph.name)
         for key, spec in graph.layers.items():
-            if spec.cls is keras.layers.Normalization:  # adapted to data, not trained
+            frozen = not spec.config.get("trainable", True)
+            if frozen or spec.cls is keras.layers.Normalization:  # not trained, but given or adapted to data
                 assign_weights(base.get_layer(key), weights_of(full.get_layer(key)))
         options = {key: self._arguments[key] for key in ("batch_normalization", "stop_gradient", "epsilon")}
         pair = Adjoined(

@@ -18,6 +18,7 @@ from tfjointrd.training.methods.adjoined import Adjoined
 from tfjointrd.training.methods.dan import DAN
 from tfjointrd.training.methods.feature_distance import connector, last_map, margin_distance, margin_layer, margins
 from tfjointrd.training.methods.layer_outputs import LayerOutputs
+from tfjointrd.training.monitors import check_monitors
 from tfjointrd.training.precision import loss_dtype
 from tfjointrd.training.scheduled_model import ScheduledModel, serialized
 
@@ -32,7 +33,8 @@ class Distillation(ScheduledModel):
     distance between the student's last feature map, ahead of its ReLU and behind a learned 1x1 connector, and the
     teacher's. `alpha=0` with a `feature_weight` is feature distillation alone; `feature_weight=0` is Hinton's.
 
-    An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual.
+    An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual
+    (these are loaded after `import tfjointrd`).
     `student` is trained in place, so afterwards it is the result. Losses of layers are added, also those that a
     teacher's `activity_regularizer` makes of what passes through it.
 
@@ -256,6 +258,11 @@ class Distillation(ScheduledModel):
     def route_metrics(self, metrics):
         """Metrics of the student."""
         return self.student.route_metrics(metrics) if self.adjoined else metrics
+
+    def check_callbacks(self, callbacks):
+        """Where the student is adjoined, refuses those that look for a metric without saying of which network."""
+        if self.adjoined:
+            check_monitors(callbacks, self.student.all_output_keys(), self.metrics_given())
 
     # === Steps ===
 

@@ -8,6 +8,7 @@ from keras import ops
 from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.surgery.shortcuts import shortcuts
 from tfjointrd.training import schedules
+from tfjointrd.training.frozen import warn_of_frozen_student
 from tfjointrd.training.losses import default_loss
 from tfjointrd.training.methods import routing
 from tfjointrd.training.methods.distillation import FEATURES, STUDENT, TEACHER, Distillation
@@ -30,7 +31,8 @@ class JointRD(Distillation):
     In the tails the teacher's batch normalisation uses its running statistics. An `Adjoined` student adds its
     lambda(t) KL(full, small). For inference it is the student alone.
 
-    An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual.
+    An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual
+    (these are loaded after `import tfjointrd`).
     `student` is trained in place, so afterwards it is the result.
 
     Args:
@@ -115,6 +117,7 @@ class JointRD(Distillation):
                 "Expected a `student` without shortcuts, since strict=True. Received: "
                 f"'{graphs[0].name}' with {', '.join(left[:3])}{' ...' if len(left) > 3 else ''}."
             )
+        warn_of_frozen_student(graphs[0])
         self.boundaries = routing.resolve(boundaries, *graphs)
         taken = {STUDENT, TEACHER, FEATURES} & {name for name, _ in self.boundaries}
         if taken:

@@ -10,6 +10,7 @@ from tfjointrd.layers.gates import check_alphas
 from tfjointrd.surgery.adjoined_graph import check_classifier
 from tfjointrd.surgery.gated import SMALL, candidates_of
 from tfjointrd.surgery.read_graph import read_graph
+from tfjointrd.training.frozen import warn_of_shared_frozen_layers
 from tfjointrd.training.methods.adjoined import Adjoined
 from tfjointrd.training.methods.budget import OutOfReach
 from tfjointrd.training.methods.dan import DAN
@@ -68,9 +69,11 @@ def search(
     candidates, reasons = candidates_of(graph, alphas, keep, round_to, ties)
     name = name or f"dan_{model.name}"
     try:
-        return DAN(model, candidates, alphas, ties=ties, kept_full={SMALL: reasons}, name=name, **options)
+        dan = DAN(model, candidates, alphas, ties=ties, kept_full={SMALL: reasons}, name=name, **options)
     except OutOfReach as error:
         if not error.below or keep is not None:
             raise
         wider = "So does `search(..., keep=())`, which lets stem and first stage become narrow too."
         raise OutOfReach(f"{error} {wider}", error.below) from None
+    warn_of_shared_frozen_layers(dan.network, model.name)
+    return dan
