@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[1] / "tfjointrd"
 FLOORS = {
     **dict.fromkeys(["files", "lazy", "stacklevel"], 0),
     **dict.fromkeys(["layers", "models", "data"], 1),
-    "surgery": 2,
+    **dict.fromkeys(["surgery", "tasks"], 2),
     **dict.fromkeys(["training", "report", "export"], 3),
     **dict.fromkeys(["experiments", "command_line_options"], 4),
     **dict.fromkeys(["__main__", "__init__"], 5),
