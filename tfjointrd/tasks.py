@@ -64,6 +64,11 @@ class Task:
         return self.kind or (BINARY if self.channels == 1 else CLASSES)
 
     @property
+    def compared(self) -> str:
+        """The kind by which it is compared with another network's: that of what it ends in comes first."""
+        return _KINDS_OF_ENDINGS.get(self.ending) or self.assumed
+
+    @property
     def probabilities(self) -> bool:
         """Whether the output is probabilities."""
         return self.ending is not None
@@ -78,8 +83,11 @@ class Task:
         Raises:
             ValueError: If it is for several classes, and the output has one channel.
         """
-        kind = _KINDS_OF_ENDINGS.get(self.ending) or kind_of_loss(loss) or self.partner
-        if self.channels == 1 and kind_of_loss(loss) == CLASSES:
+        of_loss = kind_of_loss(loss)
+        kind = _KINDS_OF_ENDINGS.get(self.ending) or of_loss or self.partner
+        if self.ending == SIGMOID and of_loss == CLASSES:  # sigmoids of classes, which Keras' losses normalise
+            kind = CLASSES
+        if self.channels == 1 and of_loss == CLASSES:
             raise ValueError(
                 f"Expected a `loss` for output '{self.name}' with one channel, such as "
                 "`keras.losses.BinaryCrossentropy`. Received: "
@@ -128,6 +136,11 @@ class Task:
             raise ValueError(
                 f"Expected one-hot labels{place} of {self.channels} classes, since the loss is {self.loss}. Received: "
                 f"labels of shape {shape}. Leave `loss` out, or pass `keras.losses.SparseCategoricalCrossentropy`."
+            )
+        elif _kind_of_name(self.loss) in (BINARY, NUMBERS) and not found.one_hot:
+            raise ValueError(
+                f"Expected a label{place} for each of {self.channels} channels, since the loss is {self.loss}. "
+                f"Received: labels of shape {shape}. Leave `loss` out, or pass `keras.losses.SparseCategoricalCrossentropy`."
             )
 
     def default_loss(self, one_hot: bool = False) -> keras.losses.Loss:
@@ -202,19 +215,20 @@ def kind_of_loss(loss: Any) -> str | None:
         loss: A `keras.losses.Loss`, a function, or the name of one.
     """
     loss = keras.losses.get(loss) if isinstance(loss, str) else loss
-    for name in _keras_names(loss):
-        if "categorical" in name or name == "kl_divergence":
-            return CLASSES
-        if "binary" in name:
-            return BINARY
-        if name in _REGRESSION:
-            return NUMBERS
-    return None
+    return next((kind for name in _keras_names(loss) if (kind := _kind_of_name(name))), None)
+
+
+def _kind_of_name(name: str) -> str | None:
+    """What the Keras loss of a name is for."""
+    if "categorical" in name or name == "kl_divergence":
+        return CLASSES
+    if "binary" in name:
+        return BINARY
+    return NUMBERS if name in _REGRESSION else None
 
 
 def _loss_name(loss: Any) -> str:
-    if isinstance(loss, str):
-        return loss
+    loss = keras.losses.get(loss) if isinstance(loss, str) else loss
     return next(iter(_keras_names(loss)), getattr(loss, "name", None) or getattr(loss, "__name__", "loss"))
 
 

@@ -376,7 +376,7 @@ WRONG = [
     ("logits", np.where(np.arange(16) == 3, np.nan, 1.0), "finite labels{}. Received: .* with 1 that are NaN"),
     ("logits", np.array(["cat", "dog"] * 8), "labels{} as numbers.*Received: labels of dtype <U3"),
     ("logits", CLASSES + 1, "between 0 and 3 .*Received: labels between . and 4{}"),
-    ("logits", CLASSES + 0.5, "whole numbers as labels{}"),
+    ("logits", CLASSES * 0.5, "whole numbers as labels{}"),
     ("logits", MANY, "say what they are.*BinaryCrossentropy.*mean_squared_error"),
     ("softmax", MANY, "whose sum over the classes is 1"),
     ("sigmoid", CLASSES, r"labels{} of shape \(batch, 4\), 0 or 1 for each of 4 outputs"),

@@ -47,6 +47,8 @@ def check_labels(y: Any, shape: Sequence[int | None], kind: str | None = None, p
     short = _fits(y.shape[1:], shape[1:-1]) or _fits(y.shape[1:], (*shape[1:-1], 1))
     if not full and not (short and (channels == 1 or kind in (CLASSES, None))):
         raise ValueError(_wrong_shape(y, shape, kind, place))
+    if channels is None:
+        return Labels(kind or CLASSES, full)
     if channels == 1:
         return Labels(_of_one_channel(y, kind, place), False)
     if not full:

@@ -22,6 +22,7 @@ from tfjointrd.training.precision import loss_dtype
 
 # What `divergence=` takes, by the kind of output that it is the default of.
 DIVERGENCES = {CLASSES: "kullback_leibler", BINARY: "bernoulli", NUMBERS: "squared_error"}
+_KINDS = {name: kind for kind, name in DIVERGENCES.items()}
 Divergence = str | Callable | Mapping[str, "str | Callable"] | Sequence["str | Callable"] | None
 
 
@@ -154,7 +155,7 @@ class Objective:
             if task.kind is None and divergence is None and task.loss:
                 warnings.warn(
                     f"Nothing tells what output '{task.name}' is for: its loss is not one of Keras', and its labels "
-                    f"fit several kinds. It is compared by '{DIVERGENCES[task.assumed]}' where networks are; pass "
+                    f"fit several kinds. It is compared by '{DIVERGENCES[task.compared]}' where networks are; pass "
                     f"`divergence`, one of {', '.join(DIVERGENCES.values())} or a function, to say so.",
                     stacklevel=stacklevel_outside_the_package(),
                 )
@@ -192,13 +193,13 @@ class Objective:
             epsilon: As for `tfjointrd.training.losses.divergence`.
         """
 
-        def one(task, p, q, weight):
-            kind = task.assumed
+        def one(i, kind, p, q, weight):
+            probabilities = self.tasks[i].probabilities
             if kind == NUMBERS:
                 return losses.squared_error(p, q, weight)
             if kind == BINARY:
-                return losses.bernoulli(p, q, task.probabilities, epsilon, sample_weight=weight)
-            return losses.divergence(p, q, task.probabilities, epsilon, weight)
+                return losses.bernoulli(p, q, probabilities, epsilon, sample_weight=weight)
+            return losses.divergence(p, q, probabilities, epsilon, weight)
 
         return self._over_outputs(one, full, small, sample_weight)
 
@@ -214,13 +215,11 @@ class Objective:
             temperature: T; numbers, which have none, are compared as they are.
             sample_weight: Weights of the images, or `None`.
         """
-        ends = iter(endings)
 
-        def one(task, target, output, weight):
-            kind, ending = task.assumed, next(ends)
+        def one(i, kind, target, output, weight):
             if kind == NUMBERS:
                 return losses.squared_error(target, output, weight)
-            logits = as_logits(target, kind, ending), as_logits(output, kind, task.ending)
+            logits = as_logits(target, kind, endings[i]), as_logits(output, kind, self.tasks[i].ending)
             if kind == BINARY:
                 return losses.bernoulli(*logits, False, None, temperature, weight)
             return losses.distillation(*logits, temperature, weight)
@@ -235,7 +234,8 @@ class Objective:
                 values = divergence(*(ops.cast(part[i], loss_dtype()) for part in (first, second)))
                 value = losses.weighted_mean(values, weights[i])
             else:
-                value = function(_as_kind(task, divergence), first[i], second[i], weights[i])
+                kind = task.compared if divergence is None else _KINDS[divergence]
+                value = function(i, kind, first[i], second[i], weights[i])
             total = total + self.weights[i] * value
         return total
 
@@ -276,14 +276,6 @@ def deserialize_divergence(config: Any, custom_objects=None) -> Divergence:
     if isinstance(config, Mapping):
         return {name: deserialize_divergence(one, custom_objects) for name, one in config.items()}
     return [deserialize_divergence(one, custom_objects) for one in config]
-
-
-def _as_kind(task: Task, divergence: str | None) -> Task:
-    """The task, as one whose default the named divergence is."""
-    if divergence is None:
-        return task
-    kind = next(kind for kind, name in DIVERGENCES.items() if name == divergence)
-    return Task(task.name, task.shape, task.ending, kind)
 
 
 def _check_divergence(task: Task, divergence: Any) -> None:

@@ -371,11 +371,11 @@ class DAN(Adjoined):
             if spec.cls is keras.layers.Normalization:  # adapted to data, not trained
                 assign_weights(base.get_layer(key), weights_of(full.get_layer(key)))
         options = {key: self._arguments[key] for key in ("batch_normalization", "stop_gradient", "epsilon")}
-        options["divergence"] = deserialize_divergence(self._arguments["divergence"])
         pair = Adjoined(
             base,
             {SMALL: self._surgery.positions(choices)},
             self.kl_weight,
+            divergence=deserialize_divergence(self._arguments["divergence"]),
             kept_full=self.kept_full,
             name=name or f"adjoined_{graph.name}",
             **options,
