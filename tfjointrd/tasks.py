@@ -140,7 +140,8 @@ class Task:
         elif _kind_of_name(self.loss) in (BINARY, NUMBERS) and not found.one_hot:
             raise ValueError(
                 f"Expected a label{place} for each of {self.channels} channels, since the loss is {self.loss}. "
-                f"Received: labels of shape {shape}. Leave `loss` out, or pass `keras.losses.SparseCategoricalCrossentropy`."
+                f"Received: labels of shape {shape}. Leave `loss` out, or pass "
+                "`keras.losses.SparseCategoricalCrossentropy`."
             )
 
     def default_loss(self, one_hot: bool = False) -> keras.losses.Loss:
