@@ -126,11 +126,14 @@ CASES = {  # ending, labels, the loss to pass, from outputs to probabilities or 
 }
 
 
-@pytest.fixture(params=CASES)
-def case(request):
-    return CASES[request.param]
+def cases(*shown):
+    """All cases by name, those that are not shown here with the slow tests."""
+    slow = {"marks": pytest.mark.slow}
+    found = [pytest.param(case, id=name, **({} if name in shown else slow)) for name, case in CASES.items()]
+    return pytest.mark.parametrize("case", found)
 
 
+@cases("one_hot", "averaged", "binary", "multi_label", "regression", "map_with_axis")
 def test_adjoined(case):
     """Loss, divergence, an epoch with validation, and the small network that comes out."""
     ending, y, loss, transform, (own, between) = case
@@ -152,6 +155,7 @@ def with_temperature(p, temperature):
     return softmax(np.log(p + 1e-7) / temperature)
 
 
+@cases("averaged", "multi_label_logits", "regression", "map_binary")
 def test_distillation(case):
     """(1 - alpha) loss + alpha T² KL, or the squared error of numbers without T."""
     ending, y, loss, transform, (own, between) = case
@@ -172,10 +176,10 @@ def test_distillation(case):
     assert np.isfinite(distilled.fit(X, y, validation_data=(X, y), verbose=0).history["val_loss"]).all()
 
 
-@pytest.mark.parametrize("name", ["averaged", "multi_label", "regression", "map_with_axis"])
-def test_jointrd(name):
+@cases("averaged", "regression")
+def test_jointrd(case):
     """Every path has the loss of its output."""
-    ending, y, loss, transform, (own, _) = CASES[name]
+    ending, y, loss, transform, (own, _) = case
     teacher = network(ending, shortcuts=True)
     joint = JointRD(remove_shortcuts(teacher), teacher, ["relu2"], tail_weight=0.5)
     joint.compile(keras.optimizers.SGD(0.01), loss, run_eagerly=True)
@@ -186,9 +190,9 @@ def test_jointrd(name):
     assert np.isfinite(joint.fit(X, y, validation_data=(X, y), verbose=0).history["val_loss"]).all()
 
 
-@pytest.mark.parametrize("name", ["multi_label", "regression"])
-def test_search(name):
-    ending, y, loss, transform, (own, between) = CASES[name]
+@cases("regression")
+def test_search(case):
+    ending, y, loss, transform, (own, between) = case
     dan = search(network(ending), (1, 2), (), round_to=1, kl_weight=1.0)
     dan.compile(keras.optimizers.SGD(0.01), loss, run_eagerly=True)
     dan.fit(X, y, held_out=(X, y), verbose=0)
@@ -218,7 +222,7 @@ def by_hand(outputs, prefix=""):
     return losses[0] + 2 * losses[1] + 0.5 * squares(found["where"], LABELS["where"])
 
 
-@pytest.mark.parametrize("form", [list, dict])
+@pytest.mark.parametrize("form", [list, pytest.param(dict, marks=pytest.mark.slow)])
 def test_several_outputs(form):
     options = {"loss_weights": WEIGHTS, "metrics": METRICS, "run_eagerly": True}
     pair = adjoin(three_outputs(form), 2, (), round_to=1, kl_weight=1.0)
@@ -272,7 +276,7 @@ def distance(full, small):
     return keras.ops.sum(keras.ops.abs(full - small), axis=-1)
 
 
-@pytest.mark.parametrize("given", ["bernoulli", "squared_error", distance, {"head": "squared_error"}])
+@pytest.mark.parametrize("given", ["bernoulli", distance, {"head": "squared_error"}])
 def test_divergence_is_given(given, tmp_path):
     pair = adjoin(network("logits"), 2, (), round_to=1, kl_weight=1.0, divergence=given)
     pair.compile("sgd", run_eagerly=True)
