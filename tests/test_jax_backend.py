@@ -28,7 +28,7 @@ SELECTED = (
     " or test_loss_is or (test_loss and test_jointrd and not test_losses) or test_pipelines_count"
     " or test_who_moves or test_saved_and_trained_on"
     " or test_shared_batch or (test_several_outputs and test_dan)"
-    " or test_adjoined[multi_label] or (test_distillation and test_tasks and regression and not of) or test_several_outputs[list]"
+    " or test_adjoined[multi_label] or test_distillation[regression] or test_several_outputs[list]"
     " or (test_jointrd and averaged) or test_labels_in_generators"
     " or test_convolution_is_the_sum_of_masked_ones[options0-alphas1] or test_gates_that_do_not_learn"
 )
