@@ -34,7 +34,7 @@ ENDINGS = {
     "weighted": (lambda: 0.3 * two()[0] + 0.7 * two()[1], "softmax"),
     "stacked": (lambda: ops.mean(ops.stack(two(), axis=1), axis=1), "softmax"),
     "rescaled": (lambda: L.Rescaling(0.5)(L.Add()(two())), "softmax"),
-    "sparsemax": (lambda: keras.activations.sparsemax(logits()), "softmax"),
+    "sparsemax": (lambda: network(activation="sparsemax"), "softmax"),
     "with a temperature": (lambda: ops.softmax(logits() / 3), "softmax"),
     "by hand": (lambda: by_hand(logits()), "softmax"),
     "dropped": (lambda: L.Dropout(0.5)(network(activation="softmax")), "softmax"),
