@@ -255,6 +255,16 @@ def test_several_outputs(form):
     assert float(joint.compute_loss(X, LABELS, training)) == pytest.approx(expected, rel=1e-3)
 
 
+def test_weights_of_images_for_several_outputs():
+    objective = adjoin(three_outputs(list), 2, (), round_to=1).objective
+    weights = {"kind": np.arange(16.0), "tags": np.ones((16, 1)), "where": None}
+    np.testing.assert_allclose(numpy(objective.weight_of_images(weights)), (np.arange(16) + 1) / 2)
+    y, p = [LABELS[name] for name in LABELS], list(three_outputs(list)(X))
+    objective.settle(LABELS)
+    without = float(objective.loss(y, p, {"kind": np.zeros(16), "tags": np.zeros(16), "where": None}))
+    assert without == pytest.approx(squares(numpy(p[2]), LABELS["where"]), rel=1e-4)
+
+
 def test_outputs_are_matched_by_name():
     student, teacher = three_outputs(dict), three_outputs(dict)
     turned = keras.Model(teacher.input, {name: teacher.output[name] for name in ("where", "tags", "kind")})

@@ -181,6 +181,16 @@ class Objective:
         one_hot = len(y.shape) == len(task.shape) and y.shape[-1] == task.channels != 1
         return task.default_loss(one_hot)
 
+    def weight_of_images(self, sample_weight: Any):
+        """One weight for each image or position: where several outputs have their own, the mean of the images'."""
+        if not isinstance(sample_weight, (Mapping, list, tuple)):
+            return sample_weight
+        given = [one for one in self.by_output(sample_weight, "sample_weight", same=True) if one is not None]
+        if not given:
+            return None
+        flat = [ops.reshape(ops.cast(one, loss_dtype()), (ops.shape(one)[0], -1)) for one in given]
+        return sum(ops.mean(one, axis=-1) for one in flat) / len(flat)
+
     # === Divergences ===
 
     def divergence(self, full: Sequence, small: Sequence, sample_weight: Any = None, epsilon: float | None = None):

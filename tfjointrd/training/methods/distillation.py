@@ -336,7 +336,8 @@ class Distillation(ScheduledModel):
             return 0.0
         margin = ops.stop_gradient(margins(self._networks.margins))
         target = ops.stop_gradient(outputs[TEACHER]["map"])
-        distance = margin_distance(outputs[FEATURES][path], target, margin, sample_weight)
+        weights = self.pairing.student.weight_of_images(sample_weight)
+        distance = margin_distance(outputs[FEATURES][path], target, margin, weights)
         return self.feature_weight * per_replica(distance)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
