@@ -20,6 +20,7 @@ FILES = [
     "tests/training/test_gradient_recorder.py",
     "tests/training/test_jointrd.py",
     "tests/training/test_recalibration.py",
+    "tests/training/test_tasks.py",
 ]
 # One case of each kind: every case compiles anew on JAX.
 SELECTED = (
@@ -28,6 +29,8 @@ SELECTED = (
     " or test_loss_is or (test_loss and test_jointrd and not test_losses) or test_pipelines_count"
     " or test_who_moves or test_saved_and_trained_on"
     " or test_shared_batch or (test_several_outputs and test_dan)"
+    " or test_adjoined[multi_label] or test_distillation[regression] or test_several_outputs[list]"
+    " or (test_jointrd and averaged) or test_labels_in_generators"
     " or test_convolution_is_the_sum_of_masked_ones[options0-alphas1] or test_gates_that_do_not_learn"
     " or test_norms_and_cosine_are_those_by_hand or test_nothing_moves[adjoined]"
 )

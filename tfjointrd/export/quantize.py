@@ -28,7 +28,8 @@ class Quantizer:
             `None`.
         types: The number formats that the file's input and output may have.
         input_type: The one that its input has by default; that of its output is float32.
-        exact: Whether the file computes what the network computes but for rounding. Otherwise, it names the same class.
+        exact: Whether the file computes what the network computes but for rounding. Otherwise, it names the same class,
+            or where there is none, has a small relative error.
     """
 
     name: str

@@ -84,7 +84,9 @@ def fit(
     _check_start(initial_epoch, initial_position, block, len(train))
     own = []
     if isinstance(model, ScheduledModel):
-        model._check_labels(None, train.y)
+        model.check_labels(train.y)
+        if validation_data is not None:
+            model.check_labels(validation_data.y, " of `validation_data`", again=False)
         own.append(_Start(initial_epoch, initial_position))
     callbacks = keras.callbacks.CallbackList(
         [*own, *keras.tree.flatten(callbacks or ())],
