@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfjointrd.layers.adjoined import AdjoinedLayer, Keep, TakeChannels
+from tfjointrd.layers.adjoined import AdjoinedLayer, TakeChannels, compact
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.layers.dirac import DiracConv2D
 from tfjointrd.surgery.channels import Channels
@@ -22,12 +22,6 @@ from tfjointrd.surgery.weights import assign_weights, weights_of
 FULL, SMALL = "full", "small"
 BATCH_NORMALIZATION_MODES = ("separate", "shared")
 _PASSED_ON = ("training", "mask")  # arguments of a layer's call that are its own business
-
-
-def compact(positions: Iterable[int]) -> Keep:
-    """Kept positions as a number where they are the first n, else as a list."""
-    positions = [int(p) for p in positions]
-    return len(positions) if positions == list(range(len(positions))) else positions
 
 
 def check_classifier(graph: Graph) -> None:
