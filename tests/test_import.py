@@ -57,7 +57,9 @@ print(keras.backend.backend())
 
 
 def test_adds_little_to_keras():
+    # Importing tensorflow_model_optimization makes `tf.keras` Keras 2, in child processes too.
     heavy = ("matplotlib", "pandas", "seaborn", "sklearn", "tensorflow_datasets")
+    heavy += ("tensorflow_model_optimization", "tf_keras")
     use = f"""
 import sys, time, keras
 before, began = set(sys.modules), time.process_time()

@@ -12,6 +12,7 @@ from tfjointrd import models
 from tfjointrd.__main__ import main
 
 FILES = [
+    "tests/layers/test_adjoined_by_hand.py",
     "tests/layers/test_adjoined_layers.py",
     "tests/layers/test_gates.py",
     "tests/parity/test_masked_formula.py",
@@ -26,6 +27,7 @@ FILES = [
 SELECTED = (
     "test_config_round_trip or test_batch_normalisations or test_convolution[keep_in2-keep_out2-2-1-same]"
     " or test_grouped_convolution[2-3-True] or test_depthwise_convolution[1-3]"
+    " or test_layer_by_hand[both_masks] or test_layer_by_hand_with or test_a_network_by_hand"
     " or test_loss_is or (test_loss and test_jointrd and not test_losses) or test_pipelines_count"
     " or test_who_moves or test_saved_and_trained_on"
     " or test_shared_batch or (test_several_outputs and test_dan)"

@@ -7,7 +7,7 @@ the same function at a fraction of the cost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 
 import keras
@@ -26,6 +26,12 @@ Share = Mapping[str, Sequence[Keep | None]]
 def keep_count(keep: Keep) -> int:
     """How many channels `keep` keeps."""
     return keep if isinstance(keep, int) else len(keep)
+
+
+def compact(positions: Iterable[int]) -> Keep:
+    """Kept positions as a number where they are the first n, else as a list."""
+    positions = positions_of(positions)
+    return len(positions) if positions == list(range(len(positions))) else positions
 
 
 def take(x, keep: Keep | None, axis: int = -1):
@@ -249,8 +255,22 @@ class AdjoinedLayer(keras.layers.Layer):
 
     def _call_on_slices(self, path: str, x):
         """The small path's layer with slices of the full layer's weights in place of its own."""
+        # What a batch normalisation would write into its statistics is lost here: they are the full path's.
+        with keras.StatelessScope(state_mapping=self._slices(path), collect_losses=True) as scope:
+            output = self._narrow.layers[path](x)
+        for loss in scope.losses:  # of an `activity_regularizer`
+            self.add_loss(loss)
+        return output
+
+    def _slices(self, path: str) -> list:
+        """The variables of the small path's layer, each with the slice of the full layer's weight in its place."""
         layer, share = self._narrow.layers[path], self.shares[path]
         full = {weight_name(self.full, variable): variable for variable in self.full.variables}
+        if full.keys() != {weight_name(layer, variable) for variable in layer.variables}:
+            raise ValueError(
+                f"Expected the layer of the full network in '{self.name}' with the weights that it was built with: do "
+                f"not quantize it or give it a LoRA; take the small network first. Received: weights {sorted(full)}."
+            )
         weights = []
         for variable in layer.variables:
             name = weight_name(layer, variable)
@@ -260,17 +280,17 @@ class AdjoinedLayer(keras.layers.Layer):
             for axis in keeps.keys() - leading.keys():
                 value = take(value, keeps[axis], axis)
             weights.append((variable, value))
-        # What a batch normalisation would write into its statistics is lost here: they are the full path's.
-        with keras.StatelessScope(state_mapping=weights, collect_losses=True) as scope:
-            output = layer(x)
-        for loss in scope.losses:  # of an `activity_regularizer`
-            self.add_loss(loss)
-        return output
+        return weights
 
     def compute_output_spec(self, inputs, training=None):
         """What `call` returns for symbolic tensors."""
         self._check_paths(inputs)
         return [layer.compute_output_spec(x) for layer, x in zip(self._layers_in_order(), inputs, strict=True)]
+
+    def compute_output_shape(self, input_shape):
+        """The shapes of `[z_full, *z_small]`."""
+        layers = zip(self._layers_in_order(), input_shape, strict=True)
+        return [layer.compute_output_shape(tuple(shape)) for layer, shape in layers]
 
     def _layers_in_order(self) -> list[keras.Layer]:
         return [self.full, *(self.small(path) for path in self.paths)]

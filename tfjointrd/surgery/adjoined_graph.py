@@ -9,10 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfjointrd.layers.adjoined import AdjoinedLayer, Keep, TakeChannels
+from tfjointrd.layers.adjoined import AdjoinedLayer, TakeChannels, compact
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.layers.dirac import DiracConv2D
-from tfjointrd.layers.positions import positions_of
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, pick, refs_in, substitute
 from tfjointrd.surgery.narrow_forms import Kept, check_narrow_forms, kept_entries, narrow_spec
@@ -24,12 +23,6 @@ from tfjointrd.surgery.weights import assign_weights, weights_of
 FULL, SMALL = "full", "small"
 BATCH_NORMALIZATION_MODES = ("separate", "shared")
 _PASSED_ON = ("training", "mask")  # arguments of a layer's call that are its own business
-
-
-def compact(positions: Iterable[int]) -> Keep:
-    """Kept positions as a number where they are the first n, else as a list."""
-    positions = positions_of(positions)
-    return len(positions) if positions == list(range(len(positions))) else positions
 
 
 def check_adjoinable(graph: Graph) -> None:
