@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-import keras
 from keras import ops
 
 from tfjointrd.layers.batch_normalization import replicas
-from tfjointrd.surgery.graph import Graph, Ref
-from tfjointrd.surgery.output_activation import final_activation
-from tfjointrd.surgery.read_graph import read_graph
+from tfjointrd.surgery.output_activation import categorical, default_loss, ends_in_softmax  # noqa: F401
 from tfjointrd.training.precision import loss_dtype
 
 EPSILON = 1e-6  # Adjoined Networks, section 4
-
-
-def ends_in_softmax(network: keras.Model | Graph, output: Ref | None = None) -> bool:
-    """Whether a classifier returns the probabilities of classes of which one is right; see `final_activation`."""
-    return final_activation(network, output) == "softmax"
-
-
-def default_loss(network: keras.Model | Graph) -> keras.losses.Loss:
-    """Cross-entropy on logits or probabilities as the network returns them.
-
-    With integer labels, one class of several; binary, with labels 0 and 1, for one output, or several of a sigmoid.
-    """
-    graph = network if isinstance(network, Graph) else read_graph(network)
-    activation = final_activation(graph)
-    if activation == "sigmoid" or graph.shapes[graph.single_output()][-1] == 1:
-        return keras.losses.BinaryCrossentropy(from_logits=activation is None)
-    return categorical(activation == "softmax")
-
-
-def categorical(probabilities: bool) -> keras.losses.Loss:
-    """Cross-entropy with integer labels, on probabilities or else on logits."""
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
 
 
 def per_replica(loss):
