@@ -133,8 +133,8 @@ def prune_architecture(
         `importance`: its name; `kept`: by the name of each layer that is narrowed, the positions of the channels that
         stay, which `slim` and `adjoin(widths=...)` take; `widths` and `full_widths`: how many these are and were, for
         `tfjointrd.report.width_figure`; `kept_full`: why layers stay full; `macs` and `parameters` of the narrow
-        network and `full_macs` and `full_parameters`; with a latency table `latency_ms` and `full_latency_ms`. Costs that
-        cannot be counted are left out, unless they are the target.
+        network and `full_macs` and `full_parameters`; with a latency table `latency_ms` and `full_latency_ms`. Costs
+        that cannot be counted are left out, unless they are the target.
 
     Example:
 

@@ -117,7 +117,7 @@ class PruningSteps:
         return counts
 
     def _switches(self, number: int) -> list[float]:
-        """Below how many units a set takes each of its smaller widths: the nearest one, or the next with `round_to=1`."""
+        """Below how many units a set takes each smaller width: half-way to it, or at once with `round_to=1`."""
         allowed = self._allowed[number]
         pairs = zip(allowed, allowed[1:], strict=False)
         return [before if self._round_down else (before + after) / 2 for before, after in pairs]

@@ -92,6 +92,11 @@ def adjoin(
             f"Expected one of `alpha`, `alphas` and `widths`. Received: alpha={alpha!r}, alphas={alphas!r}, "
             f"widths={widths!r}."
         )
+    if order is not None and any(not isinstance(width, int) for width in (widths or {}).values()):
+        raise ValueError(
+            "Expected `widths` to be numbers of channels, for `order` to choose which. Received: positions, and "
+            f"order={order!r}."
+        )
     graph = read_graph(model)
     check_classifier(graph)
     channels = Channels(graph)
