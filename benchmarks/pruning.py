@@ -3,10 +3,10 @@
     python benchmarks/pruning.py
     python benchmarks/pruning.py --networks MobileNetV2 --runs 200
 
-Networks of `keras.applications` at 224 pixels with random weights, pruned by `"l2"` to 50 % of their multiply-accumulates
-in multiples of 8 channels. The files of one network take turns in one process, on one thread. Printed: seconds that
-`prune` and `sort_channels` take, the part of the multiply-accumulates and parameters that is left, the median
-milliseconds of an image before and after, and their ratio.
+Networks of `keras.applications` at 224 pixels with random weights, pruned by `"l2"` to 50 % of their multiply-
+accumulates in multiples of 8 channels. The files of one network take turns in one process, on one thread. Printed:
+seconds that `prune` and `sort_channels` take, the part of the multiply-accumulates and parameters that is left, the
+median milliseconds of an image before and after, and their ratio.
 """
 
 from __future__ import annotations
@@ -58,11 +58,8 @@ def timed(name: str, arguments: argparse.Namespace, network: keras.Model) -> ker
     jrd.sort_channels(network, arguments.importance)
     sorting = time.perf_counter() - began
     before, after = jrd.report.profile(network), jrd.report.profile(small)
-    print(
-        f"{name:14}prune {pruning:.1f} s, sort_channels {sorting:.1f} s; left: {after.macs / before.macs:.3f} of the MACs, "
-        f"{after.parameters / before.parameters:.3f} of the parameters",
-        flush=True,
-    )
+    left = f"{after.macs / before.macs:.3f} of the MACs, {after.parameters / before.parameters:.3f} of the parameters"
+    print(f"{name:14}prune {pruning:.1f} s, sort_channels {sorting:.1f} s; left: {left}", flush=True)
     return small
 
 

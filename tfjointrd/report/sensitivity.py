@@ -13,6 +13,7 @@ from tfjointrd.data.batches import accuracy, batches
 from tfjointrd.report.figures import rows_of, save
 from tfjointrd.surgery import Channels, read_graph, slim
 from tfjointrd.surgery.importance.criterion import resolve, scores_of
+from tfjointrd.surgery.importance.feature_maps import image_shape
 from tfjointrd.surgery.pruning_steps import PruningSteps
 from tfjointrd.surgery.rules import describe
 from tfjointrd.surgery.tied_sets import TiedSets
@@ -62,7 +63,7 @@ def sensitivity(
     sets = TiedSets(Channels(graph))
     stay = {tied.name: tied.stays for tied in sets if tied.stays is not None}
     steps = PruningSteps(sets, stay, round_to=1, min_channels=1)
-    held = list(batches(data, 128, shape=model.input_shape[1:]))
+    held = list(batches(data, 128, shape=image_shape(model)))
     if any(labels is None for _, labels in held):
         raise ValueError("Expected `data` with labels, (images, labels). Received: images alone.")
     steps.rank(scores_of(model, sets, criterion, held), "without scores")

@@ -28,13 +28,18 @@ def tensors_of(graph: Graph, refs: Iterable[Ref], data: Any, images: int | None 
     Raises:
         ValueError: If `data` holds no images of the network's shape.
     """
-    refs = list(refs)
-    network = replace(graph, outputs=refs).pruned().build()
-    shape = network.inputs[0].shape[1:] if len(network.inputs) == 1 else None
+    network = replace(graph, outputs=list(refs)).pruned().build()
     left = images
-    for x, _ in batches(data, 32, shape=shape):
+    for x, _ in batches(data, 32, shape=image_shape(network)):
+        x = keras.tree.map_structure(lambda part: np.asarray(part)[:left], x)  # noqa: B023
+        outputs = keras.tree.flatten(network(x, training=False))
+        yield [keras.ops.convert_to_numpy(keras.ops.cast(y, "float32")) for y in outputs]
         if left is not None:
-            x, left = keras.tree.map_structure(lambda part: part[:left], x), left - len(x)  # noqa: B023
-        yield [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(network(x, training=False))]
-        if left is not None and left <= 0:
-            return
+            left -= len(keras.tree.flatten(x)[0])
+            if left <= 0:
+                return
+
+
+def image_shape(model: keras.Model) -> tuple | None:
+    """The shape of an image that a network takes; `None` if it takes several inputs."""
+    return tuple(model.inputs[0].shape[1:]) if len(model.inputs) == 1 else None

@@ -12,6 +12,7 @@ from keras import ops
 from tfjointrd.data.batches import batches
 from tfjointrd.surgery.graph import functional
 from tfjointrd.surgery.importance.criterion import Criterion, register_importance
+from tfjointrd.surgery.importance.feature_maps import image_shape
 from tfjointrd.surgery.output_activation import default_loss
 from tfjointrd.surgery.tied_sets import Site, TiedSets
 
@@ -65,8 +66,7 @@ class Taylor(Criterion):
         sites = _by_layer(sets)
         keys = list(dict.fromkeys(_key(site) for group in sites.values() for site in group))
         compute, totals, count = None, dict.fromkeys(sites, 0.0), 0
-        shape = model.inputs[0].shape[1:] if len(model.inputs) == 1 else None
-        for images, labels in batches(data, self.batch_size, shape=shape):
+        for images, labels in batches(data, self.batch_size, shape=image_shape(model)):
             if labels is None:
                 raise ValueError("Expected `data` with labels, (images, labels), for 'taylor'. Received: images alone.")
             compute = compute or _compiled(functional(model), sets, keys, self.loss)
@@ -128,7 +128,8 @@ def _compiled(model: keras.Model, sets: TiedSets, keys: list[Key], loss: Callabl
     def on_arrays(images, labels):
         labels = list(labels) if len(losses) > 1 and isinstance(labels, (list, tuple)) else [labels]
         values = [variable.value for variable in watched]
-        return [np.asarray(x, "float64") for x in compute(values, np.asarray(images), [np.asarray(y) for y in labels])]
+        images = keras.tree.map_structure(np.asarray, images)
+        return [np.asarray(x, "float64") for x in compute(values, images, [np.asarray(y) for y in labels])]
 
     return on_arrays
 
@@ -151,7 +152,7 @@ def _tensorflow(loss_of: Callable, products: Callable) -> Callable:
         return products(values, tape.gradient(loss, values, unconnected_gradients="zero"))
 
     def on_values(values, images, labels):
-        return compute([tf.convert_to_tensor(x) for x in values], tf.constant(images), [tf.constant(y) for y in labels])
+        return compute(*(keras.tree.map_structure(tf.convert_to_tensor, x) for x in (values, images, labels)))
 
     return on_values
 
