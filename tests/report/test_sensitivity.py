@@ -33,7 +33,7 @@ def test_accuracies_are_those_of_narrow_networks(normalization):
         best = np.argsort(-scores[row["set"]])[: row["channels"]]
         small = slim(model, {layer: sorted(best.tolist()) for layer in row["layers"]})
         assert row["accuracy"] == accuracy(small.predict_on_batch, (x, y))
-    assert len({row["accuracy"] for row in rows}) > 3
+    assert len({row["accuracy"] for row in rows}) > 2
     for variable, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(variable, value)
 

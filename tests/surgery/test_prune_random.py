@@ -11,7 +11,7 @@ from tfjointrd import report, slim, sort_channels
 from tfjointrd.surgery import prune_architecture
 
 
-@some(20)
+@some(12)
 @given(
     model=networks(),
     importance=st.sampled_from(["l1", "l2", "fpgm", "lamp", "nisp", "random"]),
