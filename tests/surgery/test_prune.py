@@ -322,4 +322,4 @@ def test_data_come_in_any_form(randomised):
         found = [prune(model, importance, ratio=0.5, data=form) for form in forms[1:]]
         assert found[0].get_layer("inner").filters == 8
         check_close(values(found[0], x), values(found[1], x))
-    assert set(importance_names()) == {"l1", "l2", "gamma", "fpgm", "lamp", "taylor", "hrank", "nisp", "random"}
+    assert set(importance_names()) >= {"l1", "l2", "gamma", "fpgm", "lamp", "taylor", "hrank", "nisp", "random"}
