@@ -2,12 +2,12 @@
 
     python benchmarks/pruning_reductions.py --network saved_models/resnet20_cifar10/model.keras --data-file FILE.npz
 
-Nothing is trained after pruning. Each cell: accuracy on the first test images at each part of the multiply-accumulates
-that is left, and the mean over all criteria below. With `--images 1000` on CIFAR-10 (JPEG q75 copy), of 85.9 % for the
-full network, means over the criteria with 0.8 and 0.6 left, by layer and globally: mean 58.9, 26.2, 55.6, 25.9 (together
-41.7 %); max 51.4, 24.7, 58.4, 29.2 (40.9 %); first 57.4, 26.5, 51.6, 25.3 (40.2 %). So `"mean"` is the default, by a
-margin that one network with 1,000 images does not settle. By criterion, mean of layers, with 0.8 left globally: taylor
-68.9, fpgm 65.0, l2 63.0, l1 61.2, hrank 55.1, nisp 48.4, gamma 27.3.
+Nothing is trained after pruning. Each cell: accuracy on the first test images at each part of the multiply-
+accumulates that is left, and the mean over all criteria below. With `--images 1000` on CIFAR-10 (JPEG q75 copy), of
+85.9 % for the full network, means over the criteria with 0.8 and 0.6 left, by layer and globally: mean 58.9, 26.2,
+55.6, 25.9 (together 41.7 %); max 51.4, 24.7, 58.4, 29.2 (40.9 %); first 57.4, 26.5, 51.6, 25.3 (40.2 %). So `"mean"`
+is the default, by a margin that one network with 1,000 images does not settle. By criterion, mean of layers, with 0.8
+left globally: taylor 68.9, fpgm 65.0, l2 63.0, l1 61.2, hrank 55.1, nisp 48.4, gamma 27.3.
 """
 
 from __future__ import annotations
