@@ -300,6 +300,21 @@ def test_budgets_are_looked_at_before_scores_are_computed():
             prune(chain(), slow, **options)
 
 
+def test_layers_without_scores_stay_full():
+    """Budgets are of what is left to prune."""
+    inputs = keras.Input((4, 4, 3))
+    x = L.BatchNormalization()(L.Conv2D(16, 1, name="normalized")(inputs))
+    x = L.Conv2D(32, 1, name="bare")(x)
+    model = keras.Model(inputs, L.Dense(2, name="head")(L.GlobalAveragePooling2D()(x)))
+    model.layers[2].gamma.assign(np.arange(16.0))
+    found = prune_architecture(model, "gamma", ratio=0.5)
+    assert found["kept"] == {"normalized": list(range(8, 16))}
+    assert found["kept_full"]["bare"] == "importance 'gamma' says nothing of it"
+    with pytest.raises(ValueError, match="from 0.5.* to 1.0000"):
+        prune(model, "gamma", target_macs=0.3)
+    assert prune(model, "l2", target_macs=0.3).get_layer("bare").filters < 32
+
+
 def test_networks_in_which_nothing_can_be_pruned():
     inputs = keras.Input((8,))
     with pytest.raises(ValueError, match=r"none: 'only' \(the network's output\)"):

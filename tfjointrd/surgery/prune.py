@@ -162,17 +162,13 @@ def prune_architecture(
     ratios = _ratios_by_set(steps, scope) if isinstance(scope, Mapping) else dict.fromkeys(steps.names(), ratio)
     costs = _costs(sets, table, needed=argument)
     cost = costs.get(argument.removeprefix("target_"), steps.channels)
-    full, least = (cost(counts) for counts in (steps.full(), steps.narrowest()))
-    if argument in ("scope", "ratio"):
-        limit = (1 - (ratio or 0)) * full
-    else:
-        limit = share_of(argument, value, full, least / full, 1.0, "pruning reaches") * full
+    _limit(argument, value, cost, steps)  # refused before scores are computed, which may take long
     scores = scores_of(model, sets, criterion, data)
     steps.rank(scores, f"importance '{name_of(importance)}' says nothing of it")
     if argument == "scope" or (argument == "ratio" and scope == "layer"):
         counts = steps.by_ratio(ratios)
     else:
-        counts = steps.within(cost, max(limit, least), uniform=scope == "layer")
+        counts = steps.within(cost, _limit(argument, value, cost, steps), uniform=scope == "layer")
     return {
         "importance": name_of(importance),
         **_kept(sets, steps, counts),
@@ -202,6 +198,20 @@ def _one_of(targets: Mapping[str, float | None], scope: Any) -> tuple[str, Any]:
             place = f"scope['{key}']" if by_pattern else key
             raise ValueError(f"Expected `{place}`, the part to drop, between 0 and 1. Received: {place}={value!r}.")
     return ("scope", scope) if by_pattern else next(iter(given.items()))
+
+
+def _limit(argument: str, value: Any, cost: kept_cost.Cost, steps: PruningSteps) -> float:
+    """The most that may be left of a cost.
+
+    Raises:
+        ValueError: If even the narrowest network costs more than a target; the message names that.
+    """
+    full, least = cost(steps.full()), cost(steps.narrowest())
+    if argument == "scope":
+        return full
+    if argument == "ratio":
+        return max((1 - value) * full, least)
+    return share_of(argument, value, full, least / full, 1.0, "pruning reaches") * full
 
 
 def _held(sets: TiedSets, stays: Mapping[str, str]) -> dict[str, str]:
