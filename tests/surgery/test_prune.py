@@ -275,6 +275,8 @@ def test_positions_that_do_not_exist(widths, message):
         ({"ratio": 0.5, "scope": "local"}, "scope='local'"),
         ({"ratio": 0.5, "round_to": 0}, "round_to=0"),
         ({"ratio": 0.5, "min_channels": 1.5}, "min_channels=1.5"),
+        ({"ratio": 0.5, "min_channels": 0}, "min_channels=0"),
+        ({"scope": {}}, r"scope=\{\}"),
         ({"ratio": 0.5, "keep": ["nothing"]}, "Received: 'nothing', no match"),
         (
             {"ratio": 0.5, "keep": ["a"], "round_to": 64},

@@ -149,7 +149,8 @@ def prune_architecture(
         "ratio": ratio,
     }
     argument, value = _one_of(targets, scope)
-    for key, number in {"round_to": round_to, "min_channels": min_channels or 1}.items():
+    min_channels = round_to if min_channels is None else min_channels
+    for key, number in {"round_to": round_to, "min_channels": min_channels}.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise ValueError(f"Expected `{key}` to be a whole number from 1 on. Received: {key}={number!r}.")
     table = read_table(latency_table)
@@ -158,7 +159,7 @@ def prune_architecture(
     criterion = resolve(importance, data)
     graph = read_graph(model)
     sets = TiedSets(Channels(graph))
-    steps = PruningSteps(sets, _held(sets, staying(graph, keep)), round_to, min_channels or round_to)
+    steps = PruningSteps(sets, _held(sets, staying(graph, keep)), round_to, min_channels)
     ratios = _ratios_by_set(steps, scope) if isinstance(scope, Mapping) else dict.fromkeys(steps.names(), ratio)
     costs = _costs(sets, table, needed=argument)
     cost = costs.get(argument.removeprefix("target_"), steps.channels)
@@ -191,6 +192,8 @@ def _one_of(targets: Mapping[str, float | None], scope: Any) -> tuple[str, Any]:
         )
     if not by_pattern and scope not in SCOPES:
         raise ValueError(f"Expected `scope` to be one of {SCOPES} or ratios by layer. Received: scope={scope!r}.")
+    if by_pattern and not scope:
+        raise ValueError("Expected `scope` to hold ratios by layer or pattern. Received: scope={}.")
     ratios = dict(scope) if by_pattern else {"ratio": given.get("ratio", 0.5)}
     for key, value in ratios.items():
         number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
