@@ -7,6 +7,18 @@ Networks of `keras.applications` at 224 pixels with random weights, pruned by `"
 accumulates in multiples of 8 channels. The files of one network take turns in one process, on one thread. Printed:
 seconds that `prune` and `sort_channels` take, the part of the multiply-accumulates and parameters that is left, the
 median milliseconds of an image before and after, and their ratio.
+
+On two cores, beside other work:
+
+    ResNet50      prune 4.5 s, sort_channels 3.3 s; left: 0.500 of the MACs, 0.523 of the parameters
+    ResNet50      float32     165.28 ms    93.46 ms, ratio 1.77
+    ResNet50      int8         46.10 ms    24.93 ms, ratio 1.85
+    MobileNetV2   prune 2.7 s, sort_channels 1.1 s; left: 0.500 of the MACs, 0.556 of the parameters
+    MobileNetV2   float32      15.60 ms     8.02 ms, ratio 1.95
+    MobileNetV2   int8          7.55 ms     6.25 ms, ratio 1.21
+    DenseNet121   prune 6.8 s, sort_channels 3.3 s; left: 0.500 of the MACs, 0.555 of the parameters
+    DenseNet121   float32     157.26 ms    89.62 ms, ratio 1.75
+    DenseNet121   int8         56.99 ms    32.92 ms, ratio 1.73
 """
 
 from __future__ import annotations
