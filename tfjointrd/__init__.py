@@ -17,7 +17,7 @@ from tfjointrd import lazy as _lazy
 if TYPE_CHECKING:
     from tfjointrd import data, export, models, report, surgery, training
     from tfjointrd.experiments.fine_tuning import transfer
-    from tfjointrd.surgery import dirac, fold, new_head, remove_shortcuts, slim
+    from tfjointrd.surgery import dirac, fold, new_head, prune, remove_shortcuts, slim, sort_channels
     from tfjointrd.training import DAN, Adjoined, Distillation, JointRD, adjoin, recalibrate_batchnorm
     from tfjointrd.training.methods.search import search
 
@@ -35,11 +35,13 @@ __all__ = [
     "fold",
     "models",
     "new_head",
+    "prune",
     "recalibrate_batchnorm",
     "remove_shortcuts",
     "report",
     "search",
     "slim",
+    "sort_channels",
     "surgery",
     "training",
     "transfer",
@@ -48,7 +50,7 @@ __all__ = [
 _PACKAGES = ("data", "experiments", "export", "layers", "models", "report", "surgery", "training")
 _NAMES = {
     "tfjointrd.experiments.fine_tuning": ("transfer",),
-    "tfjointrd.surgery": ("dirac", "fold", "new_head", "remove_shortcuts", "slim"),
+    "tfjointrd.surgery": ("dirac", "fold", "new_head", "prune", "remove_shortcuts", "slim", "sort_channels"),
     "tfjointrd.training": (
         *("DAN", "Adjoined", "Distillation", "JointRD"),
         *("adjoin", "recalibrate_batchnorm", "search"),

@@ -5,6 +5,7 @@ from tfjointrd.report.latency import Latency, latencies, latency
 from tfjointrd.report.layer_latencies import layer_latencies
 from tfjointrd.report.network_profile import LayerProfile, Profile, profile, summary
 from tfjointrd.report.search_figures import gate_figure, width_figure
+from tfjointrd.report.sensitivity import sensitivity, sensitivity_figure
 from tfjointrd.surgery.macs import register_macs
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "layer_latencies",
     "profile",
     "register_macs",
+    "sensitivity",
+    "sensitivity_figure",
     "summary",
     "width_figure",
 ]

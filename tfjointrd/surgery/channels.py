@@ -124,6 +124,10 @@ class Channels(Ties):
         spread = set(self.producers()) - single
         return {name for name in spread if all(single & set(group) for group in groups if name in group)}
 
+    def reasons(self) -> dict[int, str]:
+        """Why channels have to stay, by the id that `roots` gives them."""
+        return self._reasons()
+
     def fixed(self, layer: str) -> str | None:
         """Why all output channels of a producer have to stay; `None` if they need not."""
         fixed = self._reasons()

@@ -127,6 +127,31 @@ def _rounded(width: int, alpha: float, round_to: int, layer: str) -> int:
     return narrow
 
 
+def wanted_of(
+    channels: Channels, widths: Mapping[str, int | Iterable[int]], keep_full: Mapping[str, str]
+) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """As `first_filters`, for layers of these widths, or that keep the channels at these positions.
+
+    Raises:
+        ValueError: If a name is no convolution or dense layer, a width is not a whole number up to the layer's, or
+            positions are not different ones of its channels.
+    """
+    positions = {
+        layer: list(kept) for layer, kept in widths.items() if isinstance(kept, Iterable) and not isinstance(kept, str)
+    }
+    for layer, kept in positions.items():
+        full = channels.width(layer) if layer in channels.producers() else 0
+        if full and not (kept and len(set(kept)) == len(kept) and set(kept) <= set(range(full))):
+            raise ValueError(
+                f"Expected `widths['{layer}']` to be different positions below {full}, at least one. Received: "
+                f"{kept!r:.200}."
+            )
+    counts = {layer: len(positions.get(layer, [])) or width for layer, width in widths.items()}
+    wanted, reasons = first_filters(channels, alphas_of(channels, counts), keep_full)
+    chosen = {layer: sorted(kept) for layer, kept in positions.items() if layer not in reasons}
+    return {**wanted, **chosen}, reasons
+
+
 def alphas_of(channels: Channels, widths: Mapping[str, int]) -> dict[str, float]:
     """alpha by layer name, for layers of these widths; with `round_to=1` they come out as they are.
 

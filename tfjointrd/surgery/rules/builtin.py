@@ -112,7 +112,7 @@ _TRANSPOSED = Rule(
     macs=counters.transposed_convolution,
 )
 add(layers.Conv2D, replace(_CONVOLUTION, keeps_zeros=_unbiased))
-add(DiracConv2D, replace(_CONVOLUTION, axes=flow.dirac_axes, narrow=flow.narrow_dirac))
+add(DiracConv2D, replace(_CONVOLUTION, axes=flow.dirac_axes, narrow=flow.narrow_dirac, matches_by_place=True))
 add(layers.SeparableConv2D, replace(_CONVOLUTION, channels=flow.produced, axes=flow.separable_axes))
 add(layers.Conv2DTranspose, _TRANSPOSED)
 add(
@@ -206,7 +206,9 @@ add("Reshape", replace(_SHAPE, narrow=flow.narrow_newshape))
 _add_operators("Squeeze ExpandDims", _SHAPE)
 add("Split", Rule(flow.split, narrow=flow.narrow_split, keeps_zeros=True, keeps_range=True, macs=counters.free))
 _add_layers("Permute RepeatVector", Rule(flow.opaque, keeps_zeros=True, keeps_range=True, macs=counters.free))
-add(FitChannels, Rule(flow.elastic, narrow=flow.narrow_fit, keeps_zeros=True, macs=counters.free))
+add("Transpose", Rule(flow.opaque, keeps_zeros=True, keeps_range=True, macs=counters.free))
+_FITTED = Rule(flow.elastic, narrow=flow.narrow_fit, keeps_zeros=True, matches_by_place=True, macs=counters.free)
+add(FitChannels, _FITTED)
 
 # === Images ===
 

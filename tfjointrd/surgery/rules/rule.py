@@ -54,6 +54,8 @@ class Rule:
             channels, which takes note of one that is zero, as a layer normalisation.
         joins: `"add"` or `"concatenate"`, where paths of a network meet in it.
         augments: Whether it changes images at random in training.
+        matches_by_place: Whether channel i of the input goes with channel i of the output though they are not tied, so
+            that neither can change places.
         macs: `(layer, input_shapes, output_shape) -> MACs` of one call; `None` as its result means not known.
     """
 
@@ -71,6 +73,7 @@ class Rule:
     normalizes: str | None = None
     joins: str | None = None
     augments: bool | None = None
+    matches_by_place: bool | None = None
     macs: Counter | None = None
 
     def weight_axes(self, config: Config) -> Mapping[str, tuple]:

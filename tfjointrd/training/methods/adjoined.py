@@ -15,8 +15,9 @@ from tfjointrd.surgery.adjoined_graph import FULL, SMALL, AdjoinedGraph, check_a
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Graph, functional
 from tfjointrd.surgery.read_graph import read_graph
+from tfjointrd.surgery.sort_channels import sort_channels
 from tfjointrd.surgery.tasks import tasks_of
-from tfjointrd.surgery.widths import Alpha, alphas_of, first_filters, staying, with_ties
+from tfjointrd.surgery.widths import Alpha, first_filters, staying, wanted_of, with_ties
 from tfjointrd.training import schedules
 from tfjointrd.training.frozen import warn_of_shared_frozen_layers
 from tfjointrd.training.losses import per_replica
@@ -31,7 +32,9 @@ def adjoin(
     keep: Iterable[str] | None = None,
     *,
     alphas: Iterable[float] | None = None,
-    widths: Mapping[str, int] | None = None,
+    widths: Mapping[str, int | Iterable[int]] | None = None,
+    order: Any = None,
+    data: Any = None,
     round_to: int = 8,
     kl_weight: schedules.Schedule | float | None = None,
     batch_normalization: str = "separate",
@@ -54,8 +57,12 @@ def adjoin(
         keep: Names or patterns (`"stage2_*"`) of layers that stay at full width. By default the stem and the first
             stage, as in the paper, and none where `alpha` says it layer by layer; `()` narrows every layer that can be.
         alphas: Several numbers in place of `alpha`, for as many small networks from one training.
-        widths: Layer name -> width in place of `alpha`, e.g. `architecture()["widths"]` of a search; other layers stay
-            full, and nothing is rounded.
+        widths: Layer name -> width in place of `alpha`, e.g. `architecture()["widths"]` of a search, or positions of
+            the channels to keep, e.g. `tfjointrd.surgery.prune_architecture(...)["kept"]`; other layers stay full, and
+            nothing is rounded.
+        order: By which importance channels are sorted first, so that the small network keeps the best ones: a short
+            form of `sort_channels(model, order, data)`. Worth it for a trained network.
+        data: Images, with labels where `order` needs them.
         round_to: Widths are rounded to the nearest multiple of this, at least one of it. With 1 they are rounded down,
             which is the papers' arithmetic.
         kl_weight: As for `Adjoined`, and so are the next four.
@@ -100,15 +107,24 @@ def adjoin(
             f"Expected one of `alpha`, `alphas` and `widths`. Received: alpha={alpha!r}, alphas={alphas!r}, "
             f"widths={widths!r}."
         )
+    if order is not None and any(not isinstance(width, int) for width in (widths or {}).values()):
+        raise ValueError(
+            "Expected `widths` to be numbers of channels, for `order` to choose which. Received: positions, and "
+            f"order={order!r}."
+        )
     graph = read_graph(model)
     check_adjoinable(graph)
     channels = Channels(graph)
     alpha = 2 if alpha is None else alpha
-    if widths is not None:
-        alpha, round_to = alphas_of(channels, widths), 1
     by_path = {SMALL: alpha} if alphas is None else _by_path(alphas)
-    stays = staying(graph, keep, by_default=not callable(alpha) and not isinstance(alpha, Mapping))
-    found = {path: first_filters(channels, value, stays, round_to) for path, value in by_path.items()}
+    by_layer = widths is not None or callable(alpha) or isinstance(alpha, Mapping)
+    stays = staying(graph, keep, by_default=not by_layer)
+    if widths is not None:
+        found = {SMALL: wanted_of(channels, widths, stays)}
+    else:
+        found = {path: first_filters(channels, value, stays, round_to) for path, value in by_path.items()}
+    if order is not None:
+        model = sort_channels(model, order, data)
     pair = Adjoined(
         model,
         {path: wanted for path, (wanted, _) in found.items()},

@@ -16,13 +16,14 @@ from tfjointrd.layers.gates import check_alphas
 from tfjointrd.layers.positions import listed
 from tfjointrd.surgery import expected_cost
 from tfjointrd.surgery.adjoined_graph import compact
+from tfjointrd.surgery.budgets import read_table
 from tfjointrd.surgery.gated import SMALL, GatedGraph
 from tfjointrd.surgery.slim import slim
 from tfjointrd.surgery.weights import assign_weights, weights_of
 from tfjointrd.training import schedules
 from tfjointrd.training.losses import per_replica
 from tfjointrd.training.methods.adjoined import Adjoined
-from tfjointrd.training.methods.budget import Budget, read_table
+from tfjointrd.training.methods.budget import Budget
 from tfjointrd.training.methods.gate_images import HELD, as_held, held_of, side_by_side
 from tfjointrd.training.objective import Divergence, deserialize_divergence
 from tfjointrd.training.optimizers import OptimizerPair

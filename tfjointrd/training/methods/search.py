@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 
 from tfjointrd.layers.gates import check_alphas
 from tfjointrd.surgery.adjoined_graph import check_adjoinable
+from tfjointrd.surgery.budgets import OutOfReach
 from tfjointrd.surgery.gated import SMALL, candidates_of
 from tfjointrd.surgery.read_graph import read_graph
+from tfjointrd.surgery.sort_channels import sort_channels
 from tfjointrd.training.frozen import warn_of_shared_frozen_layers
 from tfjointrd.training.methods.adjoined import Adjoined
-from tfjointrd.training.methods.budget import OutOfReach
 from tfjointrd.training.methods.dan import DAN
 
 
@@ -23,6 +25,8 @@ def search(
     *,
     round_to: int = 8,
     ties: str = "shared",
+    order: Any = None,
+    data: Any = None,
     name: str | None = None,
     **options,
 ) -> DAN:
@@ -37,6 +41,8 @@ def search(
             down.
         ties: `"shared"`: layers that an addition ties have one width. `"free"`: each has a gate of its own, and all
             become as wide as the widest choice.
+        order: As for `adjoin`: by which importance channels are sorted first, so that candidates keep the best ones.
+        data: Images, with labels where `order` needs them.
         name: The name of the searching network.
         **options: As for `DAN`: the budget (`target_macs`, `target_parameters`, `target_latency_ms` with
             `latency_table`, or `gamma`), `temperature`, `warm_up`, `noise`, `frozen`, `hard`, `seed`, and what
@@ -67,6 +73,8 @@ def search(
     alphas, graph = check_alphas(alphas), read_graph(model)
     check_adjoinable(graph)
     candidates, reasons = candidates_of(graph, alphas, keep, round_to, ties)
+    if order is not None:
+        model = sort_channels(model, order, data)
     name = name or f"dan_{model.name}"
     try:
         dan = DAN(model, candidates, alphas, ties=ties, kept_full={SMALL: reasons}, name=name, **options)
