@@ -20,10 +20,10 @@ from tfjointrd.experiments.recipes import Recipe
 from tfjointrd.experiments.run_folder import Run, check_recipe, claim, complete, finished_run, load_data, locked
 from tfjointrd.experiments.trainers import METHODS, make_trainer
 from tfjointrd.files import write, write_json
+from tfjointrd.surgery.tasks import default_loss
 from tfjointrd.training.callbacks.gate_recorder import GateRecorder
 from tfjointrd.training.callbacks.gradient_recorder import BACKENDS, GradientRecorder
 from tfjointrd.training.engines import distribute, resident
-from tfjointrd.training.losses import default_loss
 from tfjointrd.training.methods.dan import DAN
 from tfjointrd.training.methods.jointrd import JointRD
 from tfjointrd.training.recalibration import has_batchnorm, recalibrate_batchnorm

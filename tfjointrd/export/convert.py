@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import keras
 from tfjointrd.export import quantize
 from tfjointrd.export.quantize import Quantizer
 from tfjointrd.export.samples import random_images, sample
-from tfjointrd.export.source import Source, in_float32
+from tfjointrd.export.source import Source, file_name, in_float32
 from tfjointrd.export.verify import ExportReport, check_agreement, compare
 from tfjointrd.files import replacing
 from tfjointrd.surgery.graph import functional
+from tfjointrd.surgery.tasks import classifying
 
 
 def tflite(
@@ -28,10 +30,11 @@ def tflite(
     input_type: str | None = None,
     output_type: str = "float32",
     tolerance: float = 1e-3,
-    min_agreement: float = 0.8,
+    min_agreement: float | Mapping[str, float | None] | None = 0.8,
+    max_error: float = 0.1,
     saved_model: str | os.PathLike | None = None,
 ) -> ExportReport:
-    """Writes a classifier as a `.tflite` file and proves that it computes what the Keras network computes.
+    """Writes a network as a `.tflite` file and proves that it computes what the Keras network computes.
 
     The file has a fixed batch of one image and uses builtin operators only. It is run in the LiteRT interpreter and
     compared with the network on sample images first; a file that disagrees or returns NaN is an error and is not kept.
@@ -43,8 +46,9 @@ def tflite(
     range, `input_quantization` of the report says what a byte stands for.
 
     Args:
-        model: A functional or Sequential network with one input `(batch, height, width, channels)` of fixed size and
-            one output `(batch, classes)`, logits or probabilities.
+        model: A functional or Sequential network with one input `(batch, height, width, channels)` of fixed size, and
+            one or several outputs: logits, probabilities or numbers, of the image or of its positions. Several keep
+            their names in the file, with `_` for characters other than letters and digits.
         path: Where the file goes; its folder has to exist.
         quantization: `None` for float32, or `"int8"`.
         representative_data: Images the network was trained on or similar ones, in the range the network takes: an array
@@ -57,8 +61,12 @@ def tflite(
         output_type: Likewise for the output.
         tolerance: Largest difference that a float32 file may have, as a share of the largest output. Rounding differs
             by 1e-6 to 1e-5 from one implementation to the next; what is really wrong differs by 1e-2 and more.
-        min_agreement: Least share of images on which an int8 file has to name the network's class. Trained networks
-            reach 0.95 and more. An untrained one may not, as its outputs hardly differ between classes.
+        min_agreement: Least share of images, or positions, on which an int8 file has to name the network's class.
+            Trained networks reach 0.95 and more. An untrained one may not, as its outputs hardly differ between
+            classes. Several channels are taken for classes unless they end in a sigmoid, or the network was compiled
+            with a loss for something else; `None` says that there are none. For several outputs also a dict by their
+            names.
+        max_error: Largest relative error ‖file - network‖ / ‖network‖ of an int8 file, for outputs without classes.
         saved_model: Folder for the SavedModel by way of which the network is converted, temporary by default. A
             SavedModel that is there already is taken for that of `model`: what several files of one network share is
             then written once.
@@ -82,7 +90,9 @@ def tflite(
     _check_network(model)
     quantizer = quantize.get(quantization)
     input_type = input_type or quantizer.input_type
-    _check_types(model, quantizer, input_type, output_type, classes=min_agreement > 0)
+    _check_types(quantizer, input_type, output_type)
+    classes = classifying(model)
+    least = _agreement_by_output(min_agreement, classes)
     if quantizer.needs_images and representative_data is None:
         raise ValueError(f"Expected `representative_data`, images to calibrate {quantization} on. Received: None")
     with replacing(path) as part:
@@ -92,8 +102,8 @@ def tflite(
         with tempfile.TemporaryDirectory() if saved_model is None else nullcontext(saved_model) as saved:
             source = Source(model, Path(saved), input_type, output_type)
             part.write_bytes(quantizer.function(source, calibration))
-        report = compare(model, part, check if len(check) else images, Path(path), quantization)
-        check_agreement(report, quantizer.exact, tolerance, min_agreement)
+        report = compare(model, part, check if len(check) else images, Path(path), quantization, classes)
+        check_agreement(report, quantizer.exact, tolerance, least, max_error)
     return report
 
 
@@ -109,10 +119,10 @@ def _check_network(model: keras.Model) -> None:
         options = " or ".join(f"`model.{part}`" for part in parts)
         raise ValueError(f"Expected one network to deploy, such as {options}. Received: {type(model).__name__}")
     functional(model)
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    if len(model.inputs) != 1:
         raise ValueError(
-            "Expected `model` to have one input and one output; make a `keras.Model(inputs, output)` of the part to "
-            f"deploy. Received: '{model.name}' with {len(model.inputs)} inputs and {len(model.outputs)} outputs"
+            "Expected `model` to have one input; make a `keras.Model(input, outputs)` of the part to deploy. Received: "
+            f"'{model.name}' with {len(model.inputs)} inputs"
         )
     shape, dtype = model.inputs[0].shape, keras.backend.standardize_dtype(model.inputs[0].dtype)
     if None in shape[1:] or not dtype.startswith(("float", "bfloat")):
@@ -122,16 +132,26 @@ def _check_network(model: keras.Model) -> None:
         )
 
 
-def _check_types(model: keras.Model, quantizer: Quantizer, input_type: str, output_type: str, classes: bool) -> None:
+def _check_types(quantizer: Quantizer, input_type: str, output_type: str) -> None:
     for argument, value in (("input_type", input_type), ("output_type", output_type)):
         if value not in quantizer.types:
             raise ValueError(
                 f"Expected `{argument}` to be one of {quantizer.types} with quantization={quantizer.argument!r}. "
                 f"Received: {argument}={value!r}"
             )
-    if not quantizer.exact and classes and (model.outputs[0].shape[-1] or 0) < 2:
+
+
+def _agreement_by_output(
+    min_agreement: float | Mapping[str, float | None] | None, classes: dict[str, bool]
+) -> dict[str, float | None]:
+    """The least agreement of each output, by its name in the file; `classes` learns which are said to have none."""
+    if isinstance(min_agreement, Mapping) and not set(min_agreement) <= set(classes):
         raise ValueError(
-            "Expected `model` to return a number for each of two or more classes, by which a file in "
-            f"{quantizer.name} is compared. "
-            f"Received: '{model.name}' with an output of shape {tuple(model.outputs[0].shape)}"
+            f"Expected `min_agreement` by output: {list(classes)}. Received: min_agreement={min_agreement!r}"
         )
+    found: dict[str, float | None] = {}
+    for name in classes:
+        least = min_agreement.get(name, 0.8) if isinstance(min_agreement, Mapping) else min_agreement
+        classes[name] = classes[name] and least is not None
+        found[file_name(name)] = least if classes[name] else None
+    return found

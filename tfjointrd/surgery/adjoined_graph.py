@@ -14,7 +14,7 @@ from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.layers.dirac import DiracConv2D
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, refs_in, substitute
-from tfjointrd.surgery.output_activation import final_activation
+from tfjointrd.surgery.output_activation import output_names
 from tfjointrd.surgery.rules import describe
 from tfjointrd.surgery.slim import Kept, kept_entries, narrow_spec, slim_graph, slim_weights
 from tfjointrd.surgery.weights import assign_weights, weights_of
@@ -30,11 +30,11 @@ def compact(positions: Iterable[int]) -> Keep:
     return len(positions) if positions == list(range(len(positions))) else positions
 
 
-def check_classifier(graph: Graph) -> None:
-    """Checks that a network classifies images and can be adjoined as far as its kind goes.
+def check_adjoinable(graph: Graph) -> None:
+    """Checks that a network takes images and can be adjoined as far as its kind goes.
 
     Raises:
-        ValueError: If it takes no images, is adjoined already, has a `DiracConv2D`, or an output without classes.
+        ValueError: If it takes no images, is adjoined already, or has a `DiracConv2D`.
     """
     rank = {len(graph.shapes[ref]) for ref in refs_in(graph.inputs)}
     if rank != {4}:
@@ -47,13 +47,6 @@ def check_classifier(graph: Graph) -> None:
             raise ValueError(
                 "Expected `model` not to be adjoined yet; take the `full()` of the adjoined one. Received: "
                 f"'{graph.name}' with layer '{name}'."
-            )
-    for ref in graph.output_refs():
-        activation = final_activation(graph, ref) or str(graph.layers[ref.layer].config.get("activation"))
-        if graph.shapes[ref][-1] == 1 or "sigmoid" in activation:
-            raise ValueError(
-                "Expected a classifier with an output for each class, logits or a softmax, whose divergence can be "
-                f"measured. Received: output '{ref.layer}' of shape {graph.shapes[ref]}, activation {activation}."
             )
     _check_no_dirac(graph)
 
@@ -180,20 +173,9 @@ class AdjoinedGraph:
         self._set_weights(layers)
         return network
 
-    def output_names(self) -> list[str]:
-        """Names of the network's outputs: their keys, or else the layers that make them; later calls are numbered."""
-        outputs = self.graph.outputs
-        if isinstance(outputs, Mapping):
-            return list(outputs)
-        names: list[str] = []
-        for ref in self.graph.output_refs():
-            number = sum(name == ref.layer or name.startswith(f"{ref.layer}_call") for name in names)
-            names.append(f"{ref.layer}_call{number + 1}" if number else ref.layer)
-        return names
-
     def output_keys(self, path: str) -> list[str]:
         """Keys of a path's outputs in the adjoined network: the path's name, with the output's if there are several."""
-        names = self.output_names()
+        names = output_names(self.graph)
         return [path] if len(names) == 1 else [f"{path}_{name}" for name in names]
 
     def _call(self, call: Call, tensors: Mapping[Ref, Mapping], layers: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tfjointrd.data.batches import batches
 from tfjointrd.surgery.graph import functional
 from tfjointrd.surgery.importance.criterion import Criterion, register_importance
 from tfjointrd.surgery.importance.feature_maps import image_shape
-from tfjointrd.surgery.output_activation import default_loss
+from tfjointrd.surgery.tasks import Task, tasks_of
 from tfjointrd.surgery.tied_sets import Site, TiedSets
 
 _BACKENDS = ("tensorflow", "jax")
@@ -30,7 +30,7 @@ class Taylor(Criterion):
 
     Args:
         batch_size: Images a batch, where data are arrays.
-        loss: A loss `(labels, outputs) -> scalar`; by default cross-entropy, as the network's last activation asks for.
+        loss: A loss `(labels, outputs) -> scalar`; by default the one that fits labels and outputs, as for trainings.
             With several outputs, their losses add up, and labels are a list.
         reduction: As for `Criterion`, and so is `normalize`; by default scores are not normalised, since changes of the
             loss compare as they are.
@@ -106,13 +106,13 @@ def _compiled(model: keras.Model, sets: TiedSets, keys: list[Key], loss: Callabl
     variables = {(layer, variable.name): variable for layer in layers for variable in graph.sources[layer].weights}
     names = list(dict.fromkeys((layer, weight) for layer, weight, _ in keys))
     watched = [variables[name] for name in names]
-    losses = [loss or default_loss(graph, ref) for ref in graph.output_refs()]
+    tasks, known = tasks_of(graph), []
 
     def loss_of(values, images, labels):
         with keras.StatelessScope(state_mapping=list(zip(watched, values, strict=True))):
             outputs = keras.tree.flatten(model(images, training=False))
-        parts = zip(losses, labels, outputs, strict=True)
-        return sum(_with_one_hot(function, y, output)(y, output) for function, y, output in parts)
+        parts = zip(known, labels, outputs, strict=True)
+        return sum((loss or _default_loss(task, y))(y, output) for task, y, output in parts)
 
     def products(values, gradients):
         found = dict(
@@ -126,19 +126,20 @@ def _compiled(model: keras.Model, sets: TiedSets, keys: list[Key], loss: Callabl
     compute = (_tensorflow if keras.backend.backend() == "tensorflow" else _jax)(loss_of, products)
 
     def on_arrays(images, labels):
-        labels = list(labels) if len(losses) > 1 and isinstance(labels, (list, tuple)) else [labels]
+        labels = list(labels) if len(tasks) > 1 and isinstance(labels, (list, tuple)) else [labels]
+        labels = [np.asarray(y) for y in labels]
+        if not known:  # the first labels tell what outputs are for where the network does not
+            known.extend(task if loss else task.with_labels(y) for task, y in zip(tasks, labels, strict=True))
         values = [variable.value for variable in watched]
         images = keras.tree.map_structure(np.asarray, images)
-        return [np.asarray(x, "float64") for x in compute(values, images, [np.asarray(y) for y in labels])]
+        return [np.asarray(x, "float64") for x in compute(values, images, labels)]
 
     return on_arrays
 
 
-def _with_one_hot(loss, labels, output):
-    """The loss for labels with an entry for each class, where it was made for integers."""
-    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy) and tuple(labels.shape) == tuple(output.shape):
-        return keras.losses.CategoricalCrossentropy(from_logits=loss.get_config()["from_logits"])
-    return loss
+def _default_loss(task: Task, labels) -> keras.losses.Loss:
+    """The loss of one output by the shape of its labels."""
+    return task.default_loss(len(labels.shape) == len(task.shape) and labels.shape[-1] == task.channels != 1)
 
 
 def _tensorflow(loss_of: Callable, products: Callable) -> Callable:

@@ -24,6 +24,7 @@ from tfjointrd.training.losses import per_replica
 from tfjointrd.training.methods.adjoined import Adjoined
 from tfjointrd.training.methods.budget import Budget
 from tfjointrd.training.methods.gate_images import HELD, as_held, held_of, side_by_side
+from tfjointrd.training.objective import Divergence, deserialize_divergence
 from tfjointrd.training.optimizers import OptimizerPair
 from tfjointrd.training.scheduled_model import ScheduledModel
 
@@ -65,7 +66,7 @@ class DAN(Adjoined):
         ties: `"shared"`: layers whose channels are tied have one gate. `"free"`: each has its own, and all become as
             wide as the widest choice.
         noise, frozen, hard, seed: As for `tfjointrd.layers.GumbelSoftmax`.
-        kl_weight, batch_normalization, stop_gradient, epsilon, kept_full: As for `Adjoined`.
+        kl_weight, batch_normalization, stop_gradient, epsilon, divergence, kept_full: As for `Adjoined`.
         name: The model's name.
 
     Attributes:
@@ -106,6 +107,7 @@ class DAN(Adjoined):
         batch_normalization: str = "separate",
         stop_gradient: bool = False,
         epsilon: float | None = None,
+        divergence: Divergence = None,
         kept_full: Mapping[str, Mapping[str, str]] | None = None,
         name: str | None = None,
     ):
@@ -125,6 +127,7 @@ class DAN(Adjoined):
             lambda graph, mode: self._gated(GatedGraph(graph, positions, self.alphas, ties, mode, **gumbel), table),
             stop_gradient=stop_gradient,
             epsilon=epsilon,
+            divergence=divergence,
             kept_full=kept_full,
         )
         self.gates, self.groups = self._surgery.gates, tuple(self._surgery.groups)
@@ -211,17 +214,18 @@ class DAN(Adjoined):
             refused = {key: kwargs[key] for key in names if kwargs.get(key) is not None}
             several = keras.distribution.distribution()
             devices = replicas() if several is None else several.device_mesh.devices.size
-            if len(self.softmax) > 1 or devices > 1 or refused:
+            if len(self.objective.tasks) > 1 or devices > 1 or refused:
                 raise ValueError(
                     "Expected `held_out` for a network with one output, trained on one device, without "
                     "`sample_weight`, `class_weight` and `steps_per_epoch`. Received: "
-                    f"{len(self.softmax)} output(s), {devices} device(s), {refused!r:.80}."
+                    f"{len(self.objective.tasks)} output(s), {devices} device(s), {refused!r:.80}."
                 )
-            self._check_labels(x, y)
-            self._check_labels(*(held_out if isinstance(held_out, (tuple, list)) else (held_out, None)))
             order = {"shuffle": kwargs.get("shuffle", True), "epoch": kwargs.get("initial_epoch", 0)}
-            x = self._both = side_by_side(x, y, held_out, batch_size, **order)
-            y = batch_size = None
+            both = side_by_side(x, y, held_out, batch_size, **order)
+            self._check_labels(x, y)
+            held = held_out if isinstance(held_out, (tuple, list)) else (held_out, None)
+            self._check_labels(*held, place=" of `held_out`", again=False)
+            x, y, batch_size, self._both = both, None, None, both
         try:
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
         finally:
@@ -247,10 +251,9 @@ class DAN(Adjoined):
         self.before_evaluation()
         return super().make_predict_function(force)
 
-    def _check_labels(self, x, y) -> None:
+    def _check_labels(self, x, *arguments, **options):
         """Looks at labels; those of two sets side by side were looked at one by one."""
-        if self._both is None or x is not self._both:
-            super()._check_labels(x, y)
+        return x if self._both is not None and x is self._both else super()._check_labels(x, *arguments, **options)
 
     def call(self, inputs, training=None):
         """Returns the outputs of both networks; in training with new noise, and for held-out images if there are."""
@@ -369,6 +372,7 @@ class DAN(Adjoined):
             if spec.cls is keras.layers.Normalization:  # adapted to data, not trained
                 assign_weights(base.get_layer(key), weights_of(full.get_layer(key)))
         options = {key: self._arguments[key] for key in ("batch_normalization", "stop_gradient", "epsilon")}
+        options["divergence"] = deserialize_divergence(self._arguments["divergence"])
         pair = Adjoined(
             base,
             {SMALL: self._surgery.positions(choices)},
@@ -377,6 +381,7 @@ class DAN(Adjoined):
             name=name or f"adjoined_{graph.name}",
             **options,
         )
+        pair._taken_over = self._taken_over
         if inherit_weights:
             small = self.small()
             for layer in pair.network.layers:

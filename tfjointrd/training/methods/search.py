@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from tfjointrd.layers.gates import check_alphas
-from tfjointrd.surgery.adjoined_graph import check_classifier
+from tfjointrd.surgery.adjoined_graph import check_adjoinable
 from tfjointrd.surgery.gated import SMALL, candidates_of
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.sort_channels import sort_channels
@@ -69,7 +69,7 @@ def search(
     if isinstance(model, Adjoined):
         raise ValueError(f"Expected `model` not to be adjoined yet; take its `full()`. Received: '{model.name}'.")
     alphas, graph = check_alphas(alphas), read_graph(model)
-    check_classifier(graph)
+    check_adjoinable(graph)
     candidates, reasons = candidates_of(graph, alphas, keep, round_to, ties)
     if order is not None:
         model = sort_channels(model, order, data)
