@@ -14,8 +14,8 @@ from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Graph, functional
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.sort_channels import sort_channels
-from tfjointrd.surgery.widths import Alpha, first_filters, staying, wanted_of, with_ties
 from tfjointrd.surgery.tasks import tasks_of
+from tfjointrd.surgery.widths import Alpha, first_filters, staying, wanted_of, with_ties
 from tfjointrd.training import schedules
 from tfjointrd.training.losses import per_replica
 from tfjointrd.training.objective import Divergence, Objective, deserialize_divergence, serialize_divergence
