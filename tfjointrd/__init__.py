@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tfjointrd import data, export, models, report, surgery, training
     from tfjointrd.experiments.fine_tuning import transfer
     from tfjointrd.surgery import dirac, fold, new_head, prune, remove_shortcuts, slim, sort_channels
-    from tfjointrd.training import DAN, Adjoined, Distillation, JointRD, adjoin, recalibrate_batchnorm
+    from tfjointrd.training import DAN, Adjoined, Distillation, JointRD, Pruning, adjoin, recalibrate_batchnorm
     from tfjointrd.training.methods.search import search
 
 __version__ = "0.1.0"
@@ -28,6 +28,7 @@ __all__ = [
     "Adjoined",
     "Distillation",
     "JointRD",
+    "Pruning",
     "adjoin",
     "data",
     "dirac",
@@ -52,7 +53,7 @@ _NAMES = {
     "tfjointrd.experiments.fine_tuning": ("transfer",),
     "tfjointrd.surgery": ("dirac", "fold", "new_head", "prune", "remove_shortcuts", "slim", "sort_channels"),
     "tfjointrd.training": (
-        *("DAN", "Adjoined", "Distillation", "JointRD"),
+        *("DAN", "Adjoined", "Distillation", "JointRD", "Pruning"),
         *("adjoin", "recalibrate_batchnorm", "search"),
     ),
 }

@@ -6,20 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
-from tfjointrd.surgery import kept_cost
-from tfjointrd.surgery.budgets import read_table, share_of
-from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.importance.criterion import name_of, resolve, scores_of
-from tfjointrd.surgery.name_patterns import matching
-from tfjointrd.surgery.pruning_steps import PruningSteps
+from tfjointrd.surgery.pruning_plan import PruningPlan
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.slim import slim
-from tfjointrd.surgery.tied_sets import TiedSets
-from tfjointrd.surgery.widths import staying
-
-SCOPES = ("global", "layer")
 
 
 def prune(
@@ -142,146 +133,18 @@ def prune_architecture(
     >>> small = tfjointrd.slim(network, architecture["kept"])
     >>> adjoined = tfjointrd.adjoin(network, widths=architecture["kept"])
     """
-    targets = {
-        "target_macs": target_macs,
-        "target_parameters": target_parameters,
-        "target_latency_ms": target_latency_ms,
-        "ratio": ratio,
-    }
-    argument, value = _one_of(targets, scope)
-    min_channels = round_to if min_channels is None else min_channels
-    for key, number in {"round_to": round_to, "min_channels": min_channels}.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ValueError(f"Expected `{key}` to be a whole number from 1 on. Received: {key}={number!r}.")
-    table = read_table(latency_table)
-    if argument == "target_latency_ms" and table is None:
-        raise ValueError(f"Expected `latency_table` for {argument}={value}. Received: latency_table=None.")
     criterion = resolve(importance, data)
-    graph = read_graph(model)
-    sets = TiedSets(Channels(graph))
-    steps = PruningSteps(sets, _held(sets, staying(graph, keep)), round_to, min_channels)
-    ratios = _ratios_by_set(steps, scope) if isinstance(scope, Mapping) else dict.fromkeys(steps.names(), ratio)
-    costs = _costs(sets, table, needed=argument)
-    cost = costs.get(argument.removeprefix("target_"), steps.channels)
-    _limit(argument, value, cost, steps)  # refused before scores are computed, which may take long
-    scores = scores_of(model, sets, criterion, data)
-    steps.rank(scores, f"importance '{name_of(importance)}' says nothing of it")
-    if argument == "scope" or (argument == "ratio" and scope == "layer"):
-        counts = steps.by_ratio(ratios)
-    else:
-        counts = steps.within(cost, _limit(argument, value, cost, steps), uniform=scope == "layer")
-    return {
-        "importance": name_of(importance),
-        **_kept(sets, steps, counts),
-        **{
-            key: (float if name == "latency_ms" else round)(one(of))
-            for name, one in costs.items()
-            for key, of in ((name, counts), (f"full_{name}", steps.full()))
-        },
-    }
-
-
-def _one_of(targets: Mapping[str, float | None], scope: Any) -> tuple[str, Any]:
-    """The one target that was given, its argument and value; `scope` where it holds ratios."""
-    given = {key: value for key, value in targets.items() if value is not None}
-    by_pattern = isinstance(scope, Mapping)
-    if len(given) + by_pattern != 1:
-        raise ValueError(
-            f"Expected one of {', '.join(f'`{key}`' for key in targets)} and `scope={{pattern: ratio}}`. Received: "
-            f"{given or 'none of them'}{f', scope={dict(scope)}' if by_pattern else ''}."
-        )
-    if not by_pattern and scope not in SCOPES:
-        raise ValueError(f"Expected `scope` to be one of {SCOPES} or ratios by layer. Received: scope={scope!r}.")
-    if by_pattern and not scope:
-        raise ValueError("Expected `scope` to hold ratios by layer or pattern. Received: scope={}.")
-    ratios = dict(scope) if by_pattern else {"ratio": given.get("ratio", 0.5)}
-    for key, value in ratios.items():
-        number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-        if not (number and 0 < value < 1):
-            place = f"scope['{key}']" if by_pattern else key
-            raise ValueError(f"Expected `{place}`, the part to drop, between 0 and 1. Received: {place}={value!r}.")
-    return ("scope", scope) if by_pattern else next(iter(given.items()))
-
-
-def _limit(argument: str, value: Any, cost: kept_cost.Cost, steps: PruningSteps) -> float:
-    """The most that may be left of a cost.
-
-    Raises:
-        ValueError: If even the narrowest network costs more than a target; the message names that.
-    """
-    full, least = cost(steps.full()), cost(steps.narrowest())
-    if argument == "scope":
-        return full
-    if argument == "ratio":
-        return max((1 - value) * full, least)
-    return share_of(argument, value, full, least / full, 1.0, "pruning reaches") * full
-
-
-def _held(sets: TiedSets, stays: Mapping[str, str]) -> dict[str, str]:
-    """Why sets have to stay, by name."""
-    found = {}
-    for tied in sets:
-        kept = [layer for layer in tied.layers if layer in stays]
-        if tied.stays is not None:
-            found[tied.name] = tied.stays
-        elif kept:
-            found[tied.name] = stays[kept[0]] if kept[0] == tied.layers[0] else f"tied to '{kept[0]}'"
-    return found
-
-
-def _ratios_by_set(steps: PruningSteps, scope: Mapping[str, float]) -> dict[str, float]:
-    """The part of each set to drop.
-
-    Raises:
-        ValueError: If a pattern matches no layer, or none that can be narrowed.
-    """
-    sets, found = steps.sets, {}
-    layers = sets.channels.producers()
-    for pattern, ratio in scope.items():
-        named = set(matching(layers, [pattern], "scope"))
-        touched = [tied for tied in sets if named & set(tied.layers)]
-        found.update({tied.name: ratio for tied in touched if tied.name not in steps.reasons})
-        if not any(tied.name in found for tied in touched):
-            first = touched[0]
-            raise ValueError(
-                f"Expected `scope` to name layers that can be narrowed. Received: '{pattern}', whose channels all have "
-                f"to stay: '{first.name}' ({steps.reasons[first.name]})."
-            )
-    return found
-
-
-def _costs(sets: TiedSets, table: Any, needed: str) -> dict[str, kept_cost.Cost]:
-    """What can be counted, by name.
-
-    Raises:
-        ValueError: If that which is needed cannot.
-    """
-    makers = {"macs": kept_cost.macs, "parameters": kept_cost.parameters}
-    if table is not None:
-        makers["latency_ms"] = lambda sets: kept_cost.latency(sets, table)
-    found = {}
-    for name, make in makers.items():
-        try:
-            found[name] = make(sets)
-        except ValueError:
-            if needed == f"target_{name}":
-                raise
-    return found
-
-
-def _kept(sets: TiedSets, steps: PruningSteps, counts: list[int]) -> dict[str, Any]:
-    """What stays, layer by layer, and why some layers stay full."""
-    kept = sets.kept_positions(steps.kept(counts))
-    layers = sets.channels.producers()
-    reasons = {
-        layer: steps.reasons.get(tied.name, "ranks above what was dropped")
-        for tied in sets
-        for layer in tied.layers
-        if layer not in kept
-    }
-    return {
-        "kept": kept,
-        "widths": {layer: len(positions) for layer, positions in kept.items()},
-        "full_widths": {layer: sets.channels.width(layer) for layer in kept},
-        "kept_full": {layer: reasons[layer] for layer in layers if layer in reasons},
-    }
+    plan = PruningPlan(
+        read_graph(model),
+        target_macs=target_macs,
+        target_parameters=target_parameters,
+        target_latency_ms=target_latency_ms,
+        latency_table=latency_table,
+        ratio=ratio,
+        scope=scope,
+        round_to=round_to,
+        keep=keep,
+        min_channels=min_channels,
+    )
+    counts = plan.counts(scores_of(model, plan.sets, criterion, data), name_of(importance))
+    return {"importance": name_of(importance), **plan.described(counts, plan.steps.kept(counts))}

@@ -122,7 +122,13 @@ class PruningSteps:
         pairs = zip(allowed, allowed[1:], strict=False)
         return [before if self._round_down else (before + after) / 2 for before, after in pairs]
 
-    def within(self, cost: Callable[[Sequence[int]], float], limit: float, uniform: bool = False) -> list[int]:
+    def within(
+        self,
+        cost: Callable[[Sequence[int]], float],
+        limit: float,
+        uniform: bool = False,
+        most: Sequence[int] | None = None,
+    ) -> list[int]:
         """The number of units that each set keeps at a budget.
 
         Steps are taken in rising order of the mean score of the units that go, until the cost is at or below the limit.
@@ -132,17 +138,20 @@ class PruningSteps:
             cost: Of the number of units that each set keeps; falls with each of them.
             limit: The most that may be spent.
             uniform: Whether all sets are to lose about the same part, rather than what ranks lowest.
+            most: How many units each set may have left; all by default.
         """
+        most = self.full() if most is None else most
         steps = []
         for number in range(len(self.sets)):
             keys = self._parts(number) if uniform else self._means(number)
             # A step is never taken before the one that it follows.
             keys = np.maximum.accumulate(keys) if len(keys) else keys
-            steps += [(key, number, place) for place, key in enumerate(keys, start=1)]
+            left = enumerate(keys, start=1)
+            steps += [(key, number, place) for place, key in left if self._allowed[number][place] < most[number]]
         steps.sort()
 
         def after(taken: int) -> list[int]:
-            counts = self.full()
+            counts = list(most)
             for _, number, place in steps[:taken]:
                 counts[number] = self._allowed[number][place]
             return counts

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from tfjointrd.data.batches import batches
+from tfjointrd.layers.weight_names import weight_name
 from tfjointrd.surgery.graph import functional
 from tfjointrd.surgery.importance.criterion import Criterion, register_importance
 from tfjointrd.surgery.importance.feature_maps import image_shape
@@ -103,7 +104,11 @@ def _compiled(model: keras.Model, sets: TiedSets, keys: list[Key], loss: Callabl
     """`(images, labels) -> ` for each key, gradient times weight summed over all other axes."""
     graph = sets.channels.graph
     layers = {layer for layer, _, _ in keys}
-    variables = {(layer, variable.name): variable for layer in layers for variable in graph.sources[layer].weights}
+    variables = {
+        (layer, weight_name(graph.sources[layer], variable)): variable
+        for layer in layers
+        for variable in graph.sources[layer].weights
+    }
     names = list(dict.fromkeys((layer, weight) for layer, weight, _ in keys))
     watched = [variables[name] for name in names]
     tasks, known = tasks_of(graph), []
