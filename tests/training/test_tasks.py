@@ -444,7 +444,7 @@ def test_labels_in_generators_and_validation_sets():
     pair.compile("sgd", run_eagerly=True)
     with pytest.raises(ValueError, match="Received: labels between . and 12 of `validation_data`"):
         pair.fit(X, CLASSES, validation_data=Batches(), verbose=0)
-    with pytest.raises(ValueError, match="Received: labels between . and 1."):
+    with pytest.raises(ValueError, match=r"Received: labels between \d+ and 1\d"):
         pair.fit(batches(CLASSES + 9), steps_per_epoch=4, verbose=0)
     assert int(pair.step) == 0
     pair.fit(batches(CLASSES), steps_per_epoch=4, verbose=0)  # none of the four is missing

@@ -105,8 +105,8 @@ def _first_call(graph: Graph, name: str) -> Call:
 
 
 def _whole(graph: Graph, kept: Kept, ref: Ref) -> bool:
-    """Whether all channels of a tensor are kept."""
-    return len(kept[ref]) == graph.shapes[ref][-1]
+    """Whether all channels of a tensor are kept, in their order."""
+    return np.array_equal(kept[ref], np.arange(graph.shapes[ref][-1] or 0))
 
 
 def _description(graph: Graph, kept: Kept, call: Call) -> str:

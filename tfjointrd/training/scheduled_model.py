@@ -38,7 +38,7 @@ class _Progress(keras.callbacks.Callback):
                 "without a length. Pass `steps_per_epoch` to `fit`."
             )
         if not self.initial_epoch:
-            self.model.begin()
+            self.model.begin_training()
 
     def on_epoch_end(self, epoch, logs=None):
         """Lets callbacks that call the model see what it is after the epoch."""
@@ -286,7 +286,7 @@ class ScheduledModel(keras.Model):
         given = vars(self._compile_arguments)
         return [given.get("metrics") or [], given.get("weighted_metrics") or []]
 
-    def begin(self) -> None:
+    def begin_training(self) -> None:
         """Called when a training begins at its first step; a resumed one gets its state back afterwards."""
 
     def before_evaluation(self) -> None:

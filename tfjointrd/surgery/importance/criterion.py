@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -74,6 +75,16 @@ class Criterion:
             scores = (np.mean if self.reduction == "mean" else np.max)(members, axis=0)
         scale = {"mean": np.mean, "max": np.max, None: lambda x: 1.0}[self.normalize](scores)
         return scores / scale if scale > 0 else scores
+
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments by which the criterion can be made again: attributes that are called as they are."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Criterion:
+        """Makes the criterion again."""
+        return cls(**config)
 
 
 class _Own(Criterion):

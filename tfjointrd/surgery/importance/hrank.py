@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 
 from tfjointrd.surgery.importance.criterion import Criterion, register_importance
@@ -10,6 +11,7 @@ from tfjointrd.surgery.rules import rule_for
 from tfjointrd.surgery.tied_sets import TiedSets
 
 
+@keras.saving.register_keras_serializable(package="tfjointrd")
 class HRank(Criterion):
     """The mean rank of a channel's feature maps over images; no labels and no gradients are needed.
 

@@ -15,6 +15,7 @@ _LARGE = 1e100
 _ALPHA, _DAMPING = 0.5, 0.9  # of Inf-FS: how much deviation counts beside correlation; r as a part of 1 / rho(A)
 
 
+@keras.saving.register_keras_serializable(package="tfjointrd")
 class NISP(Criterion):
     """The importance of the last responses, propagated back through the absolute weights of all layers.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 
 from tfjointrd.surgery.importance.criterion import Criterion, register_importance
 
 
+@keras.saving.register_keras_serializable(package="tfjointrd")
 class L1(Criterion):
     """The sum of absolute weights of each kernel and each normalisation's scale.
 
@@ -31,6 +33,7 @@ class L1(Criterion):
         return np.sum(np.abs(values), axis=1, dtype="float64")
 
 
+@keras.saving.register_keras_serializable(package="tfjointrd")
 class L2(L1):
     """The Euclidean norm of the same weights as `L1`.
 
@@ -47,6 +50,7 @@ class L2(L1):
         return np.sqrt(np.sum(np.square(values, dtype="float64"), axis=1))
 
 
+@keras.saving.register_keras_serializable(package="tfjointrd")
 class BatchNormGamma(Criterion):
     """The absolute scale of batch normalisations, by which network slimming ranks channels of all layers together.
 
@@ -69,6 +73,7 @@ class BatchNormGamma(Criterion):
         return [np.abs(one.values).sum(axis=1) for one in slices if one.is_scale]
 
 
+@keras.saving.register_keras_serializable(package="tfjointrd")
 class FPGM(Criterion):
     """The sum of distances from the other kernels of the set: those near the geometric median can be replaced.
 
@@ -88,6 +93,7 @@ class FPGM(Criterion):
         return [_distances(one.values) for one in slices if one.is_kernel]
 
 
+@keras.saving.register_keras_serializable(package="tfjointrd")
 class LAMP(Criterion):
     """The squared norm as a part of those that are at least as large: scores of different sets compare as they are.
 
@@ -120,6 +126,7 @@ class LAMP(Criterion):
         return scores
 
 
+@keras.saving.register_keras_serializable(package="tfjointrd")
 class Random(Criterion):
     """Random numbers, the control that every criterion has to beat.
 

@@ -22,6 +22,7 @@ _SHIFTS = ("bias", "beta")  # go with the kernel or scale of their layer
 Key = tuple[str, str, int]  # of a weight's axis: layer, weight, axis
 
 
+@keras.saving.register_keras_serializable(package="tfjointrd")
 class Taylor(Criterion):
     """The squared sum of gradient times weight over a channel's weights, averaged over batches.
 

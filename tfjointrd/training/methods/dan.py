@@ -240,7 +240,7 @@ class DAN(Adjoined):
         """Names of the arguments by which the loss changes; a budget's penalty is steered over the whole training."""
         return [*super().changing(), *(["warm_up"] if self.warm_up else []), *(["target"] if self.target else [])]
 
-    def begin(self) -> None:
+    def begin_training(self) -> None:
         """Steers the penalty anew: what an earlier training summed up is not this one's."""
         self.multiplier.assign(0.0)
 
