@@ -76,7 +76,6 @@ class Criterion:
         scale = {"mean": np.mean, "max": np.max, None: lambda x: 1.0}[self.normalize](scores)
         return scores / scale if scale > 0 else scores
 
-
     def get_config(self) -> dict[str, Any]:
         """The arguments by which the criterion can be made again: attributes that are called as they are."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
