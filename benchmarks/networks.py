@@ -152,16 +152,18 @@ def known() -> dict[str, Callable[[], keras.Model]]:
 
 def randomise(model: keras.Model) -> None:
     """Random weights where networks start with constants, and the statistics of images, so that outputs differ."""
-    rng = np.random.default_rng(0)
+    rng, layers = np.random.default_rng(0), list(read_graph(model).sources.values())
+    means = [x for layer in layers if isinstance(layer, keras.layers.Normalization) for x in layer.weights]
     for variable in model.weights:
+        if any(variable is mean for mean in means):  # of pixels, of which such a layer computes with copies
+            continue
         value = ops.convert_to_numpy(variable.value)
         if "float" in variable.dtype and np.ptp(value) == 0:
             ones = value.size and value.flat[0] > 0  # gammas, variances, the scales of ConvNeXt
             low, high = (0.5, 1.5) if ones else (-0.1, 0.1)
             if variable.name == "bias":  # which would drown what is left of the images at the end of a VGG
-                low, high = -1e-3, 1e-3
+                low, high = -1e-5, 1e-5
             variable.assign(rng.uniform(low, high, value.shape))
-    layers = read_graph(model).sources.values()
     normalizations = {id(x): x for x in layers if isinstance(x, keras.layers.BatchNormalization)}.values()
     momenta = [layer.momentum for layer in normalizations]
     for layer in normalizations:
@@ -237,7 +239,8 @@ def jointly(model: keras.Model, plain: keras.Model | None) -> str:
         raise AssertionError(f"the loss is {loss}")
     left = len(shortcuts(read_graph(joint.student)))
     connected = f", {len(joint.boundary_connectors)} connected" if joint.boundary_connectors else ""
-    return f"{len(joint.boundaries)} boundaries{connected}" + (f", {left} shortcuts left" if left else "")
+    boundaries = f"{len(joint.boundaries)} boundar{'y' if len(joint.boundaries) == 1 else 'ies'}"
+    return f"{boundaries}{connected}" + (f", {left} shortcuts left" if left else "")
 
 
 def searched(model: keras.Model) -> str:
