@@ -32,7 +32,7 @@ def test_networks_of_the_zoo(name, randomised, tmp_path):
             costs = report.profile(small)
             assert (costs.macs, costs.parameters) == (found["macs"], found["parameters"])
             assert costs.macs < 0.9 * found["full_macs"]
-            check_close(values(small, x), values(masked(model, found["kept"]), x))
+        check_close(values(small, x), values(masked(model, found["kept"]), x))
     export.tflite(small, tmp_path / "small.tflite", "int8", representative_data=x, min_agreement=0.0)
     keras.models.load_model(saved(small, tmp_path / "small.keras"))
 
