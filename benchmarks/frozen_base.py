@@ -34,7 +34,7 @@ def learning(network: keras.Model) -> keras.Model:
     """The same network with all layers learning, those of the nested base too."""
     copy = keras.models.clone_model(network)
     copy.set_weights(network.get_weights())
-    copy.trainable = True
+    copy.get_layer("base").trainable = True
     return copy
 
 

@@ -106,3 +106,11 @@ def test_a_plain_student_has_to_learn(tiny):
     network = tuned(tiny)
     with pytest.warns(UserWarning, match=r"'plain_tuned' has \d+ frozen layers .* have to learn anew"):
         JointRD(remove_shortcuts(network), network)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_base_that_learns_again(tiny):
+    network = tuned(tiny)
+    network.get_layer("base").trainable = True
+    pair = adjoin(network, 2, round_to=1)
+    assert len(pair.trainable_variables) > len(network.trainable_variables) > 20

@@ -51,7 +51,8 @@ def _has_kernel(layer: keras.Layer) -> bool:
 def _warn(network: str, frozen: Sequence[str], why: str) -> None:
     warnings.warn(
         f"'{network}' has {len(frozen)} frozen layer{'s' if len(frozen) > 1 else ''} (trainable=False), '{frozen[0]}' "
-        f"{'the first of them' if len(frozen) > 1 else 'by name'}. {why} To let all learn, set "
-        "`network.trainable = True` before, and train with a low learning rate.",
+        f"{'the first of them' if len(frozen) > 1 else 'by name'}. {why} To let them learn, set "
+        "`trainable = True` of each, or of the base that holds them, before, and train with a low learning rate. (The "
+        "whole network's does nothing where it is True already.)",
         stacklevel=stacklevel_outside_the_package(),
     )
