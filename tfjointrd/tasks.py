@@ -127,21 +127,19 @@ class Task:
                     f"right. Received: labels of shape {shape} with sums between {sums.min():g} and {sums.max():g}. "
                     "Where several may be right, end the network in a sigmoid, or pass the `loss`."
                 )
-        elif self.loss == "sparse_categorical_crossentropy" and found.one_hot:
-            raise ValueError(
-                f"Expected whole numbers as labels{place}, since the loss is {self.loss}. Received: one-hot labels of "
-                f"shape {shape}. Leave `loss` out, or pass `keras.losses.CategoricalCrossentropy`."
-            )
+            return
+        form = None
+        if self.loss == "sparse_categorical_crossentropy" and found.one_hot:
+            form = "whole numbers as labels{}"
         elif self.loss in ("categorical_crossentropy", "categorical_focal_crossentropy") and not found.one_hot:
-            raise ValueError(
-                f"Expected one-hot labels{place} of {self.channels} classes, since the loss is {self.loss}. Received: "
-                f"labels of shape {shape}. Leave `loss` out, or pass `keras.losses.SparseCategoricalCrossentropy`."
-            )
+            form = f"one-hot labels{{}} of {self.channels} classes"
         elif _kind_of_name(self.loss) in (BINARY, NUMBERS) and not found.one_hot:
+            form = f"a label{{}} for each of {self.channels} channels"
+        if form:
+            fitting = type(replace(self, kind=CLASSES).default_loss(found.one_hot)).__name__
             raise ValueError(
-                f"Expected a label{place} for each of {self.channels} channels, since the loss is {self.loss}. "
-                f"Received: labels of shape {shape}. Leave `loss` out, or pass "
-                "`keras.losses.SparseCategoricalCrossentropy`."
+                f"Expected {form.format(place)}, since the loss is {self.loss}. Received: labels of shape {shape}. Pass "
+                f"`loss=keras.losses.{fitting}(from_logits={not self.probabilities})` for them."
             )
 
     def default_loss(self, one_hot: bool = False) -> keras.losses.Loss:
