@@ -138,8 +138,8 @@ class Task:
         if form:
             fitting = type(replace(self, kind=CLASSES).default_loss(found.one_hot)).__name__
             raise ValueError(
-                f"Expected {form.format(place)}, since the loss is {self.loss}. Received: labels of shape {shape}. Pass "
-                f"`loss=keras.losses.{fitting}(from_logits={not self.probabilities})` for them."
+                f"Expected {form.format(place)}, since the loss is {self.loss}. Received: labels of shape {shape}. "
+                f"Pass `loss=keras.losses.{fitting}(from_logits={not self.probabilities})` for them."
             )
 
     def default_loss(self, one_hot: bool = False) -> keras.losses.Loss:
