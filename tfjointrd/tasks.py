@@ -25,6 +25,7 @@ from tfjointrd.stacklevel import stacklevel_outside_the_package
 from tfjointrd.surgery.graph import Graph
 from tfjointrd.surgery.output_activation import SIGMOID, SOFTMAX, UNNORMALIZED, final_activation, output_names
 from tfjointrd.surgery.read_graph import read_graph
+from tfjointrd.surgery.rules.activations import ends_in
 
 _KINDS_OF_ENDINGS = {SOFTMAX: CLASSES, SIGMOID: BINARY}
 _REGRESSION = (
@@ -177,6 +178,13 @@ def tasks_of(network: keras.Model | Graph) -> list[Task]:
                 f"Expected output '{name}' of '{graph.name}' to be logits, numbers, or probabilities whose sum is 1. "
                 "Received: numbers from 0 on whose sum is always the same, and not 1. Take the mean of several "
                 "softmaxes instead of their sum."
+            )
+        if ending is None and ends_in(graph.layers[ref.layer]) == "sparsemax":
+            warnings.warn(
+                f"Output '{name}' of '{graph.name}' ends in Keras' sparsemax, whose sums over the classes are not 1 in "
+                "this version of Keras. It is taken for logits. A sparsemax of your own whose sums are 1 is taken for "
+                "probabilities.",
+                stacklevel=stacklevel_outside_the_package(),
             )
         found.append(Task(name, shape, ending, _KINDS_OF_ENDINGS.get(ending)))
     return found
