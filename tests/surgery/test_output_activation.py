@@ -28,13 +28,21 @@ def by_hand(z):
     return ops.exp(z) / ops.sum(ops.exp(z), axis=-1, keepdims=True)
 
 
+@keras.saving.register_keras_serializable(package="test_endings")
+def sparsemax(z):
+    """Martins and Astudillo (2016), Eqn 3 to 5. Keras' own is another function: its sums are not 1."""
+    ordered = ops.flip(ops.sort(z, axis=-1), axis=-1)
+    above = ops.cumsum(ordered, axis=-1) - 1
+    return ops.relu(z - ops.max(above / ops.arange(1, z.shape[-1] + 1, dtype=z.dtype), axis=-1, keepdims=True))
+
+
 ENDINGS = {
     "mean of two networks": (lambda: L.Average()(two()), "softmax"),
     "half of a sum": (lambda: sum(two()) / 2, "softmax"),
     "weighted": (lambda: 0.3 * two()[0] + 0.7 * two()[1], "softmax"),
     "stacked": (lambda: ops.mean(ops.stack(two(), axis=1), axis=1), "softmax"),
     "rescaled": (lambda: L.Rescaling(0.5)(L.Add()(two())), "softmax"),
-    "sparsemax": (lambda: network(activation="sparsemax"), "softmax"),
+    "sparsemax": (lambda: network(activation=sparsemax), "softmax"),
     "with a temperature": (lambda: ops.softmax(logits() / 3), "softmax"),
     "by hand": (lambda: by_hand(logits()), "softmax"),
     "dropped": (lambda: L.Dropout(0.5)(network(activation="softmax")), "softmax"),
@@ -59,6 +67,15 @@ ENDINGS = {
 def test_endings(name):
     make, ending = ENDINGS[name]
     assert final_activation(keras.Model(IMAGE, make())) == ending
+
+
+def test_the_sparsemax_of_keras():
+    network = keras.Sequential([IMAGE, L.Flatten(), L.Dense(4, activation="sparsemax")])
+    if final_activation(network) == "softmax":
+        assert tasks_of(network)[0].kind == "classes"
+    else:  # Keras 3.15: sparsemax([2, 1.5, 0.1, -1]) is zero
+        with pytest.warns(UserWarning, match="Keras' sparsemax, whose sums .* are not 1"):
+            assert tasks_of(network)[0].kind is None
 
 
 def test_images_of_any_size():

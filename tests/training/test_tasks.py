@@ -18,6 +18,15 @@ MAP = RNG.integers(0, 4, (16, 4, 4))
 MANY = RNG.integers(0, 2, (16, 4)).astype("float32")
 
 
+@keras.saving.register_keras_serializable(package="test")
+def sparsemax(z):
+    """Keras' own is another function: its sums are not 1."""
+    ordered = keras.ops.flip(keras.ops.sort(z, axis=-1), axis=-1)
+    above = keras.ops.cumsum(ordered, axis=-1) - 1
+    count = keras.ops.arange(1, z.shape[-1] + 1, dtype=z.dtype)
+    return keras.ops.relu(z - keras.ops.max(above / count, axis=-1, keepdims=True))
+
+
 def body(inputs, name="", shortcuts=False):
     x = L.ReLU(name=f"{name}relu1")(L.Conv2D(8, 3, padding="same", name=f"{name}conv1")(inputs))
     if shortcuts:
@@ -43,7 +52,7 @@ def network(ending, shortcuts=False):
             "logits": lambda: vector(x, 4),
             "softmax": lambda: vector(x, 4, "softmax"),
             "log_softmax": lambda: keras.ops.log_softmax(vector(x, 4)),
-            "sparsemax": lambda: vector(x, 4, "sparsemax"),
+            "sparsemax": lambda: vector(x, 4, sparsemax),
             "one": lambda: vector(x, 1),
             "one_sigmoid": lambda: vector(x, 1, "sigmoid"),
             "sigmoid": lambda: vector(x, 4, "sigmoid"),
@@ -444,7 +453,7 @@ def test_labels_in_generators_and_validation_sets():
     pair.compile("sgd", run_eagerly=True)
     with pytest.raises(ValueError, match="Received: labels between . and 12 of `validation_data`"):
         pair.fit(X, CLASSES, validation_data=Batches(), verbose=0)
-    with pytest.raises(ValueError, match=r"Received: labels between \d+ and 1\d"):
+    with pytest.raises(ValueError, match="between 0 and 3 .* Received: labels between .* and 1.\\."):
         pair.fit(batches(CLASSES + 9), steps_per_epoch=4, verbose=0)
     assert int(pair.step) == 0
     pair.fit(batches(CLASSES), steps_per_epoch=4, verbose=0)  # none of the four is missing

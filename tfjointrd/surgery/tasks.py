@@ -25,6 +25,7 @@ from tfjointrd.stacklevel import stacklevel_outside_the_package
 from tfjointrd.surgery.graph import Graph
 from tfjointrd.surgery.output_activation import SIGMOID, SOFTMAX, UNNORMALIZED, final_activation, output_names
 from tfjointrd.surgery.read_graph import read_graph
+from tfjointrd.surgery.rules.activations import ends_in
 
 _KINDS_OF_ENDINGS = {SOFTMAX: CLASSES, SIGMOID: BINARY}
 _REGRESSION = (
@@ -127,21 +128,19 @@ class Task:
                     f"right. Received: labels of shape {shape} with sums between {sums.min():g} and {sums.max():g}. "
                     "Where several may be right, end the network in a sigmoid, or pass the `loss`."
                 )
-        elif self.loss == "sparse_categorical_crossentropy" and found.one_hot:
-            raise ValueError(
-                f"Expected whole numbers as labels{place}, since the loss is {self.loss}. Received: one-hot labels of "
-                f"shape {shape}. Leave `loss` out, or pass `keras.losses.CategoricalCrossentropy`."
-            )
+            return
+        form = None
+        if self.loss == "sparse_categorical_crossentropy" and found.one_hot:
+            form = "whole numbers as labels{}"
         elif self.loss in ("categorical_crossentropy", "categorical_focal_crossentropy") and not found.one_hot:
-            raise ValueError(
-                f"Expected one-hot labels{place} of {self.channels} classes, since the loss is {self.loss}. Received: "
-                f"labels of shape {shape}. Leave `loss` out, or pass `keras.losses.SparseCategoricalCrossentropy`."
-            )
+            form = f"one-hot labels{{}} of {self.channels} classes"
         elif _kind_of_name(self.loss) in (BINARY, NUMBERS) and not found.one_hot:
+            form = f"a label{{}} for each of {self.channels} channels"
+        if form:
+            fitting = type(replace(self, kind=CLASSES).default_loss(found.one_hot)).__name__
             raise ValueError(
-                f"Expected a label{place} for each of {self.channels} channels, since the loss is {self.loss}. "
-                f"Received: labels of shape {shape}. Leave `loss` out, or pass "
-                "`keras.losses.SparseCategoricalCrossentropy`."
+                f"Expected {form.format(place)}, since the loss is {self.loss}. Received: labels of shape {shape}. "
+                f"Pass `loss=keras.losses.{fitting}(from_logits={not self.probabilities})` for them."
             )
 
     def default_loss(self, one_hot: bool = False) -> keras.losses.Loss:
@@ -179,6 +178,13 @@ def tasks_of(network: keras.Model | Graph) -> list[Task]:
                 f"Expected output '{name}' of '{graph.name}' to be logits, numbers, or probabilities whose sum is 1. "
                 "Received: numbers from 0 on whose sum is always the same, and not 1. Take the mean of several "
                 "softmaxes instead of their sum."
+            )
+        if ending is None and ends_in(graph.layers[ref.layer]) == "sparsemax":
+            warnings.warn(
+                f"Output '{name}' of '{graph.name}' ends in Keras' sparsemax, whose sums over the classes are not 1 in "
+                "this version of Keras. It is taken for logits. A sparsemax of your own whose sums are 1 is taken for "
+                "probabilities.",
+                stacklevel=stacklevel_outside_the_package(),
             )
         found.append(Task(name, shape, ending, _KINDS_OF_ENDINGS.get(ending)))
     return found
