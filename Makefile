@@ -9,7 +9,7 @@ SCALE ?= smoke
 
 help:
 	@echo "make demo       train, shrink and export small networks on real digits, in a few minutes"
-	@echo "make test       the test suite; SLOW=1 adds the slow tests, COVERAGE=1 measures coverage"
+	@echo "make test       the test suite; SLOW=1 adds the slow tests, NOTEBOOKS=1 the notebooks, COVERAGE=1 measures coverage"
 	@echo "make lint       style of code and notebooks"
 	@echo "make format     rewrite code and notebooks in that style"
 	@echo "make notebooks  run every notebook from top to bottom; SCALE=smoke|laptop|study|paper"
@@ -19,7 +19,7 @@ demo: .venv/installed
 	$(BIN)/python -m tfjointrd demo
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(if $(SLOW),--slow) $(if $(COVERAGE),--cov --cov-report=term)
+	$(if $(NOTEBOOKS),TFJOINTRD_SCALE=smoke) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(if $(SLOW),--slow) $(if $(COVERAGE),--cov --cov-report=term) $(if $(NOTEBOOKS),--nbmake --nbmake-timeout=1800 notebooks) tests
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

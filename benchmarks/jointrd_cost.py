@@ -32,7 +32,7 @@ from interleaved import Times, sgd_step
 
 import tfjointrd as jrd
 from tfjointrd.surgery.swap import with_fused_batch_normalization
-from tfjointrd.training.losses import default_loss
+from tfjointrd.surgery.tasks import default_loss
 
 
 class EachPath(jrd.JointRD):

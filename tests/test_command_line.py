@@ -9,7 +9,7 @@ from shallow import make_shallow
 
 from tfjointrd import export, models
 from tfjointrd.__main__ import main
-from tfjointrd.experiments import recipes
+from tfjointrd.experiments import catalog, recipes
 from tfjointrd.export import quantize
 
 
@@ -20,21 +20,48 @@ def test_help_in_a_process_of_its_own():
     assert re.search("  jointrd +the plain network, taught through", result.stdout)
 
 
-@pytest.mark.parametrize("command", [[], ["export"], ["report"], ["demo"], ["run"], ["recipes"], ["benchmark"]])
+@pytest.mark.parametrize(
+    "command", [[], ["export"], ["report"], ["demo"], ["run"], ["recipes"], ["benchmark"], ["train"]]
+)
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
-    assert ended.value.code == 0 and "usage: python -m tfjointrd" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert ended.value.code == 0 and "usage: python -m tfjointrd" in printed
+    assert ("--quiet" in printed) == bool(command)
+
+
+def scalars(folder):
+    """Tag -> step -> value of TensorBoard's files in a folder."""
+    import tensorflow as tf
+
+    found = {}
+    for record in tf.data.TFRecordDataset([str(path) for path in folder.glob("events.out.tfevents.*")]):
+        event = tf.compat.v1.Event.FromString(record.numpy())
+        for value in event.summary.value:
+            assert value.metadata.plugin_data.plugin_name == "scalars"
+            found.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
+    return found
 
 
 def test_train_export_report(tmp_path, capsys, monkeypatch):
     make_shallow(monkeypatch)
     out = tmp_path / "run"
-    assert main(["train", "--method", "narrow", "--epochs", "1", "--batch-size", "480", "--out", str(out)]) == 0
-    assert "model.keras: accuracy" in capsys.readouterr().out
+    arguments = ["train", "--method", "narrow", "--epochs", "2", "--batch-size", "480", "--out", str(out)]
+    assert main([*arguments, "--tensorboard", str(tmp_path / "board")]) == 0
+    printed = capsys.readouterr().out
+    assert f"Training resnet20, method narrow on digits: 2 epochs of 3 steps, in {out}" in printed
+    assert re.search(r"Epochs done: 1/2, \d+ s left", printed)
+    assert "Writing and measuring network model, 1 of 1 ..." in printed and "model.keras: accuracy" in printed
     card = json.loads((out / "card.json").read_text())
     assert card["recipe"]["method"] == "narrow" and card["data"]["name"] == "digits"
-    assert card["command"].startswith("python -m tfjointrd train --method narrow --epochs 1")
+    assert card["command"].startswith("python -m tfjointrd train --method narrow --epochs 2")
+    history = card["seeds"]["0"]["history"]
+    for part, before in (("train", ""), ("validation", "val_")):
+        written = scalars(tmp_path / "board" / part)
+        for name in ("loss", "accuracy"):
+            assert written[f"epoch_{name}"] == pytest.approx({i: history[i][before + name] for i in (0, 1)}, rel=1e-5)
+    assert set(scalars(tmp_path / "board" / "train")["epoch_learning_rate"]) == {0, 1}
     network = str(out / "model.keras")
     assert main(["export", network, "--quantization", "int8", "--data", "digits"]) == 0
     assert (out / "model_int8.tflite").exists() and "accuracy of the file on digits" in capsys.readouterr().out
@@ -58,8 +85,11 @@ def test_benchmark(tmp_path, capsys):
     assert second.startswith(f"{file}  ") and "ms median" in second
     table = tmp_path / "layers" / "table.json"
     network = str(tmp_path / "net.keras")
-    assert main(["benchmark", network, "--layers", str(table), "--runs", "1", "--alphas", "1", "2"]) == 0
-    assert f"{table}: 3 layers, " in capsys.readouterr().out
+    arguments = ["benchmark", network, "--layers", str(table), "--runs", "1", "--alphas", "1", "2"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"timing layers: 2/3, \d+ s left, .*timing layers: 3/3, .*\n", printed)
+    assert f"{table}: 3 layers, " in printed
     assert [len(rows) for rows in json.loads(table.read_text()).values()] == [2, 4, 2]
     assert main(["benchmark", network, network, "--layers", str(table)]) == 1
     assert "Expected one network with `--layers`. Received: " in capsys.readouterr().err
@@ -73,17 +103,37 @@ def test_run_by_name(tmp_path, capsys, monkeypatch):
     assert line.startswith(f"{tmp_path / 'narrow_resnet20_a4_digits' / 'model.keras'}: accuracy")
     assert main(arguments) == 0
     assert capsys.readouterr().out.splitlines() == [line]  # nothing was trained again
-    assert main(["recipes", "narrow_*_digits", "--out", str(tmp_path)]) == 0
-    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if "finished" in line)
-    assert listed == {"narrow_resnet20_a4_digits": "smoke: finished, seed 0"}
+    for pattern in ("narrow_*_digits", "*"):
+        assert main(["recipes", pattern, "--out", str(tmp_path)]) == 0
+        listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if "finished" in line)
+        assert listed == {"narrow_resnet20_a4_digits": "smoke: finished, seed 0"}
+
+
+def test_many_recipes_are_grouped(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["recipes"]) == 0
+    grouped = capsys.readouterr().out
+    count = len(catalog.names())
+    assert count > 500 and grouped.startswith(f"{count} recipes") and len(grouped.splitlines()) < 40
+    counts = dict(re.findall(r"(\w+) \((\d+)\)", next(line for line in grouped.splitlines() if "digits  " in line)))
+    assert counts == {name: str(len(catalog.names(f"*{name}*_digits"))) for name in ("resnet20", "resnet56")}
+    assert re.search(r"METHOD_NETWORK\{_a2,_a4,_a8\}_DATA\n +.*\bnarrow\b", grouped)
+    (example,) = re.findall('recipes "(.*)"` lists', grouped)
+    assert main(["recipes", example]) == 0
+    assert capsys.readouterr().out.split() == catalog.names(example)
+    assert main(["recipes", "--all"]) == 0
+    assert capsys.readouterr().out.split() == catalog.names()
+    assert main(["recipes", "--quiet"]) == 0
+    assert grouped.startswith(capsys.readouterr().out.rstrip("\n")) and "--all" in grouped
 
 
 def test_transfer(tmp_path, capsys):
     network, out = tmp_path / "trained.keras", tmp_path / "out"
     models.cifar_resnet(8, num_classes=4, input_shape=(8, 8, 3)).save(network)
     arguments = ["train", "--method", "transfer", "--network", str(network), "--epochs", "1", "--images", "128"]
-    assert main([*arguments, "--out", str(out)]) == 0
-    assert f"{out / 'model.keras'}: accuracy" in capsys.readouterr().out
+    assert main([*arguments, "--out", str(out), "--quiet"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{out / 'model.keras'}: accuracy")
     card = json.loads((out / "card.json").read_text())
     assert card["command"].startswith("python -m tfjointrd train --method transfer")
     assert (card["recipe"]["learning_rate"], card["recipe"]["batch_size"]) == (0.02, 64)
@@ -154,6 +204,7 @@ def test_mistakes_are_one_line(arguments, message, tmp_path, capsys, monkeypatch
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and "Traceback" not in error
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_layer_class_that_nobody_knows_is_one_line(tmp_path, capsys):

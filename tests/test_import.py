@@ -1,6 +1,7 @@
 """`import tfjointrd` in fresh processes: without TensorFlow, quickly, and with the classes that files name."""
 
 import ast
+import importlib
 import inspect
 import os
 import subprocess
@@ -56,7 +57,9 @@ print(keras.backend.backend())
 
 
 def test_adds_little_to_keras():
+    # Importing tensorflow_model_optimization makes `tf.keras` Keras 2, in child processes too.
     heavy = ("matplotlib", "pandas", "seaborn", "sklearn", "tensorflow_datasets")
+    heavy += ("tensorflow_model_optimization", "tf_keras")
     use = f"""
 import sys, time, keras
 before, began = set(sys.modules), time.process_time()
@@ -134,6 +137,16 @@ network = keras.saving.load_model({str(tmp_path / "ours.keras")!r})
 assert type(network.get_layer("ours")).__module__ == "tfjointrd.layers.dirac"
 """
     assert python(use, backend) == registered
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["data", "experiments", "experiments.recipes", "export", "layers", "models", "report", "surgery", "training"],
+)
+def test_dir_lists_what_is_public_and_no_modules(name):
+    package = importlib.import_module(f"tfjointrd.{name}")
+    assert dir(package) == sorted(package.__all__)
+    assert all(hasattr(package, public) for public in package.__all__)
 
 
 @pytest.mark.parametrize("package", [tfjointrd, export])

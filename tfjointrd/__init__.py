@@ -3,6 +3,11 @@
 Residual Distillation (JointRD) trains networks without shortcuts, Adjoined Networks train narrow networks, and their
 differentiable form (DAN) learns how narrow each layer may be, each by `model.fit`; all hand back an ordinary, smaller
 `keras.Model`. See the README for the whole way.
+
+Networks that come out (`small()`, `full()`, `fold(...)`) consist of Keras' layers. Their `.keras` files load anywhere.
+Files of trainings (`Adjoined`, `DAN`, `Distillation`, `JointRD`) and of networks with layers of this package (Dirac
+convolutions, `FitChannels`) need `import tfjointrd` ahead of `keras.saving.load_model`. Without it Keras says "Could
+not locate class 'Adjoined'".
 """
 
 from typing import TYPE_CHECKING
@@ -12,8 +17,8 @@ from tfjointrd import lazy as _lazy
 if TYPE_CHECKING:
     from tfjointrd import data, export, models, report, surgery, training
     from tfjointrd.experiments.fine_tuning import transfer
-    from tfjointrd.surgery import dirac, fold, new_head, remove_shortcuts, slim
-    from tfjointrd.training import DAN, Adjoined, Distillation, JointRD, adjoin, recalibrate_batchnorm
+    from tfjointrd.surgery import dirac, fold, new_head, prune, remove_shortcuts, slim, sort_channels
+    from tfjointrd.training import DAN, Adjoined, Distillation, JointRD, Pruning, adjoin, recalibrate_batchnorm
     from tfjointrd.training.methods.search import search
 
 __version__ = "0.1.0"
@@ -23,6 +28,7 @@ __all__ = [
     "Adjoined",
     "Distillation",
     "JointRD",
+    "Pruning",
     "adjoin",
     "data",
     "dirac",
@@ -30,11 +36,13 @@ __all__ = [
     "fold",
     "models",
     "new_head",
+    "prune",
     "recalibrate_batchnorm",
     "remove_shortcuts",
     "report",
     "search",
     "slim",
+    "sort_channels",
     "surgery",
     "training",
     "transfer",
@@ -43,9 +51,9 @@ __all__ = [
 _PACKAGES = ("data", "experiments", "export", "layers", "models", "report", "surgery", "training")
 _NAMES = {
     "tfjointrd.experiments.fine_tuning": ("transfer",),
-    "tfjointrd.surgery": ("dirac", "fold", "new_head", "remove_shortcuts", "slim"),
+    "tfjointrd.surgery": ("dirac", "fold", "new_head", "prune", "remove_shortcuts", "slim", "sort_channels"),
     "tfjointrd.training": (
-        *("DAN", "Adjoined", "Distillation", "JointRD"),
+        *("DAN", "Adjoined", "Distillation", "JointRD", "Pruning"),
         *("adjoin", "recalibrate_batchnorm", "search"),
     ),
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 from tfjointrd import command_line_options as training_options
 from tfjointrd.experiments.recipes import SCALES
 from tfjointrd.file_commands import add_export, quantizations, report_files
+from tfjointrd.silence import silence_tensorflow
 
 DESCRIPTION = """\
 Train networks with shortcuts and full width, deploy them without.
@@ -55,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (_add_demo, _add_recipes, _add_run, _add_train, _add_export, _add_report, _add_benchmark):
         add(commands)
+    for command in commands.choices.values():
+        training_options.add_quiet(command)
     return parser
 
 
@@ -76,13 +79,15 @@ def _add_demo(commands) -> None:
     parser.add_argument("--out", default="demo", help="folder for networks, files, table and figure")
     parser.add_argument("--epochs", type=int, default=15, help="epochs of each training")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and data order")
+    parser.add_argument("--tensorboard", metavar="DIR", help="write the metrics of each epoch there, for TensorBoard")
     parser.set_defaults(command=_demo)
 
 
 def _demo(options) -> None:
     from tfjointrd.experiments.demo import demo
 
-    demo(options.out, epochs=options.epochs, seed=options.seed)
+    arguments = {"verbose": not options.quiet, "tensorboard": options.tensorboard}
+    demo(options.out, epochs=options.epochs, seed=options.seed, **arguments)
 
 
 def _add_recipes(commands) -> None:
@@ -90,23 +95,24 @@ def _add_recipes(commands) -> None:
         "recipes",
         help="the trainings that have a name",
         formatter_class=_Help,
-        description="Lists the recipes, and beside each how far it is in a folder.",
+        description=(
+            "Lists the recipes, and beside each how far it is in a folder. More than 60 are grouped.\n\n"
+            "examples:\n"
+            "  python -m tfjointrd recipes\n"
+            '  python -m tfjointrd recipes "*_resnet20_cifar10"\n'
+            "  python -m tfjointrd recipes --all"
+        ),
     )
     parser.add_argument("pattern", nargs="?", default="*", help="only those that match, e.g. '*_cifar10'")
+    parser.add_argument("--all", action="store_true", help="list each of them, however many")
     parser.add_argument("--out", default="runs", help="folder of the trainings")
     parser.set_defaults(command=_recipes)
 
 
 def _recipes(options) -> None:
-    from tfjointrd.experiments import catalog
-    from tfjointrd.experiments import run_by_name as named
+    from tfjointrd.experiments import recipe_list
 
-    names = catalog.names(options.pattern)
-    if not names:
-        raise ValueError(f"Expected `pattern` to match a recipe. Received: pattern='{options.pattern}'.")
-    width = max(map(len, names))
-    for name in names:
-        print(f"{name:{width}}  {named.state(name, options.out)}".rstrip())
+    print(recipe_list.text(options.pattern, options.out, options.all, options.quiet))
 
 
 def _add_run(commands) -> None:
@@ -168,7 +174,7 @@ def _run(options) -> None:
     if len(names) > 1 or names[0] in queue.LISTS:
         if options.distribute == "processes":
             raise ValueError("Expected one recipe with `--distribute processes`, since a queue runs in one process.")
-        queue.run_queue(trainings, options.out, _options_of_each(options))
+        queue.run_queue(trainings, options.out, _options_of_each(options), options.quiet)
         return
     finished = run_named(
         names[0],
@@ -181,6 +187,7 @@ def _run(options) -> None:
         minutes=options.minutes,
         deterministic=not options.nondeterministic,
         group=_group(options),
+        tensorboard=options.tensorboard,
     )
     _print_accuracies(finished)
 
@@ -188,6 +195,7 @@ def _run(options) -> None:
 def _options_of_each(options) -> list[str]:
     """The options of a queue that are those of each of its trainings."""
     given = {"--data-file": options.data_file, "--note": options.note, "--distribute": options.distribute}
+    given["--tensorboard"] = options.tensorboard
     named = [part for name, value in given.items() if value for part in (name, value)]
     return [*named, *(["--nondeterministic"] if options.nondeterministic else []), "--minutes", str(options.minutes)]
 
@@ -219,6 +227,7 @@ def _train(options) -> None:
         "minutes": options.minutes,
         "deterministic": not options.nondeterministic,
         "command": options.line,
+        "tensorboard": options.tensorboard,
     }
     if chosen["method"] == "transfer":
         defaults = {"network": "resnet20", "data": "digits", **chosen}
@@ -332,6 +341,7 @@ def _benchmark(options) -> None:
         threads=options.threads,
         runs=options.runs,
         path=options.layers,
+        verbose=not options.quiet,
     )
     least, most = (sum(pick(rows)[-1] for rows in table.values()) for pick in (min, max))
     print(f"{options.layers}: {len(table)} layers, {least:.3f} ms at their narrowest to {most:.3f} ms at their widest")
@@ -344,8 +354,8 @@ def _add_form(parser) -> None:
 
 
 if __name__ == "__main__":
-    # TensorFlow reads both when it is imported, which the commands do that need it.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # a short start-up log
+    silence_tensorflow()
+    # TensorFlow reads it when it is imported, which the commands do that need it.
     os.environ.setdefault(
         "TF_ENABLE_ONEDNN_OPTS", "1"
     )  # off by default without AVX-512, where it halves a step as well

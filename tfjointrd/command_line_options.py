@@ -59,11 +59,16 @@ def chosen(options: argparse.Namespace) -> dict:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """What every command has."""
+    parser.add_argument("--quiet", action="store_true", help="print the result only")
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     """How any training is run, whatever it is of."""
     parser.add_argument("--minutes", type=float, default=5.0, help="between checkpoints within an epoch")
     parser.add_argument("--note", default="", help="what readers of the card should know of the data")
-    parser.add_argument("--quiet", action="store_true", help="print the result only")
+    parser.add_argument("--tensorboard", metavar="DIR", help="write the metrics of each epoch there, for TensorBoard")
     parser.add_argument(
         "--nondeterministic",
         action="store_true",

@@ -134,3 +134,28 @@ def test_accuracy(labels):
     assert accuracy(predict, [(X[cut], labels[cut]) for cut in CUTS]) == 0.7
     with pytest.raises(ValueError, match="Expected `data` to hold batches .* Received: batches without labels"):
         accuracy(predict, X)
+
+
+def test_forms_of_tflites_representative_datasets():
+    def function():
+        for index in range(10):
+            yield [X[index : index + 1]]
+
+    def named():
+        for index in range(10):
+            yield {"image": X[index : index + 1]}
+
+    class RepresentativeDataset:
+        input_gen = staticmethod(function)
+
+    for data in (function, named, RepresentativeDataset()):
+        found = [images for images, _ in batches(data, shape=(2, 2, 1))]
+        np.testing.assert_array_equal(np.concatenate(found), X)
+    with pytest.raises(ValueError, match="Expected `images`, where it is a function, to need no arguments"):
+        next(batches(lambda index: [X], argument="images"))
+
+    def broken():
+        raise TypeError("of its own")
+
+    with pytest.raises(TypeError, match="of its own"):
+        next(batches(broken))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax_process import JAX
 
-from tfjointrd.data import ArrayPipeline, DatasetInfo, load
+from tfjointrd.data import ArrayPipeline, DatasetInfo, arrays, load
 from tfjointrd.data.process_share import Share
 
 
@@ -263,3 +263,32 @@ def test_the_error_that_ended_a_read_is_kept():
     with pytest.raises(TypeError):
         pipeline[0]
     assert isinstance(pipeline.error, TypeError)
+
+
+def test_images_as_they_are_shuffled_or_not():
+    train, validation = load("digits", batch_size=32, seed=3)
+    as_ever, _ = load("digits", batch_size=32, seed=3, augment=False)
+    train.set_epoch(5)
+    shuffled, ordered = train.unaugmented(shuffled=True), train.unaugmented()
+    for ours, theirs in zip(shuffled.batch(1, 2), as_ever.batch(1, 2), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert (shuffled.epoch, shuffled.training, ordered.training) == (0, True, False)
+    np.testing.assert_array_equal(ordered.batch(0)[0], train.x[:32])
+    assert not validation.unaugmented(shuffled=True).training
+    copied = train.copy()
+    copied.hold_out(0.5)
+    assert copied.x is train.x and (copied.size, train.size) == (719, 1437)
+
+
+def test_images_are_digested_once(monkeypatch):
+    """For the fingerprint and for a part held out by content, and only anew where they were averaged."""
+    digested = []
+    digests_of = arrays.digests_of
+    monkeypatch.setattr(arrays, "digests_of", lambda x, y: digested.append(x.shape) or digests_of(x, y))
+    train, _ = load("digits")
+    held = train.hold_out(0.1, by_content=True)
+    assert digested == [(1437, 8, 8, 1), (360, 8, 8, 1)]
+    assert held.content(7) == digests_of(train.x[7:8], train.y[7:8])[0]
+    smaller, _ = load("digits", image_size=4)
+    smaller.hold_out(0.1, by_content=True)
+    assert digested[4:] == [(1437, 4, 4, 1)]

@@ -120,6 +120,17 @@ def test_streamed_batches_can_be_had_in_any_order(data_dir):
         np.testing.assert_array_equal(labels, in_sequence[position][1])
 
 
+def test_copies_of_a_streamed_set_have_readers_of_their_own(data_dir):
+    options = {"batch_size": 16, "image_size": 8, "data_dir": data_dir}
+    train, as_they_are = load("tiny_photographs", **options)[0], load("tiny_photographs", **options, augment=False)[0]
+    train.batch(0, 1)
+    plain = train.unaugmented(shuffled=True)
+    for position in range(2):
+        for ours, theirs in zip(plain.batch(position, 1), as_they_are.batch(position, 1), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert numbers(train.copy(), 2) == numbers(train, 2)
+
+
 def test_shuffling_keeps_few_examples():
     handed_out = 0
 

@@ -3,6 +3,7 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 
 from tfjointrd.experiments import card as cards
@@ -88,6 +89,31 @@ def test_accuracies_are_fractions(tmp_path):
     cards.write(tmp_path, made)
     with pytest.raises(ValueError, match="seeds/3/accuracy/model/keras: 91.2 is greater than the maximum of 1"):
         cards.read(tmp_path)
+
+
+def test_files_of_any_number_format(tmp_path):
+    """Also of one that is registered where the card was made and not here."""
+    made = card()
+    made["seeds"]["3"]["accuracy"]["model"]["int4"] = 0.4
+    cards.write(tmp_path, made)
+    assert cards.read(tmp_path) == made
+    made["seeds"]["3"]["accuracy"]["model"]["int4"] = "good"
+    cards.write(tmp_path, made)
+    with pytest.raises(ValueError, match="seeds/3/accuracy/model/int4: 'good' is not of type 'number'"):
+        cards.read(tmp_path)
+
+
+def test_batches_are_filled_up_so_that_a_prediction_is_traced_once():
+    seen = []
+
+    def predict(x):
+        seen.append(len(x))
+        return 2 * x
+
+    filled, x = cards._in_equal_batches(predict, 4), np.arange(10.0)[:, None]
+    found = np.concatenate([filled(x[start : start + 4]) for start in range(0, 10, 4)])
+    np.testing.assert_array_equal(found, 2 * x)
+    assert seen == [4, 4, 4]
 
 
 def test_a_card_of_another_recipe(tmp_path):

@@ -1,6 +1,7 @@
 """Queues: their order, what they skip and report, and what stops them."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from shallow import make_shallow
 
 from tfjointrd.__main__ import main
 from tfjointrd.experiments import catalog, queue, run_named, study
+from tfjointrd.experiments import run_by_name as named
 from tfjointrd.experiments.checkpoint import Checkpoints
 from tfjointrd.experiments.run_folder import locked
 
@@ -51,11 +53,31 @@ def test_a_queue_skips_what_is_finished_and_says_how_far_it_is(in_this_process, 
     assert queue.status(trainings, tmp_path).count("waiting") == 2
     queue.run_queue(trainings[:1], tmp_path)
     assert began == [(NAMES[0], 0)]
+    capsys.readouterr()
     queue.run_queue(trainings, tmp_path)
     assert began == [(NAMES[0], 0), (NAMES[1], 0)]
     printed = capsys.readouterr().out
+    assert f"[2/2] {NAMES[1]} seed 0: waiting, begins at" in printed
+    queue.run_queue(trainings, tmp_path, quiet=True)
+    assert "begins" not in capsys.readouterr().out
     assert f"[1/2] {NAMES[0]} seed 0: finished before" in printed and f"[2/2] {NAMES[1]} seed 0: model " in printed
     assert queue.status(trainings, tmp_path).endswith("2 of 2 trainings are finished.")
+
+
+def test_one_that_its_recipe_has_not_collected_is_finished_and_collected(in_this_process, tmp_path):
+    """As when the process ends between the card of a seed and that of the recipe."""
+    began, _ = in_this_process
+    trainings = queue.expand(NAMES[:1], "smoke")
+    queue.run_queue(trainings, tmp_path)
+    card = tmp_path / NAMES[0] / "card.json"
+    collected = card.read_text()
+    card.unlink()
+    state = queue.status(trainings, tmp_path)
+    assert "finished, not yet in the card of its recipe" in state and "1 of 1 trainings are finished." in state
+    assert named.state(NAMES[0], tmp_path) == "seed0 finished, not yet in the card of its recipe"
+    queue.run_queue(trainings, tmp_path)
+    assert len(began) == 2 and card.read_text() == collected
+    assert queue.status(trainings, tmp_path).splitlines()[0].endswith("finished")
 
 
 def test_one_that_fails_does_not_stop_the_others(in_this_process, tmp_path, capsys):
@@ -121,8 +143,9 @@ def test_command_line_shows_the_state(tmp_path, capsys):
 
 def test_stopping_a_queue_keeps_a_checkpoint_and_the_same_command_goes_on(tmp_path):
     command = [sys.executable, "-m", "tfjointrd", "run", *NAMES, "--scale", "smoke", "--out", str(tmp_path)]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
     )
     checkpoints, end = Checkpoints(tmp_path / NAMES[0] / "seed0"), time.monotonic() + 120
     while checkpoints.newest_name() is None and time.monotonic() < end and process.poll() is None:
@@ -133,6 +156,8 @@ def test_stopping_a_queue_keeps_a_checkpoint_and_the_same_command_goes_on(tmp_pa
     assert f"[1/2] {NAMES[0]} seed 0: waiting, begins at" in out and "[2/2]" not in out
     reached = checkpoints.newest_name()
     assert reached >= (1, 0)
+    log = (tmp_path / "queue" / f"{NAMES[0]}_seed0.log").read_text()
+    assert re.fullmatch("\nStopped in epoch .*\nContinue with: python -m tfjointrd run .*\n", log)  # no library's lines
     state = queue.status(queue.expand(NAMES, "smoke"), tmp_path)
     assert f"interrupted, {reached[0]} of 3 epochs" in state and "waiting" in state
 

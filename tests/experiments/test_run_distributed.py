@@ -25,7 +25,7 @@ MAIN = """
 import sys
 from tfjointrd.__main__ import main
 from tfjointrd.experiments import card
-card.QUANTIZATIONS = {}  # no .tflite files, which take longer than the training
+card.forms = dict  # no .tflite files, which take longer than the training
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -206,6 +206,21 @@ def test_a_folder_of_another_recipe_is_left_alone(finished):
     assert sorted(finished.folder.iterdir()) == before
 
 
+def test_more_epochs_are_another_training_and_how_to_go_on_is_said(finished, tmp_path):
+    longer = replace(finished.recipe, epochs=5)
+    with pytest.raises(
+        ValueError,
+        match="holds a training with epochs=3. A training does not .* Train for 5 epochs in a new folder, "
+        f"or from the weights that it has: method='adjoined', network='{finished.folder}/full.keras', on a new sched",
+    ):
+        run(longer, finished.folder)
+    (tmp_path / "recipe.json").write_text((finished.folder / "recipe.json").read_text())
+    with pytest.raises(ValueError, match="in a new folder.$"):
+        run(longer, tmp_path)
+    with pytest.raises(ValueError, match="with epochs=3, alpha=2.$"):
+        run(replace(longer, alpha=4), finished.folder)
+
+
 def test_a_folder_with_a_card_alone_is_still_one_of_its_recipe(finished, tmp_path):
     (tmp_path / "card.json").write_text((finished.folder / "card.json").read_text())
     with pytest.raises(ValueError, match="Expected a card of the same recipe. Received: .*method='adjoined'"):
@@ -289,7 +304,7 @@ def test_networks_of_a_machine_without_tensorflow_load_without_their_data(finish
     card = json.loads((tmp_path / "run" / "card.json").read_text())
     for name, entry in card["networks"].items():
         entry["files"] = {f"{name}.keras": entry["files"][f"{name}.keras"]}
-        entry["not_exported"] = dict.fromkeys(cards.QUANTIZATIONS, "trained on the backend jax")
+        entry["not_exported"] = dict.fromkeys(cards.forms(), "trained on the backend jax")
     (tmp_path / "run" / "card.json").write_text(json.dumps(card))
 
     def missing(*_, **__):
@@ -302,8 +317,8 @@ def test_networks_of_a_machine_without_tensorflow_load_without_their_data(finish
 
 def test_a_mistyped_network_leaves_the_folder_free(tmp_path):
     with pytest.raises(ValueError, match="resnet2O"):
-        run(Recipe(network="resnet2O", epochs=1), tmp_path, verbose=0)
-    assert names(tmp_path) == set()
+        run(Recipe(network="resnet2O", epochs=1), tmp_path / "new" / "run", verbose=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nan_stops_with_a_message_and_a_checkpoint(small, tmp_path):
@@ -377,8 +392,8 @@ def test_a_full_disk_ends_with_a_message_and_the_checkpoint_before(small, tmp_pa
 
 def test_table_of_cards(finished):
     row = measure("AN small", finished, "small")
-    assert row.files["float32"].accuracy == pytest.approx(row.accuracy, abs=0.003)
-    assert row.files.keys() == {"float32", "int8"} and row.files["int8"].bytes < row.files["float32"].bytes / 2
+    assert row.accuracy_float32 == pytest.approx(row.accuracy, abs=0.003)
+    assert row.forms == ["float32", "int8"] and row.bytes_int8 < row.bytes_float32 / 2
     assert row.parameters == finished.networks["small"].count_params()
     rows = measure_run(finished)
     assert [r.name for r in rows] == ["adjoined full", "adjoined small"] and rows[1].accuracy == row.accuracy
@@ -442,11 +457,14 @@ def test_parts_that_cannot_be_held_out_for_validation():
         folders.load_data(Recipe(held_out_for_validation=1e-6))
 
 
-def test_a_training_reads_its_set_from_a_file(small, tmp_path):
+def test_a_training_reads_its_set_from_a_file_and_once(small, tmp_path, monkeypatch):
     train, validation = data.load("digits", augment=False)
     file = tmp_path / "digits.npz"
     np.savez(file, x_train=train.x, y_train=train.y, x_test=validation.x, y_test=validation.y)
+    load, loaded = data.load, []
+    monkeypatch.setattr(data, "load", lambda *args, **kwargs: loaded.append(args) or load(*args, **kwargs))
     from_file = run(Recipe(**small), tmp_path / "file", verbose=0, data_file=file)
+    assert len(loaded) == 1  # the card is of the same images
     own = run(Recipe(**small), tmp_path / "own", verbose=0)
     assert from_file.card["data"] == own.card["data"]
     assert from_file.card["seeds"]["0"]["history"] == own.card["seeds"]["0"]["history"]

@@ -44,7 +44,7 @@ def out(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         make_shallow(patch)
-        patch.setattr(card, "QUANTIZATIONS", {})
+        patch.setattr(card, "forms", dict)
         for name in ("search_resnet20_a2_digits", "dan_resnet20_a2_digits"):
             short = {**catalog._RECIPES[name]["smoke"], "epochs": 2, "images": 128}
             patch.setitem(catalog._RECIPES, name, {**catalog._RECIPES[name], "smoke": short})
@@ -125,6 +125,7 @@ def test_an_interrupted_search_goes_on(options, tmp_path, no_files):
     for name in ("full", "small"):
         for ours, theirs in zip(whole.networks[name].get_weights(), parts.networks[name].get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+    assert whole.card["data"]["train_images"] == parts.card["data"]["train_images"] == 480  # those of the gates too
     for file in ("architecture.json", "gates.csv"):
         assert (tmp_path / "whole" / file).read_text() == (tmp_path / "parts" / file).read_text()
     gates = read(tmp_path / "whole" / "gates.csv", GateRecorder.columns)

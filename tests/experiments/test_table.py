@@ -4,7 +4,7 @@ import pytest
 
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
-from tfjointrd.experiments.table import outcome_table, outcomes
+from tfjointrd.experiments.table import Row, markdown, outcome_table, outcomes
 
 DONE, MISSING = "resnet20_digits", "plain_resnet20_digits"
 
@@ -82,3 +82,21 @@ def test_unknown_names_are_errors(tmp_path):
     write_card(tmp_path)
     with pytest.raises(ValueError, match=r"`network` to be one of \['model'\]. Received: network='small'"):
         outcomes([DONE], tmp_path, "smoke", network="small")
+
+
+def test_a_column_for_each_number_format_that_there_is():
+    costs = {"parameters": 1000, "macs": 2_000_000, "peak_activation_bytes": 2048}
+    rows = [
+        Row("a", 0.9, **costs, accuracy_float32=0.9, bytes_float32=4096, latency_float32=1.5),
+        Row("b", 0.8, **costs, accuracy_int4=0.0, bytes_int4=512, latency_int4=None),
+    ]
+    assert rows[1].accuracy_int4 == 0.0 and rows[1].as_dict()["bytes_int4"] == 512
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown(rows).splitlines()]
+    assert lines[0] == [
+        *("network", "Keras %", "float32 %", "int4 %", "parameters", "MACs (M)", "live memory (KiB)"),
+        *("float32 (KiB)", "int4 (KiB)", "float32 (ms)", "int4 (ms)"),
+    ]
+    assert lines[2] == ["a", "90.00", "90.00", "—", "1,000", "2.00", "2.0", "4", "—", "1.500", "—"]
+    assert lines[3] == ["b", "80.00", "—", "0.00", "1,000", "2.00", "2.0", "—", "0", "—", "—"]
+    with pytest.raises(TypeError, match="Expected accuracy_FORMAT, bytes_FORMAT, latency_FORMAT. Received: size_int4"):
+        Row("c", 0.9, **costs, size_int4=3)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfjointrd import JointRD, data, models, remove_shortcuts, transfer
+from tfjointrd import JointRD, data, models, recalibrate_batchnorm, remove_shortcuts, transfer
 from tfjointrd.experiments import Interrupted, Recipe, run
+from tfjointrd.experiments.run_folder import locked
 from tfjointrd.experiments.trainers import make_trainer
 
 QUICK = {"epochs": 2, "images": 48, "batch_size": 16, "verbose": 0}
@@ -174,3 +175,27 @@ def test_the_trained_resnets_of_this_package(tmp_path):
     recipe = Recipe(method="transfer", network=str(path), data="digits")
     model = make_trainer(recipe, data.info("digits"))
     assert model.input_shape == (None, 8, 8, 1) and model.output_shape == (None, 10)
+
+
+def test_the_range_of_pixels(folder, tmp_path):
+    """A network that takes -1..1, as those of `keras.applications` do, is told apart and gets a layer for it."""
+    photographs = folder / "photographs"
+    whole = small()
+    bare = keras.Sequential([keras.Input((12, 12, 3)), *whole.layers[1:]], name="bare")
+    with pytest.warns(UserWarning, match="'bare' gets pixels from .* nor its statistics say .* `pixel_range`, one of"):
+        transfer(bare, photographs, tmp_path / "unknown", **{**QUICK, "epochs": 1})
+    train, _ = data.load(str(photographs), batch_size=16, image_size=12, augment=False)
+    recalibrate_batchnorm(whole, train)  # as if it were trained on such photographs
+    with pytest.raises(ValueError, match="Expected `pixel_range`, since 'bare' gets .* fits pixel_range='-1..1' best"):
+        transfer(bare, photographs, tmp_path / "out", **QUICK)
+    assert not (tmp_path / "out").exists()
+    finished = transfer(bare, photographs, tmp_path / "out", pixel_range="-1..1", **{**QUICK, "epochs": 1})
+    assert finished.networks["model"].layers[1].get_config()["scale"] == pytest.approx(1 / 127.5)
+    assert finished.card["recipe"]["pixel_range"] == "-1..1"
+    transfer(bare, photographs, tmp_path / "out", callbacks=[Never()], pixel_range="-1..1", **{**QUICK, "epochs": 1})
+
+
+def test_nothing_is_written_where_another_process_trains(tmp_path):
+    with locked(tmp_path), pytest.raises(BlockingIOError, match="another process has locked"):
+        transfer(small(), "digits", tmp_path, **QUICK)
+    assert not (tmp_path / "pretrained.keras").exists()

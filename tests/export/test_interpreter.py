@@ -44,7 +44,13 @@ def test_several_outputs(tmp_path):
     path = tmp_path / "fork.tflite"
     with quiet():
         path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function]).convert())
-    with pytest.raises(ValueError, match="1 inputs and 2 outputs"):
+    x = np.arange(6, dtype="float32").reshape(3, 2)
+    first, second = TFLiteModel(path).predict(x).values()
+    np.testing.assert_array_equal(np.sort([first, second], axis=0), [x, 2 * x])
+    two_inputs = tf.function(lambda x, y: x + y).get_concrete_function(*[tf.TensorSpec((1, 2))] * 2)
+    with quiet():
+        path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([two_inputs]).convert())
+    with pytest.raises(ValueError, match="a file with one input. Received: .* with 2 inputs"):
         TFLiteModel(path)
 
 

@@ -13,6 +13,8 @@ from tfjointrd.export import quantize, quantizer
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are written on TensorFlow")
 
+_NAMES = ["float32", "float16", "dynamic", "int8", "int16x8", "int4"]
+
 
 @pytest.fixture
 def halves(monkeypatch):
@@ -68,9 +70,13 @@ def test_a_name_is_registered_once(halves):
         export.register_quantizer("int8")(lambda source, images: b"")
 
 
+def test_formats_of_cards_are_those_registered_by_now(halves):
+    assert list(card.forms()) == [*_NAMES, "halves"] and card.forms()["float32"] is None
+
+
 def test_names():
-    assert list(quantize.arguments()) == ["float32", "float16", "dynamic", "int8", "int16x8", "int4"]
-    assert [quantize.get(value).name for value in card.QUANTIZATIONS.values()] == list(quantize.arguments())
+    assert list(quantize.arguments()) == _NAMES
+    assert [quantize.get(value).name for value in card.forms().values()] == _NAMES
     with pytest.raises(ValueError, match="to be None, 'float16'.* Received: quantization='float32'"):
         quantize.get("float32")
     static, running = (quantize.describe(name) for name in ("int8", "dynamic"))

@@ -156,3 +156,19 @@ def test_paths_are_checked():
         AdjoinedLayer(L.ReLU(), {"a": L.ReLU()}, {"b": None})
     with pytest.raises(ValueError, match="of 2 channels"):
         TakeChannels(3).build((None, 2))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_activity_regularizers_count_for_each_network(compiled):
+    layer = convolution(activity_regularizer=keras.regularizers.L2(0.1))
+    x = keras.random.normal((2, 5, 5, 4))
+    inputs = keras.Input((5, 5, 4)), keras.Input((5, 5, 2))
+    model = keras.Model(inputs, layer(list(inputs)))
+    full, small = model([x, x[..., :2]])
+    expected = [0.1 * float(ops.sum(ops.square(z))) / 2 for z in (full, small)]  # Keras divides by the batch
+    np.testing.assert_allclose(sorted(map(float, model.losses)), sorted(expected), rtol=1e-4)
+    if compiled:
+        model.compile("sgd", loss="mse")
+        targets = [keras.ops.convert_to_numpy(z) for z in (full, small)]
+        loss = model.evaluate([x, x[..., :2]], targets, verbose=0, return_dict=True)["loss"]
+        assert loss == pytest.approx(sum(expected), rel=1e-4)

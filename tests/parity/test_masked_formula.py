@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from tfjointrd.layers import AdjoinedConv2D, AdjoinedDense
 from tfjointrd.layers.adjoined import AdjoinedLayer
 
 TOLERANCE = 1e-5
@@ -113,6 +114,78 @@ def test_convolution(padding, strides, dilation, keep_in, keep_out):
 
     width = count(keep_in)
     check(layer, (2, 7, 7, 8), (2, 7, 7, width), keep_out, masked)
+
+
+BY_HAND = {
+    "alpha": (4, 3, {"alpha": 2}),
+    "alpha_not_whole": (4, 4, {"alpha": 1.5, "activation": "tanh"}),
+    "strides": (4, 3, {"alpha": 2, "strides": 2, "padding": "same", "use_bias": False}),
+    "dilation": (8, 2, {"alpha": 3, "dilation_rate": 2, "activation": "sigmoid"}),
+    "mask": (4, [0, 2, 5], {"mask": [1, 0, 1, 0, 0, 1]}),
+    "both_masks": ([1, 4, 5], [2, 3], {"mask": [0, 0, 1, 1, 0, 0], "input_mask": [0, 1, 0, 0, 1, 1, 0, 0]}),
+    "groups": (4, 3, {"alpha": 2, "groups": 2, "padding": "same"}),
+    "a_part_of_each_group": ([0, 1, 4, 5], [0, 3], {"mask": [1, 0, 0, 1, 0, 0], "groups": 2}),
+    "depthwise": ([0, 3, 6], [0, 3, 6], {"mask": [1, 0, 0, 1, 0, 0, 1, 0], "groups": 8, "padding": "same"}),
+}
+
+
+@pytest.mark.parametrize("keep_in, keep_out, options", BY_HAND.values(), ids=BY_HAND)
+def test_layer_by_hand(keep_in, keep_out, options):
+    filters = 8 if options.get("groups") == 8 else 6
+    if isinstance(keep_in, list):
+        options = {**options, "input_mask": mask(8, keep_in)}
+    layer = AdjoinedConv2D(filters, 3, **options)
+    activation = keras.activations.get(options.get("activation"))
+    how = (options.get("strides", 1), options.get("padding", "valid"), "channels_last", options.get("dilation_rate", 1))
+
+    def masked(variables, x_full, x_small):
+        m = mask(filters, keep_out)
+        kernel, bias = variables if layer.full.use_bias else (variables[0], 0.0)
+        z_full = ops.conv(x_full, kernel, *how) + bias
+        z_small = ops.conv(spread(x_small, 8, keep_in), kernel * m, *how) + bias * m
+        return activation(z_full), activation(z_small)
+
+    check(layer, (2, 6, 6, 8), (2, 6, 6, count(keep_in)), keep_out, masked)
+    assert count(layer.kept) == count(keep_out)
+
+
+@pytest.mark.parametrize("options", [{"alpha": 2}, {"mask": [0, 1, 0, 0, 1]}])
+def test_dense_layer_by_hand(options):
+    keep_out, keep_in = 2 if "alpha" in options else [1, 4], [0, 2, 7]
+    layer = AdjoinedDense(5, "tanh", input_mask=mask(8, keep_in), **options)
+
+    def masked(variables, x_full, x_small):
+        (kernel, bias), m = variables, mask(5, keep_out)
+        z_small = ops.matmul(spread(x_small, 8, keep_in), kernel * m) + bias * m
+        return ops.tanh(ops.matmul(x_full, kernel) + bias), ops.tanh(z_small)
+
+    check(layer, (3, 8), (3, 3), keep_out, masked)
+
+
+def test_layer_by_hand_with_channels_first():
+    """The same function of transposed images, and the same gradients."""
+    options = {"mask": [0, 1, 1, 0], "input_mask": [1, 0, 1], "strides": 2, "padding": "same"}
+    rng = np.random.default_rng(0)
+    full = rng.normal(size=(2, 6, 6, 3)).astype("float32")
+    images = [full, full[..., [0, 2]]]
+    results = []
+    for data_format, order in (("channels_last", (0, 1, 2, 3)), ("channels_first", (0, 3, 1, 2))):
+        layer = AdjoinedConv2D(4, 3, data_format=data_format, **options)
+        inputs = [x.transpose(order) for x in images]
+        layer.build([x.shape for x in inputs])
+        shapes = layer.compute_output_shape([x.shape for x in inputs])
+        assert [tuple(z.shape) for z in layer(inputs)] == shapes
+        weights = [np.random.default_rng(1).normal(size=v.shape).astype("float32") for v in layer.weights]
+
+        def loss(values, layer=layer, inputs=inputs):
+            outputs, _ = layer.stateless_call(values, [], inputs)
+            return sum(ops.sum(ops.tanh(z)) for z in outputs)
+
+        results.append(value_and_gradients(loss, weights))
+    (value, gradients), (expected, references) = results
+    assert value == pytest.approx(expected, rel=1e-5)
+    for gradient, wanted in zip(gradients, references, strict=True):
+        np.testing.assert_allclose(gradient, wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("use_bias", [True, False])

@@ -57,5 +57,5 @@ def test_what_is_refused(tmp_path):
         search(network(), (1, 2), (), latency_table={"first": [1, 2]})
     inputs = keras.Input((None, None, 3))
     x = L.Conv2D(8, 3, name="first")(inputs)
-    with pytest.raises(ValueError, match="Expected a network of a known image size"):
+    with pytest.raises(ValueError, match="Expected a network of known image size"):
         report.layer_latencies(keras.Model(inputs, L.Dense(2)(L.GlobalAveragePooling2D()(x))))

@@ -160,3 +160,14 @@ def test_networks_that_are_not_functional():
         report.summary(Mine())
     with pytest.raises(ValueError, match="Expected `model` to be built"):
         report.summary(keras.Sequential([layers.Dense(2)]))
+
+
+def test_bytes_of_operators_follow_their_types():
+    """A cast widens pixels, a comparison returns truth values of a byte each."""
+    images = keras.Input((4, 4, 3), dtype="uint8")
+    x = keras.ops.cast(images, "float32")
+    y = keras.layers.GlobalAveragePooling2D()(keras.ops.where(x > 1.0, x, 0.0))
+    rows = {
+        row.class_name: row.output_bytes for row in report.profile(keras.Model(images, keras.layers.Dense(2)(y))).layers
+    }
+    assert rows["InputLayer"] == rows["Greater"] == 48 and rows["Cast"] == rows["Where"] == 192

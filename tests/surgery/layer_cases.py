@@ -1,7 +1,10 @@
 """Every layer and operator of the table as a network of its own."""
 
+import importlib
+
 import keras
 import numpy as np
+import pytest
 from keras import layers as L
 from keras import ops
 
@@ -73,14 +76,45 @@ OPERATORS = {  # class name -> function that makes it; those of one word and a t
     "Squeeze": lambda x: ops.squeeze(ops.reshape(x, (-1, 1, 36, CHANNELS)), 1),
     "ExpandDims": lambda x: ops.expand_dims(x, 1),
     "Transpose": lambda x: ops.transpose(x, (0, 2, 1, 3)),
+    "Swapaxes": lambda x: ops.swapaxes(x, 1, 2),
+    "Moveaxis": lambda x: ops.moveaxis(x, 1, 2),
     "Power": lambda x: x**2,
+    **{
+        name: lambda x, name=name: getattr(ops, name.lower())(x, axis=(1, 2))
+        for name in ("Amax", "Amin", "Min", "Median", "Sum", "Prod", "Std", "Var")
+    },
+    "Normalize": ops.normalize,
+    "Flip": lambda x: ops.flip(x, 1),
+    "Roll": lambda x: ops.roll(x, 1, 2),
+    "Take": lambda x: ops.take(x, np.array([0, 2, 4, 5]), 1),
+    "Repeat": lambda x: ops.repeat(x, 2, -1),
+    "Tile": lambda x: ops.tile(x, (1, 2, 1, 2)),
+    "GetItem": lambda x: x[:, ::2, 1:],
+    "Slice": lambda x: ops.slice(x, (0, 1, 0, 0), (-1, 4, 6, x.shape[-1])),
+    "SaturateCast": lambda x: ops.saturate_cast(x, "float32"),
+    "DepthToSpace": lambda x: ops.depth_to_space(x, 2),
+    "SpaceToDepth": lambda x: ops.space_to_depth(x, 2),
+    "DivideNoNan": lambda x, y: ops.divide_no_nan(x, y),
+    "Stack": lambda x, y: ops.stack([x, y], 1),
+    "Where": lambda x, y: ops.where(x > 1, x, y),
+    "LayerScale": lambda x: hidden("convnext", "LayerScale")(0.5, CHANNELS)(x),
+    "StochasticDepth": lambda x: hidden("convnext", "StochasticDepth")(0.5)(x),
 }
 JOINING = ["Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Divide", "TrueDivide", "Concatenate"]
-UNBUILT = {  # what takes no image tensor in, or has no function that takes a symbolic one
+JOINING += ["DivideNoNan", "FloorDivide", "Mod", "Logaddexp", "Hypot", "Arctan2", "Fmax", "Fmin", "Stack", "Where"]
+JOINING += ["Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "LogicalAnd", "LogicalOr"]
+UNBUILT = {  # what takes no image tensor in, has no function that takes a symbolic one, or returns several tensors
+    "Split",
     *("InputLayer", "CutMix", "MixUp", "Attention", "AdditiveAttention", "Dot", "Embedding", "RepeatVector"),
     *("Matmul", "Einsum", "Tensordot", "Inner", "Outer", "Vdot", "Correlate", "DotProductAttention"),
     *("Conv", "ConvTranspose", "DepthwiseConv", "SeparableConv"),
+    *("GaussianBlur", "SobelEdges", "Kron", "CDist", "Cross"),
 }
+
+
+def hidden(module, name):
+    """A layer class that a network of `keras.applications` has for itself."""
+    return getattr(importlib.import_module(f"keras.src.applications.{module}"), name)
 
 
 def snake(name):
@@ -130,10 +164,24 @@ class Case:
         return [RNG.uniform(low, high, (2, *self.shape)).astype("float32") for _ in range(self.count)]
 
     def __call__(self, *images, **options):
-        return ops.convert_to_numpy(self.model([ops.convert_to_tensor(x) for x in images], **options))
+        y = ops.convert_to_numpy(self.model([ops.convert_to_tensor(x) for x in images], **options))
+        return y.astype("float32") if y.dtype == bool else y
 
 
+# Operators that change an element's value in steps, or leave one of two as it is.
+STEPS = ["Sign", "Ceil", "Floor", "Round", "Trunc", "FloorDivide", "Maximum", "Minimum", "Fmax", "Fmin", "Where"]
+STEPS += [L.Maximum, L.Minimum, *JOINING[JOINING.index("Equal") :]]
 BUILT = [key for key in TABLE if (key if isinstance(key, str) else key.__name__) not in UNBUILT]
+
+
+def marked(keys):
+    """The keys as parameters of a test: of operators that have one rule, one runs by default."""
+    seen, found = [], []
+    for key in keys:
+        again = isinstance(key, str) and any(TABLE[key] is rule for rule in seen)
+        found.append(pytest.param(key, marks=pytest.mark.slow) if again else key)
+        seen.append(TABLE[key])
+    return found
 
 
 def name_of(key):

@@ -207,7 +207,7 @@ def test_layers_that_follow_others_have_no_gate_of_their_own():
 
 def test_channels_that_a_layer_normalisation_counts_stay():
     dan = searching("grouped")
-    assert dan.kept_full["small"]["counted"] == "counted by 'norm'"
+    assert dan.kept_full["counted"] == "counted by 'norm'"
     assert "counted" not in dan.architecture()["widths"]
 
 
@@ -270,7 +270,7 @@ def test_names_and_sizes_that_users_have():
     assert dan.network.get_layer("gates_") is dan.gates
     inputs = keras.Input((None, None, 3))
     x = L.Conv2D(8, 3, name="a")(inputs)
-    with pytest.raises(ValueError, match="Expected a network of a known image size.*layer 'input"):
+    with pytest.raises(ValueError, match="Expected a network of known image size.*layer .input"):
         search(keras.Model(inputs, L.Dense(4)(L.GlobalAveragePooling2D()(x))), (1, 2), (), round_to=1)
 
 

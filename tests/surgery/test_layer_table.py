@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers as L
 from keras import ops
-from layer_cases import BUILT, CHANNELS, TABLE, UNBUILT, Case, name_of
+from layer_cases import BUILT, CHANNELS, STEPS, TABLE, UNBUILT, Case, marked, name_of
 
 from tfjointrd.surgery import read_graph
 from tfjointrd.surgery.macs import layer_macs
@@ -21,6 +21,8 @@ def test_all_of_the_table_is_tried():
 
 
 def elements_depend_on_their_own_place(case):
+    if case.key == "Sparsemax":  # where one channel is far above the others, they are 0 whatever it is
+        return
     x, element = case.images(0.1, 0.6), (0, *(1, 2, 3)[: len(case.shape) - 1], 2)
     x[0][element] = 0.62
     y = case(*x)
@@ -33,7 +35,7 @@ def elements_depend_on_their_own_place(case):
     own, found[element] = found[element], False
     assert bool(case.rule.elementwise) == (not found.any()), "other elements change with it"
     if case.rule.elementwise:
-        assert own or case.key in ("Sign", L.Maximum, L.Minimum, "Maximum", "Minimum")
+        assert own or case.key in STEPS
         again = case(*(image[:, ::-1] for image in x))
         np.testing.assert_allclose(again, y[:, ::-1], rtol=1e-6)  # other places, other elements, the same function
         assert case.rule.in_place or case.count == 2  # nothing else is needed to write over the input
@@ -193,7 +195,7 @@ CHECKS = [
 ]
 
 
-@pytest.mark.parametrize("key", BUILT, ids=name_of)
+@pytest.mark.parametrize("key", marked(BUILT), ids=name_of)
 def test_the_table_is_right(key):
     case = Case(key)
     for check in CHECKS:

@@ -12,6 +12,7 @@ from keras import layers
 import tfjointrd
 from tfjointrd import report
 from tfjointrd.surgery.macs import layer_macs
+from tfjointrd.surgery.rules.counters import kernel_parameters
 
 IMAGE, SIGNAL, VOLUME = (2, 11, 9, 6), (2, 11, 6), (2, 7, 8, 9, 2)
 
@@ -149,3 +150,39 @@ def test_only_layer_classes_can_be_registered():
     for wrong in (int, layers.ReLU(), "Conv2D"):
         with pytest.raises(ValueError, match="`layer_class` to be a subclass of keras.Layer. Received: layer_class="):
             report.register_macs(wrong, lambda *arguments: 0)
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+def test_quantised_layers_cost_what_they_did(mode):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Flatten()(layers.Conv2D(2, 3)(inputs))
+    model = keras.Model(inputs, layers.Dense(5)(layers.Dense(7)(x)))
+    before = report.profile(model)
+    model.quantize(mode)
+    costs = report.profile(model)
+    assert (costs.macs, costs.kernel_parameters) == (before.macs, before.kernel_parameters)
+    added = sum(np.prod(w.shape) for w in model.weights if w.name not in ("kernel", "bias"))
+    assert costs.parameters == before.parameters + added
+
+
+def test_quantised_layers_within_layers():
+    class Block(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = layers.Dense(7)
+
+        def call(self, x):
+            return self.inner(x)
+
+    block = Block()
+    block(np.ones((1, 6)))
+    block.inner.quantize("int4")
+    assert kernel_parameters(block) == 42
+
+
+def test_adapters_are_merged():
+    dense = layers.Dense(7)
+    dense.build((None, 6))
+    dense.enable_lora(2)
+    assert in_network(dense, (3, 6)) == 3 * 42

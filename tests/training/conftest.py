@@ -39,3 +39,16 @@ def images():
     x = rng.normal(size=(64, 8, 8, 1)).astype("float32")
     x[:, 2:5, 2:5, 0] += 1.5 * y[:, None, None]
     return x, y
+
+
+@pytest.fixture
+def eager():
+    """Steps without a graph: to trace a small network takes longer than to run it a few times."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

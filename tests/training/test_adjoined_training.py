@@ -138,7 +138,8 @@ def test_saved_with_what_was_frozen_since(tiny, images, tmp_path):
     x, y = images
     network = tiny()
     network.compile("adam", lambda labels, logits: keras.ops.mean(logits))
-    pair = adjoin(network, 2, round_to=1)
+    with pytest.warns(UserWarning, match="which has no name"):
+        pair = adjoin(network, 2, round_to=1)
     assert network.compiled
     for name in ("stem_conv", "stage2_conv1"):
         pair.network.get_layer(name).trainable = False

@@ -112,7 +112,11 @@ def assert_same_function(model, reference, tolerance):
     np.testing.assert_allclose(outputs(model), expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
-@pytest.fixture(scope="module", params=list(BOUNDARIES))
+# The graphs of these two are large; the own network has blocks of both kinds.
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("ResNet50", "ResNet50V2")]
+
+
+@pytest.fixture(scope="module", params=[*LARGE, "MobileNetV2", "own"])
 def trained(request):
     """A network, its plain student after two steps without and two with the feature loss, and what it was before."""
     keras.utils.set_random_seed(0)
@@ -179,7 +183,7 @@ def test_trained_student_slims(trained):
     assert np.isfinite(outputs(narrow)).all()
 
 
-@pytest.mark.parametrize("name", ["ResNet50", "MobileNetV2"])
+@pytest.mark.parametrize("name", [LARGE[0], "MobileNetV2"])
 def test_dirac_students(name):
     teacher = network(name)
     student = dirac(remove_shortcuts(teacher))

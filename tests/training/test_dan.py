@@ -43,8 +43,10 @@ def test_loss_is_eqn_6(tiny, images):
     result = dan.evaluate(x, y, batch_size=64, verbose=0, return_dict=True)
     assert result["loss"] == pytest.approx(expected, rel=1e-4)
     assert set(result) == {
-        *("loss", "full_loss", "small_loss", "small_kl", "full_accuracy", "small_accuracy", "small_macs")
+        *("loss", "full_loss", "small_loss", "small_kl", "full_accuracy", "small_accuracy", "small_macs"),
+        "small_penalty",
     }
+    assert result["small_penalty"] == pytest.approx(0.7 * 1e-5 * dan.architecture()["macs"], rel=1e-4)
 
 
 def test_training_mixes_with_the_noise_of_the_step(tiny, images):
@@ -73,6 +75,7 @@ def test_widths_begin_to_move_after_the_warm_up(tiny, images):
     assert float(numpy(dan.gates.temperature)) == pytest.approx(tau, rel=1e-4)
 
 
+@pytest.mark.usefixtures("eager")
 def test_who_moves_and_by_which_optimizer(tiny, images):
     x, y = images
     dan = search(tiny(filters=8), (1, 2, 4), round_to=1, gamma=1e-6, warm_up=0, kl_weight=1.0, seed=0)
@@ -154,6 +157,15 @@ def test_bad_arguments(tiny):
             ValueError, match=rf"Expected `{argument}` within .*from 0\.\d+ \(.*\) to 1\.0000 .*={value}"
         ):
             searching(tiny, **options)
+    for budget in ("target_macs", "target_parameters"):
+        with pytest.raises(
+            ValueError, match=r"`alphas` reach lower. So does `search\(..., keep=\(\)\)`, which lets stem"
+        ):
+            searching(tiny, **{budget: 0.01})
+        with pytest.raises(ValueError, match="`alphas` reach lower.$"):
+            searching(tiny, keep=(), **{budget: 0.01})
+    with pytest.raises(ValueError, match="No candidates are wider.$"):
+        searching(tiny, target_macs=1e12)
     with pytest.raises(ValueError, match="Expected one of gamma, target_macs, target_parameters, target_latency_ms"):
         searching(tiny, gamma=1e-9, target_macs=0.7)
     with pytest.raises(ValueError, match="Expected `gamma` from 0 on. Received: gamma=-1"):
@@ -184,6 +196,7 @@ def moved(dan, before):
     return {v.path for v in dan.trainable_variables if np.abs(numpy(v) - before[v.path]).max() > 0}
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("kind", ["arrays", "data sets"])
 def test_gates_learn_from_held_out_images(tiny, images, kind):
     """Weights that may not move: the gates go where the held-out images pull them, whatever the others are."""
@@ -205,6 +218,7 @@ def test_gates_learn_from_held_out_images(tiny, images, kind):
     assert np.abs(etas[0]).max() > 1e-5
 
 
+@pytest.mark.usefixtures("eager")
 def test_weights_do_not_learn_from_held_out_images(tiny, images):
     x, y = images
     weights = []
@@ -365,6 +379,7 @@ def test_single_batches(tiny, images):
         dan.architecture()
 
 
+@pytest.mark.usefixtures("eager")
 def test_callbacks_leave_the_gates_learning_rate(tiny, images):
     x, y = images
     dan = searching(tiny)
@@ -417,3 +432,27 @@ def test_weights_of_images_beside_held_out_ones(tiny, images):
     dan, weights = searching(tiny), np.ones(len(x))
     with pytest.raises(ValueError, match="without `sample_weight`"):
         dan.fit(x, y, sample_weight=weights, held_out=(x, y), verbose=0)
+
+
+def test_a_call_computes_what_is_chosen_after_steps_by_hand(tiny, images):
+    dan = searching(tiny, target_macs=0.6, warm_up=0)
+    dan.total_steps.assign(4)
+    rows = np.random.default_rng(3).normal(0, 3, dan.gates.eta.shape)
+    for sign in (1, -1):
+        dan.gates.eta.assign(sign * rows)
+        dan.train_on_batch(*images)
+        np.testing.assert_allclose(dan(images[0])["small"], dan.small().predict(images[0], verbose=0), atol=1e-4)
+
+
+def test_a_second_training_steers_anew(tiny, images):
+    """Its penalty is what the loss holds besides cross-entropy and KL, and may be negative."""
+    dan = searching(tiny, target_macs=0.9, warm_up=0, kl_weight=1.0)
+    seen = []
+    look = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda *_: seen.append(float(dan.multiplier)))
+    for _ in range(2):
+        history = dan.fit(*images, batch_size=64, epochs=2, callbacks=[look], verbose=0).history
+        for loss, full, kl, penalty in zip(
+            *(history[key] for key in ("loss", "full_loss", "small_kl", "small_penalty")), strict=True
+        ):
+            assert loss == pytest.approx(full + kl + penalty, rel=1e-3) and penalty < 0
+    assert seen[0] == seen[2] == 0 and seen[1] < 0

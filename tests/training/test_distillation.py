@@ -280,3 +280,19 @@ def test_sub_models_of_equal_layer_names(tiny, images):
     assert np.isfinite(distilled.fit(*images, verbose=0).history["loss"]).all()
     with pytest.raises(ValueError, match="sub-models of .* whose layers have names of their own"):
         Distillation(two_bodies(), tiny(), feature_weight=1e-3)
+
+
+def test_data_without_a_length(tiny, images):
+    """Are enough where the loss does not change over the training."""
+    tf = pytest.importorskip("tensorflow")
+    x, y = images
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16).filter(lambda x, y: True)
+    student, teacher = pair(tiny)
+    distilled = Distillation(student, teacher, feature_weight=1e-3)
+    distilled.compile(keras.optimizers.SGD(0.0))
+    losses = distilled.fit(data, epochs=2, verbose=0).history["loss"]
+    assert len(losses) == 2 and int(distilled.step) == 8
+    joint = JointRD(student, teacher)
+    joint.compile("sgd")
+    with pytest.raises(ValueError, match=r"since `tail_weight` changes over the training.* Pass `steps_per_epoch`"):
+        joint.fit(data, verbose=0)

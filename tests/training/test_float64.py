@@ -21,7 +21,7 @@ TRAININGS = {
 
 
 @pytest.mark.parametrize("make", TRAININGS.values(), ids=TRAININGS)
-def test_trains_as_in_float32(tiny, images, make, float64):
+def test_trains_as_in_float32(tiny, images, make, float64, eager):
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
     single = make(tiny)

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from jax_process import run_tests
 
 from tfjointrd import JointRD, adjoin, models, remove_shortcuts
 from tfjointrd.training import Constant, GradientRecorder
@@ -80,6 +79,7 @@ def by_hand(student, teacher, x, y, weight):
     ]
 
 
+@pytest.mark.usefixtures("eager")
 def test_norms_and_cosine_are_those_by_hand(tiny, images):
     student, teacher = pair(tiny)
     expected = by_hand(student, teacher, *images, weight=0.25)
@@ -98,6 +98,7 @@ def test_norms_and_cosine_are_those_by_hand(tiny, images):
     assert rows[2]["teacher_norm"] == 0 and rows[2]["cosine"] is None
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_weight_scales_the_teachers_norm_only(tiny, images):
     rows = [recorded(JointRD(*pair(tiny), tail_weight=Constant(weight)), *images)[0] for weight in (1.0, 0.0)]
     assert rows[0]["teacher_norm"] > 0 and rows[1]["teacher_norm"] == 0
@@ -108,6 +109,7 @@ def test_the_weight_scales_the_teachers_norm_only(tiny, images):
 ADJOINED = pytest.param("adjoined", marks=[] if keras.backend.backend() == "jax" else pytest.mark.slow, id="adjoined")
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("form", ["plain", ADJOINED, "joint teacher"])
 def test_nothing_moves(tiny, images, form):
     """Weights, statistics, counters, random states and moments are those of a training without the callback."""
@@ -190,9 +192,3 @@ def test_errors(tiny, images, tmp_path, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     with pytest.raises(ValueError, match=r"backends \('tensorflow', 'jax'\). Received: backend='torch'"):
         GradientRecorder(x, y)
-
-
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="this is the test that starts the others on JAX")
-def test_on_jax():
-    selected = "by_hand or nothing_moves[adjoined]"  # every case compiles anew on JAX
-    assert run_tests(__file__, "-k", selected) == 2

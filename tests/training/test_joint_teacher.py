@@ -91,6 +91,7 @@ def by_hand(student, teacher, x, y, steps, tail_weight, tails_first=False):
     return student, teacher
 
 
+@pytest.mark.usefixtures("eager")
 def test_two_steps_by_hand(tiny, images):
     x, y = images
     student, teacher = pair(tiny)
@@ -105,6 +106,7 @@ def test_two_steps_by_hand(tiny, images):
     assert difference(other, expected[0]) > 1e-3  # the order of statistics and tails is seen here
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_teacher_learns_as_it_does_alone(tiny, images):
     """No gradient of a tail, a target or a feature reaches it, and its statistics move with its own pass only."""
     x, y = images

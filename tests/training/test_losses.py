@@ -2,8 +2,10 @@ import keras
 import numpy as np
 import pytest
 
+from tfjointrd.surgery.output_activation import final_activation
+from tfjointrd.surgery.tasks import default_loss
 from tfjointrd.training import kullback_leibler
-from tfjointrd.training.losses import default_loss, distillation, ends_in_softmax, per_replica
+from tfjointrd.training.losses import distillation, per_replica
 
 
 def test_kullback_leibler_as_printed():
@@ -28,12 +30,12 @@ def test_distillation_with_weights():
 
 
 def test_logits_and_probabilities_are_told_apart(tiny):
-    assert not ends_in_softmax(tiny())
-    assert ends_in_softmax(tiny(softmax=True))
+    assert final_activation(tiny()) is None
+    assert final_activation(tiny(softmax=True)) == "softmax"
     layered = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Softmax()])
-    assert ends_in_softmax(layered)
+    assert final_activation(layered) == "softmax"
     activated = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Activation("softmax")])
-    assert ends_in_softmax(activated)
+    assert final_activation(activated) == "softmax"
     assert default_loss(tiny()).get_config()["from_logits"]
     assert not default_loss(tiny(softmax=True)).get_config()["from_logits"]
 
@@ -47,5 +49,5 @@ def test_per_replica(monkeypatch):
 def test_softmax_as_an_operator_is_seen():
     inputs = keras.Input((4,))
     logits = keras.layers.Dense(3)(inputs)
-    assert ends_in_softmax(keras.Model(inputs, keras.ops.softmax(logits)))
-    assert not ends_in_softmax(keras.Model(inputs, logits))
+    assert final_activation(keras.Model(inputs, keras.ops.softmax(logits))) == "softmax"
+    assert final_activation(keras.Model(inputs, logits)) is None

@@ -88,3 +88,43 @@ def test_what_cannot_be_measured(tiny, images):
         recalibrate_batchnorm(tiny(), images[0], steps=0)
     with pytest.raises(ValueError, match="Expected `model` to have batch normalisations. Received: 'bare' without"):
         recalibrate_batchnorm(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="bare"), images[0])
+
+
+@keras.saving.register_keras_serializable("tests")
+class Block(keras.layers.Layer):
+    """A layer with layers, in attributes and lists, which drops out in training."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.steps = [keras.layers.Dropout(0.9), {"norm": keras.layers.BatchNormalization(epsilon=1e-7)}]
+
+    def build(self, shape):
+        self.steps[1]["norm"].build(shape)
+
+    def call(self, x, training=None):
+        return self.steps[1]["norm"](self.steps[0](x, training=training), training=training)
+
+
+def test_within_layers_and_wrappers(images):
+    """Also of frozen ones, and with dropout off."""
+    x = np.repeat(images[0], 2, -1) * [1, 3] + [0, 5]
+    inputs = keras.Input((8, 8, 2))
+    block, wrapped = Block(), keras.layers.TimeDistributed(keras.layers.BatchNormalization())
+    model = keras.Model(inputs, keras.layers.Flatten()(wrapped(block(inputs))))
+    model.trainable = False
+    norms = [block.steps[1]["norm"], wrapped.layer]
+    recalibrate_batchnorm(model, x)
+    np.testing.assert_allclose(norms[0].moving_mean, x.mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(norms[0].moving_variance, x.var((0, 1, 2)), rtol=1e-4)
+    rows = (x - x.mean((0, 1, 2))) / x.std((0, 1, 2))  # each row of pixels is a call: the mean of them counts
+    np.testing.assert_allclose(wrapped.layer.moving_mean, rows.mean((0, 2)).mean(0), atol=1e-5)
+    np.testing.assert_allclose(wrapped.layer.moving_variance, rows.var((0, 2)).mean(0), rtol=1e-3)
+    assert not any(norm.trainable or norm.momentum != 0.99 or "call" in vars(norm) for norm in norms)
+
+
+def test_several_calls_count_alike():
+    x = np.random.default_rng(0).normal(2, 1, (32, 4, 4, 1)).astype("float32")
+    norm, inputs = keras.layers.BatchNormalization(), keras.Input((4, 4, 1))
+    model = keras.Model(inputs, keras.layers.Add()([norm(inputs), norm(10 * inputs)]))
+    recalibrate_batchnorm(model, [x[:16], x[16:]])
+    np.testing.assert_allclose(norm.moving_mean, [5.5 * x.mean()], rtol=1e-4)

@@ -327,3 +327,18 @@ def test_one_device_only():
 @pytest.mark.parametrize(("steps", "length"), [(391, 98), (100, 100), (101, 51), (1, 1)])
 def test_blocks_are_about_equal_and_not_too_long(steps, length):
     assert resident.block_length(steps) == length
+
+
+@on_jax
+def test_images_are_uploaded_once_with_a_part_that_is_held_out_of_them(monkeypatch):
+    put, uploaded = jax.device_put, []
+    monkeypatch.setattr(jax, "device_put", lambda value, *args: uploaded.append(value) or put(value, *args))
+    train = pipeline()
+    validation = train.hold_out(0.3, by_content=True).unaugmented()
+    history = resident.fit(dense(), train, validation, epochs=1, verbose=0).history
+    assert sum(any(part is train.x for part in value) for value in uploaded) == 1
+    expected = dense()
+    expected_history = expected.fit(train, validation_data=validation, epochs=1, verbose=0).history
+    assert history["val_loss"][0] != 0 and set(history) == set(expected_history)
+    resident.fit(dense(), train, pipeline(20, training=False), epochs=1, verbose=0)
+    assert sum(value[0].shape == (20, 8, 8, 1) for value in uploaded if hasattr(value[0], "shape")) == 1

@@ -17,3 +17,7 @@ from tfjointrd.data.pipeline import Pipeline
 from tfjointrd.data.tfds_sets import StreamPipeline
 
 __all__ = ["ArrayPipeline", "DatasetInfo", "FolderPipeline", "Pipeline", "StreamPipeline", "info", "load", "names"]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,6 +1,7 @@
 """Data sets that fit into memory, on every backend and without TensorFlow."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,27 +22,31 @@ def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, .
     return tuple(mean.tolist()), tuple(np.sqrt(np.where(variance > 1e-6, variance, 1.0)).tolist())
 
 
-def fingerprint(arrays: Arrays) -> str:
+def fingerprint(arrays: Arrays, digests: Sequence[Sequence[bytes]] | None = None) -> str:
     """A number that tells sets of images and labels apart, whatever order the images are in.
 
     Args:
         arrays: Images and labels for training and for validation.
+        digests: Those of both parts, where they are known.
 
     Returns:
         32 hexadecimal digits: the SHA-256 of the sorted SHA-256 of each image with its label, of both parts.
     """
     x_train, y_train, x_validation, y_validation = arrays
+    parts = (x_train, y_train), (x_validation, y_validation)
     total = hashlib.sha256()
-    for images, labels in ((x_train, y_train), (x_validation, y_validation)):
+    for (images, _), found in zip(parts, digests or [digests_of(*part) for part in parts], strict=True):
         total.update(f"{len(images)} {images.shape[1:]} {images.dtype.name}".encode())
-        labels = np.asarray(labels, "<i8")
-        total.update(b"".join(sorted(digest(*pair) for pair in zip(images, labels, strict=True))))
+        total.update(b"".join(sorted(found)))
     return total.hexdigest()[:32]
 
 
-def digest(image: np.ndarray, label: np.integer) -> bytes:
-    """The SHA-256 of an image with its label."""
-    return hashlib.sha256(image.tobytes() + np.int64(label).tobytes()).digest()
+def digests_of(images: np.ndarray, labels: np.ndarray) -> list[bytes]:
+    """The SHA-256 of each image with its label."""
+    labels = np.asarray(labels, "<i8")
+    return [
+        hashlib.sha256(image.tobytes() + label.tobytes()).digest() for image, label in zip(images, labels, strict=True)
+    ]
 
 
 def check_divides(info: DatasetInfo, image_size: int) -> None:
@@ -151,6 +156,7 @@ class ArrayPipeline(Pipeline):
         padding: Padding of the random crop in pixels; 0 turns it off.
         flip: Whether to mirror images at random.
         seed: Seed of order and augmentation.
+        digests: The SHA-256 of each image with its label, where they are known already.
 
     Attributes:
         x: The images, unaugmented and in the set's own order, for representative sets and quick checks.
@@ -177,12 +183,14 @@ class ArrayPipeline(Pipeline):
         padding: int = 0,
         flip: bool = False,
         seed: int = 0,
+        digests: Sequence[bytes] | None = None,
     ):
         super().__init__(info, len(x), batch_size, training=training, seed=seed)
         self.x = x
         self.y = y.astype("int32")
         self.padding = padding
         self.flip = flip
+        self._digests = digests
 
     @property
     def augmented(self) -> bool:
@@ -201,7 +209,9 @@ class ArrayPipeline(Pipeline):
 
     def content(self, row: int) -> bytes:
         """The digest of an image with its label."""
-        return digest(self.x[row], self.y[row])
+        if self._digests is None:
+            self._digests = digests_of(self.x, self.y)
+        return self._digests[row]
 
     def in_order(self) -> str:
         """A fingerprint of the images and labels in their order, on which the batches of each epoch depend."""
@@ -209,9 +219,9 @@ class ArrayPipeline(Pipeline):
         total.update(self.y.tobytes())
         return total.hexdigest()[:32]
 
-    def unaugmented(self) -> "ArrayPipeline":
-        """The same images in their own order, neither cropped nor mirrored."""
-        plain = super().unaugmented()
+    def unaugmented(self, shuffled: bool = False) -> "ArrayPipeline":
+        """The same images, neither cropped nor mirrored. See `Pipeline.unaugmented`."""
+        plain = super().unaugmented(shuffled)
         plain.padding, plain.flip = 0, False
         return plain
 

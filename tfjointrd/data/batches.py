@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import types
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+
+from tfjointrd.data.labels import CLASSES, check_labels
 
 
 def batches(
@@ -20,7 +25,8 @@ def batches(
             arrays, whose labels have not the images' shape; or batches, each of which is such an array or tuple, or a
             list of the same. Batches come from a list, a tuple, a generator, a `tf.data.Dataset`, a
             `keras.utils.PyDataset` such as those of `tfjointrd.data`, once through, or from a function without
-            arguments that returns them, as TFLite's `representative_dataset`.
+            arguments that returns them, as TFLite's `representative_dataset`, a `tf.lite.RepresentativeDataset`
+            included. Instead of a list of one array, a batch may be a dict of one, by the input's name.
         batch_size: How many images of an array are a batch; by default, the array is one.
         shape: Shape of an image, `None` where any size is right; not looked at by default.
         argument: What the caller calls `data`, for messages.
@@ -55,35 +61,90 @@ def batches(
         raise ValueError(f"Expected `{argument}` to hold images. Received: none")
 
 
-def accuracy(
-    predict: Callable[[Any], Any], data: Any, *, shape: Sequence[int | None] | None = None, argument: str = "data"
-) -> float:
-    """The share of images that a classifier gets right.
+def with_first(data: Any) -> tuple[Any, Any]:
+    """The first batch of what `fit` takes, without taking it away.
 
     Args:
-        predict: Function from images to an output for each class, `(count, classes)`.
-        data: As `batches` takes it, with labels: integers or one-hot.
+        data: Images, or a `keras.utils.PyDataset`, a `tf.data.Dataset` or a generator of batches.
+
+    Returns:
+        The batch, images alone as `(images,)`, or `None` where it cannot be looked at; and the data, of a generator
+        another one that begins with the same batch.
+    """
+    if isinstance(data, keras.utils.PyDataset):
+        return data[0], data
+    if all(hasattr(data, name) for name in ("element_spec", "take")):  # a tf.data.Dataset, not distributed
+        return next(iter(data.take(1)), None), data
+    if isinstance(data, types.GeneratorType):
+        first = list(itertools.islice(data, 1))
+        return (first[0] if first else None), (batch for part in (first, data) for batch in part)
+    images = keras.tree.flatten(data)
+    return ((data,) if images and all(map(_is_array, images)) else None), data
+
+
+def accuracy(
+    predict: Callable[[Any], Any], data: Any, *, shape: Sequence[int | None] | None = None, argument: str = "data"
+) -> float | dict[str, float]:
+    """The share of images that a classifier gets right; of positions, where it classifies each.
+
+    Args:
+        predict: Function from images to an output for each class, `(count, ..., classes)`; or to a dict of several.
+        data: As `batches` takes it, with labels: integers or one-hot. For several outputs, a dict of labels by the
+            names of those that are to be looked at, or a list of all.
         shape: As for `batches`, and so is `argument`.
         argument: See `shape`.
 
+    Returns:
+        The share; of several outputs a dict of shares.
+
     Raises:
-        ValueError: As `batches`, or if there are no labels.
+        ValueError: As `batches`, or if labels are no classes of the output; see `tfjointrd.data.labels`.
     """
-    right = count = 0
+    right: Counter[str] = Counter()
+    count: Counter[str] = Counter()
     for x, y in batches(data, shape=shape, argument=argument):
         if y is None:
             raise ValueError(f"Expected `{argument}` to hold batches (x, y). Received: batches without labels")
-        y = np.asarray(y)
-        labels = y.argmax(-1) if y.ndim > 1 and y.shape[-1] > 1 else y.reshape(-1)
-        right += int(np.sum(np.argmax(predict(x), axis=-1) == labels))
-        count += len(labels)
-    return right / count
+        outputs = predict(x)
+        several = isinstance(outputs, Mapping)
+        outputs = outputs if several else {"": outputs}
+        for name, labels in _by_output(y, list(outputs), argument).items():
+            own = np.asarray(outputs[name])
+            place = f" of `{argument}`" + (f" for output '{name}'" if several else "")
+            labels = _as_classes(labels, own, place)
+            right[name] += int(np.sum(own.argmax(axis=-1) == labels))
+            count[name] += labels.size
+    shares = {name: right[name] / count[name] for name in count}
+    return shares if several else shares[""]
+
+
+def _by_output(y: Any, names: list[str], argument: str) -> dict[str, Any]:
+    if names == [""]:
+        return {"": y}
+    if isinstance(y, Mapping) and set(y) <= set(names):
+        return dict(y)
+    if isinstance(y, (list, tuple)) and len(y) == len(names):
+        return dict(zip(names, y, strict=True))
+    received = sorted(y) if isinstance(y, Mapping) else type(y).__name__
+    raise ValueError(f"Expected `{argument}` to hold labels by output: {names}. Received: {received}")
+
+
+def _as_classes(y: Any, outputs: np.ndarray, place: str) -> np.ndarray:
+    """Labels as numbers of classes, one for each image or position."""
+    if outputs.shape[-1] == 1:
+        raise ValueError(f"Expected an output for each class. Received: outputs of shape {outputs.shape}{place}")
+    one_hot = check_labels(y, (None, *outputs.shape[1:]), CLASSES, place).one_hot
+    y = np.asarray(y)
+    if len(y) != len(outputs):
+        raise ValueError(f"Expected a label{place} for each image. Received: {len(outputs)} images, {len(y)} labels")
+    return y.argmax(-1) if one_hot else y.reshape(outputs.shape[:-1])
 
 
 def _pairs(data: Any, batch_size: int | None, argument: str) -> Iterator[tuple[Any, Any]]:
     """Images and labels of each batch, as they come."""
+    data = getattr(data, "input_gen", data)  # of a `tf.lite.RepresentativeDataset`
     if callable(data) and not isinstance(data, keras.Model):
-        data = data()
+        data = _called(data, argument)
     if _is_array(data) or (isinstance(data, tuple) and _is_labelled(data)):
         x, y = _pair(data, argument)
         size = max(len(x), 1) if batch_size is None else batch_size
@@ -92,6 +153,18 @@ def _pairs(data: Any, batch_size: int | None, argument: str) -> Iterator[tuple[A
         return
     for batch in _iterated(data, argument):
         yield _pair(batch, argument)
+
+
+def _called(function: Callable, argument: str) -> Any:
+    try:
+        inspect.signature(function).bind()
+    except ValueError:
+        pass  # a function without a signature
+    except TypeError:
+        raise ValueError(
+            f"Expected `{argument}`, where it is a function, to need no arguments. Received: {function!r}"
+        ) from None
+    return function()
 
 
 def _iterated(data: Any, argument: str) -> Iterable:
@@ -115,7 +188,8 @@ def _pair(batch: Any, argument: str) -> tuple[Any, Any]:
             f"Expected `{argument}` to hold batches x, (x, y) or (x, y, weights), x an array of images. "
             f"Received: a batch of {kinds or 'nothing'}"
         )
-    return parts[0], parts[1] if len(parts) > 1 else None
+    x = images[0] if isinstance(parts[0], dict) and len(images) == 1 else parts[0]
+    return x, parts[1] if len(parts) > 1 else None
 
 
 def _is_labelled(parts: tuple) -> bool:

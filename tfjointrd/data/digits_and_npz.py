@@ -38,6 +38,60 @@ def read_npz(path: Path) -> tuple[DatasetInfo, Arrays]:
         FileNotFoundError: There is no such file.
         ValueError: An array is missing or not as above.
     """
+    parts = _read_arrays(path)
+    x_train, y_train, x_test, _ = parts
+    mean, std = channel_statistics(x_train)
+    info = DatasetInfo(
+        name=str(path),
+        num_classes=int(y_train.max()) + 1,
+        input_shape=x_train.shape[1:],
+        mean=mean,
+        std=std,
+        train_size=len(x_train),
+        validation_size=len(x_test),
+    )
+    return info, parts
+
+
+def read_named(name: str, path: Path) -> tuple[DatasetInfo, Arrays]:
+    """Read a data set that has a name from a file as for `read_npz`.
+
+    Args:
+        name: Name of the set.
+        path: Path of the file.
+
+    Returns:
+        Tuple of what is known of the set, and the arrays.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The set is not one of small images that is known here, or the file does not hold as many images of
+            its size and as many classes.
+    """
+    known = KNOWN.get(name)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected `data_file` to be an .npz file. Received: data_file='{path}'")
+    if known is None or known.resizable:
+        small = ", ".join(other.name for other in KNOWN.values() if not other.resizable)
+        raise ValueError(f"Expected `data_file` for one of the sets {small}. Received: data_file='{path}' for '{name}'")
+    arrays = x_train, y_train, x_test, _ = _read_arrays(path)
+    found = {
+        "input_shape": x_train.shape[1:],
+        "num_classes": int(y_train.max()) + 1,
+        "train_size": len(x_train),
+        "validation_size": len(x_test),
+    }
+    for what, received in found.items():
+        expected = getattr(known, what)
+        if expected != received:
+            raise ValueError(
+                f"Expected `data_file` to hold {name}, with {what}={expected}. Received: {path}, with {received}"
+            )
+    return known, arrays
+
+
+def _read_arrays(path: Path) -> Arrays:
+    """The checked arrays of a file, images with a channel axis."""
     if not path.is_file():
         raise FileNotFoundError(f"Expected an .npz file. Received: {path}, which does not exist")
     try:
@@ -62,48 +116,7 @@ def read_npz(path: Path) -> tuple[DatasetInfo, Arrays]:
         raise ValueError(
             f"Expected labels in y_test from 0 to {num_classes - 1}, the largest in y_train. Received: {y_test.max()}"
         )
-    mean, std = channel_statistics(x_train)
-    info = DatasetInfo(
-        name=str(path),
-        num_classes=num_classes,
-        input_shape=x_train.shape[1:],
-        mean=mean,
-        std=std,
-        train_size=len(x_train),
-        validation_size=len(x_test),
-    )
-    return info, (x_train, y_train, x_test, y_test)
-
-
-def read_named(name: str, path: Path) -> tuple[DatasetInfo, Arrays]:
-    """Read a data set that has a name from a file as for `read_npz`.
-
-    Args:
-        name: Name of the set.
-        path: Path of the file.
-
-    Returns:
-        Tuple of what is known of the set, and the arrays.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The set is not one of small images that is known here, or the file does not hold as many images of
-            its size and as many classes.
-    """
-    known = KNOWN.get(name)
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected `data_file` to be an .npz file. Received: data_file='{path}'")
-    if known is None or known.resizable:
-        small = ", ".join(other.name for other in KNOWN.values() if not other.resizable)
-        raise ValueError(f"Expected `data_file` for one of the sets {small}. Received: data_file='{path}' for '{name}'")
-    found, arrays = read_npz(path)
-    for what in ("input_shape", "num_classes", "train_size", "validation_size"):
-        expected, received = getattr(known, what), getattr(found, what)
-        if expected != received:
-            raise ValueError(
-                f"Expected `data_file` to hold {name}, with {what}={expected}. Received: {path}, with {received}"
-            )
-    return known, arrays
+    return x_train, y_train, x_test, y_test
 
 
 def _check_images(x: np.ndarray, name: str) -> np.ndarray:

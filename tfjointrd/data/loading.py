@@ -166,7 +166,8 @@ def _from_arrays(
 ) -> tuple[arrays.ArrayPipeline, arrays.ArrayPipeline]:
     own = found.name if augment is True else augment
     padding, flip = _AUGMENTATION.get(own, (0, False))
-    fingerprint = arrays.fingerprint(parts)
+    digests = arrays.digests_of(*parts[:2]), arrays.digests_of(*parts[2:])
+    fingerprint = arrays.fingerprint(parts, digests)
     found = replace(found, fingerprint=fingerprint, note=COPIES.get(fingerprint, found.note))
     if image_size is not None:
         arrays.check_divides(found, image_size)
@@ -175,8 +176,8 @@ def _from_arrays(
         found = replace(found, input_shape=(image_size, image_size, channels))
     x_train, y_train, x_validation, y_validation = parts
     x_train, x_validation = (arrays.averaged(x, found.input_shape[0]) for x in (x_train, x_validation))
-    crops = {"padding": padding, "flip": flip, "seed": seed}
-    train = arrays.ArrayPipeline(x_train, y_train, found, batch_size, training=True, **crops)
+    options = {"padding": padding, "flip": flip, "seed": seed, "digests": digests[0] if x_train is parts[0] else None}
+    train = arrays.ArrayPipeline(x_train, y_train, found, batch_size, training=True, **options)
     return train, arrays.ArrayPipeline(x_validation, y_validation, found, batch_size, training=False)
 
 

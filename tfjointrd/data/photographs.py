@@ -141,9 +141,9 @@ class PhotographPipeline(Pipeline):
         super().__init__(info, size, batch_size, training=training, seed=seed)
         self.augment = augment
 
-    def unaugmented(self) -> "PhotographPipeline":
-        """The same images in their own order, cropped to their centre."""
-        plain = super().unaugmented()
+    def unaugmented(self, shuffled: bool = False) -> "PhotographPipeline":
+        """The same images, cropped to their centre. See `Pipeline.unaugmented`."""
+        plain = super().unaugmented(shuffled)
         plain.augment = False
         return plain
 

@@ -99,7 +99,7 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
             order = np.array(sorted(self._rows, key=self.content))
         else:
             order = np.random.default_rng([self.seed, 0, 0, 1]).permutation(self._rows)  # a stream that no epoch has
-        held = self._copy()
+        held = self.copy()
         for pipeline, rows in ((held, order[:count]), (self, order[count:])):
             pipeline._rows = np.sort(rows)
             pipeline.size = min(pipeline.size, len(rows))
@@ -111,15 +111,20 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         """What tells an image of the set from others, whatever their order: 32 bytes."""
         raise NotImplementedError(f"Expected a set whose images can be told apart. Received: {type(self).__name__}.")
 
-    def unaugmented(self) -> "Pipeline":
-        """The same images in their own order and as they are, as for validation."""
-        plain = self._copy()
-        plain.training = False
+    def unaugmented(self, shuffled: bool = False) -> "Pipeline":
+        """The same images as they are.
+
+        Args:
+            shuffled: Whether a training pipeline keeps shuffling them. By default they come in their own order, as for
+                validation.
+        """
+        plain = self.copy()
+        plain.training = self.training and shuffled
         plain.set_epoch(0)
         return plain
 
-    def _copy(self) -> "Pipeline":
-        """A pipeline of the same images with an epoch of its own."""
+    def copy(self) -> "Pipeline":
+        """A pipeline of the same images, which are not read again, with an epoch of its own."""
         other = copy.copy(self)
         other._lock = threading.Lock()
         return other

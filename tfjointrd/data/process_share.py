@@ -68,7 +68,7 @@ class Share(Pipeline):
             "Expected `hold_out` to be called on the pipeline before it is shared. Received: a share of one."
         )
 
-    def unaugmented(self) -> Pipeline:
+    def unaugmented(self, shuffled: bool = False) -> Pipeline:
         """Not here: the whole pipeline is to be taken as it is before it is shared."""
         raise ValueError(
             "Expected `unaugmented` to be called on the pipeline before it is shared. Received: a share of one."

@@ -215,11 +215,11 @@ class StreamPipeline(PhotographPipeline):
         self._next = epoch, position + 1
         return [image for image, _ in examples], np.array([label for _, label in examples], "int32")
 
-    def unaugmented(self) -> PhotographPipeline:
-        """The same images in the order of their files, cropped to their centre."""
-        plain = super().unaugmented()
-        plain._examples, plain._next = iter(()), None  # a reader of its own
-        return plain
+    def copy(self) -> PhotographPipeline:
+        """A pipeline of the same images, with an epoch and a reader of its own."""
+        other = super().copy()
+        other._examples, other._next = iter(()), None
+        return other
 
     def hold_out(self, part: float, by_content: bool = False) -> PhotographPipeline:
         """Not here: images have no positions in a set that is read file by file."""

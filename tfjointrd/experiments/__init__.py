@@ -31,3 +31,7 @@ __getattr__ = _lazy.attributes(
         "transfer": f"{__name__}.fine_tuning",
     },
 )
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

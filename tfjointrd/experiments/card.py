@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import copy
-import functools
-import hashlib
 import json
 import os
-import platform
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import jsonschema
 import keras
+import numpy as np
 
 from tfjointrd import data, report
 from tfjointrd.data.batches import accuracy
 from tfjointrd.experiments.checkpoint_callback import State
+from tfjointrd.experiments.machine import machine, source, versions
 from tfjointrd.experiments.recipes import SCORED_ON, Recipe, from_stored
 from tfjointrd.export import quantize
 from tfjointrd.files import replacing, write_json
 
 CARD, SCHEMA = "card.json", 1
-QUANTIZATIONS = quantize.arguments()  # form of a file -> what `export.tflite(quantization=...)` takes for it
 _OTHER_BACKEND = "trained on the backend"
-
-
-def forms() -> dict[str, str | None]:
-    """`QUANTIZATIONS`, with what was registered later; none if that is empty."""
-    return QUANTIZATIONS and quantize.arguments()
 
 
 def _object(properties: dict, optional: tuple[str, ...] = ()) -> dict:
@@ -45,7 +38,7 @@ def _mapping(values: dict, names: str = ".+") -> dict:
 _OPTIONAL_OF_DATA = ("class_names", "fingerprint", "chosen_on", "scored_on")  # older cards lack them
 _TEXT, _COUNT = {"type": "string"}, {"type": "integer", "minimum": 0}
 _FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
-# "keras" and forms of files, those that are registered by whoever trains too
+# Files are in any number format that was registered where they were made.
 _ACCURACY = {"type": "object", "required": ["keras"], "additionalProperties": _FRACTION}
 _NETWORK = _object(
     {
@@ -101,6 +94,7 @@ def make(
     note: str = "",
     command: str = "",
     devices: int = 1,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict:
     """Writes the networks as files, measures them, and returns the card of a finished training.
 
@@ -117,13 +111,16 @@ def make(
         note: What readers should know of the data.
         command: The command line to repeat it with.
         devices: Number of devices that trained together.
+        say: Is told what is going on.
     """
     entries, accuracies = {}, {}
-    for name, network in networks.items():
+    for number, (name, network) in enumerate(networks.items(), start=1):
+        say(f"Writing and measuring network {name}, {number} of {len(networks)} ...")
         with replacing(folder / f"{name}.keras") as part:
             network.save(part)
         exported, failed = _export(network, name, folder, recipe.formats, train, validation)
-        accuracies[name] = {"keras": accuracy(network.predict_on_batch, validation), **exported}
+        predict = _in_equal_batches(network.predict_on_batch, min(validation.batch_size, validation.size))
+        accuracies[name] = {"keras": accuracy(predict, validation), **exported}
         profile = report.profile(network)
         entries[name] = {
             "parameters": profile.parameters,
@@ -158,6 +155,15 @@ def make(
             }
         },
     }
+
+
+def _in_equal_batches(predict: Callable, size: int) -> Callable:
+    """A prediction that fills smaller batches up, so that it is traced and compiled once."""
+
+    def filled(x):
+        return predict(np.concatenate([x, np.repeat(x[-1:], size - len(x), axis=0)]))[: len(x)]
+
+    return lambda x: predict(x) if len(x) == size else filled(x)
 
 
 def lacks_files(card: dict) -> bool:
@@ -310,39 +316,18 @@ def differences(found: Mapping, expected: Mapping) -> str:
 
 def network_files(folder: Path, network: str) -> list[Path]:
     """The files of a network that are there."""
-    names = [f"{network}.keras", *(f"{network}_{kind}.tflite" for kind in forms())]
+    names = [f"{network}.keras", *(file_name(network, form) for form in forms())]
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def machine() -> dict[str, str | int]:
-    """The machine that this runs on: processor, cores, accelerators."""
-    found = {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()}
-    accelerators = _accelerators()
-    return {**found, "accelerators": ", ".join(accelerators)} if accelerators else found
+def forms() -> dict[str, str | None]:
+    """The number formats that there are, and what `export.tflite(quantization=...)` takes for each."""
+    return quantize.arguments()
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the result depends on."""
-    import importlib.metadata
-
-    backend = keras.backend.backend()
-    found = {"python": platform.python_version(), "keras": keras.__version__, "backend": backend}
-    for package in ("tfjointrd", backend, "numpy"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # run from a checkout that is not installed
-    return found
-
-
-@functools.cache
-def source() -> str:
-    """A fingerprint of this package's source: 32 hexadecimal digits, of the names and contents of its Python files."""
-    package = Path(__file__).parents[1]
-    total = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        total.update(str(path.relative_to(package).as_posix()).encode() + b"\0" + path.read_bytes())
-    return total.hexdigest()[:32]
+def file_name(network: str, form: str) -> str:
+    """What a network's file in a number format is called."""
+    return f"{network}_{form}.tflite"
 
 
 def _export(
@@ -357,7 +342,7 @@ def _export(
     accuracies, failed = {}, {}
     with tempfile.TemporaryDirectory() as saved:
         for kind in formats:
-            path = folder / f"{name}_{kind}.tflite"
+            path = folder / file_name(name, kind)
             try:
                 export.tflite(network, path, forms()[kind], train, saved_model=saved)
                 accuracies[kind] = export.accuracy(path, validation)
@@ -366,23 +351,3 @@ def _export(
                 failed[kind] = str(error)
                 print(f"{name} was not exported as {kind}: {error}")
     return accuracies, failed
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{named[0] if named else platform.processor() or 'unknown'} ({platform.machine()})"
-
-
-def _accelerators() -> list[str]:
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return [device.device_kind for device in jax.devices() if device.platform != "cpu"]
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        devices = tf.config.list_physical_devices("GPU")
-        return [tf.config.experimental.get_device_details(device).get("device_name", device.name) for device in devices]
-    return []

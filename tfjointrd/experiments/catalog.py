@@ -67,6 +67,12 @@ def get(name: str, scale: str = "laptop", seed: int = 0) -> Recipe:
     return Recipe(**_RECIPES[name][scale], seed=seed)
 
 
+def network_and_data(name: str) -> tuple[str, str]:
+    """The network and the data set of a recipe."""
+    fields = next(iter(_RECIPES[name].values()))
+    return fields["network"], fields["data"]
+
+
 def scales(name: str) -> tuple[str, ...]:
     """The scales that a recipe has, from the smallest on."""
     return tuple(scale for scale in SCALES if scale in _RECIPES[name])

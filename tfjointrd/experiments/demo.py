@@ -15,6 +15,7 @@ from tfjointrd.experiments.run_folder import Run
 from tfjointrd.experiments.runner import run
 from tfjointrd.experiments.table import Row, markdown, measure
 from tfjointrd.files import write, write_json
+from tfjointrd.progress import Line, Steps
 
 # name in the table -> (folder, network in that folder)
 ROWS = {
@@ -33,22 +34,38 @@ METHODS = ("standard", "plain", "jointrd", "narrow", "adjoined")
 class _OneLine(keras.callbacks.Callback):
     """Progress on one line of the terminal that is written over."""
 
-    def __init__(self, title: str):
+    def __init__(self, line: Line, title: str, epochs: int):
         super().__init__()
-        self.title = title
+        self.line, self.title, self.steps = line, title, Steps(epochs)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Begins to count, after a checkpoint not from the first epoch on."""
+        if epoch and not self.steps.done:
+            self.steps = Steps(self.steps.total, epoch)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Shows how far the training is."""
-        print(f"\r{self.title}: epoch {epoch + 1}/{self.params['epochs']}", end="", flush=True)
+        """Shows how far the training is, and how long the rest takes."""
+        text = self.steps.next()
+        then = ", measuring" if self.steps.done == self.steps.total else ""
+        self.line.write(f"{self.title}: epoch {text}{then}")
 
 
-def demo(out: str | os.PathLike = "demo", epochs: int = 15, seed: int = 0) -> list[Row]:
+def demo(
+    out: str | os.PathLike = "demo",
+    epochs: int = 15,
+    seed: int = 0,
+    *,
+    verbose: bool = True,
+    tensorboard: str | os.PathLike | None = None,
+) -> list[Row]:
     """Trains, exports and compares on handwritten digits; prints a table and says where the files are.
 
     Args:
         out: Folder for networks, files, table and figure. Trainings that are finished there are not repeated.
         epochs: Epochs of each training.
         seed: Seed of weights and data order.
+        verbose: Whether to print what is going on; else the table alone is printed.
+        tensorboard: A folder for TensorBoard's files, in which each training has a folder of its own.
 
     Returns:
         The rows of the table.
@@ -56,20 +73,27 @@ def demo(out: str | os.PathLike = "demo", epochs: int = 15, seed: int = 0) -> li
     out, began = Path(out), time.perf_counter()
     runs: dict[str, Run] = {}
     for number, method in enumerate(METHODS, start=1):
-        title = f"[{number}/6] training {method}"
-        print(title, end="", flush=True)
+        line, title = Line(verbose), f"[{number}/6] training {method}"
+        line.write(title)
         own = {"method": method}
         if method == "jointrd":  # as the recipes of that name
             own = {**PLAIN["jointrd"], "teacher": str(runs["standard"].path("model"))}
         recipe = Recipe(epochs=epochs, batch_size=64, seed=seed, **own)
-        runs[method] = run(recipe, out / method, verbose=0, callbacks=[_OneLine(title)])
+        own = {} if tensorboard is None else {"tensorboard": Path(tensorboard) / method}
+        runs[method] = run(recipe, out / method, verbose=0, callbacks=[_OneLine(line, title, epochs)], **own)
         accuracies = [f"{name} {runs[method].accuracy(name):.4f}" for name in runs[method].networks]
-        print(f"\r{title}: accuracy of {', '.join(accuracies)}", flush=True)
-    print("[6/6] measuring files", flush=True)
-    rows = [measure(name, runs[folder], network) for name, (folder, network) in ROWS.items()]
+        line.end(f"{title}: accuracy of {', '.join(accuracies)}")
+    rows, line = [], Line(verbose)
+    for name, (folder, network) in ROWS.items():
+        line.write(f"[6/6] measuring files: {name}")
+        rows.append(measure(name, runs[folder], network))
+    line.end("[6/6] measuring files")
     write(out / "table.md", markdown(rows) + "\n")
     write_json(out / "table.json", [row.as_dict() for row in rows])
     report.accuracy_against_cost([row.as_dict() for row in rows], path=out / "accuracy_against_macs.png")
+    if not verbose:
+        print(markdown(rows))
+        return rows
     print(f"\n{markdown(rows)}\n")
     print(f"Networks (.keras), files (.tflite), table and figure are in {out.resolve()}")
     images = runs["standard"].card["data"]["validation_images"]

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import os
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from tfjointrd import data as datasets
+from tfjointrd.data.information import PIXEL_RANGES
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
 from tfjointrd.experiments.networks import load_network
 from tfjointrd.experiments.recipes import Recipe, all_fields
-from tfjointrd.experiments.run_folder import Run, check_recipe, find_file
+from tfjointrd.experiments.run_folder import RECIPE, Run, check_recipe, find_file, load_data, locked
 from tfjointrd.experiments.runner import make_repeatable, run
 from tfjointrd.files import replacing
-from tfjointrd.surgery import functional
+from tfjointrd.stacklevel import stacklevel_outside_the_package
+from tfjointrd.surgery import functional, new_head
+from tfjointrd.surgery.pixel_range import misfits, says_its_range
 from tfjointrd.training.engines import distribute
 
 # Where they differ from those of `Recipe`; one cycle and 10 epochs are its own.
 DEFAULTS = {"batch_size": 64, "learning_rate": 0.02}
 PRETRAINED = "pretrained.keras"
+CLEARLY = 1.0  # how much better another range of pixels has to fit
 
 
 def transfer(
@@ -39,21 +45,27 @@ def transfer(
     says otherwise. A finished training is loaded, and an interrupted one goes on, as by `tfjointrd.experiments.run`.
 
     Args:
-        model: The trained network, which takes raw pixels: a `keras.Model`, which is saved in `out`, the path of a
-            `.keras` file, or the name of a recipe that is finished in `runs`.
+        model: The trained network: a `keras.Model`, which is saved in `out`, the path of a `.keras` file, or the name
+            of a recipe that is finished in `runs`. Images come as pixels from 0 to 255. A network that brings them to
+            another range outside of its layers, as those of `keras.applications` without a `Rescaling` do, needs
+            `pixel_range`.
         data: A data set by name, a folder of images or an `.npz` file; see `tfjointrd.data.load`.
         out: Folder for checkpoints, network and card.
         runs: Folder of the recipes' folders, for a name.
         **options: Fields of `Recipe`, as `epochs=10`, `learning_rate=0.02`, `batch_size=64`, `image_size`, `images` and
-            `seed` (with these defaults), and arguments of `run`, as `verbose` and `note`.
+            `seed` (with these defaults), and arguments of `run`, as `verbose` and `note`. `pixel_range="-1..1"`, for
+            pixels that the network was trained on: `"0..255"`, `"0..1"`, `"-1..1"` or `"imagenet"` (ImageNet's mean
+            taken off, divided by its standard deviation). By default a network that does not begin with a `Rescaling`
+            or `Normalization` is looked at: what its first batch normalisation recorded in training shows the range.
 
     Returns:
         The finished `Run`, whose network is `run.networks["model"]`.
 
     Raises:
         FileNotFoundError: If there is no such network, or no such data.
-        ValueError: If the network does not end in a `Dense` layer or cannot take the images, or if `out` holds another
-            training.
+        ValueError: If the network does not end in a `Dense` layer, cannot take the images or was trained on another
+            range of pixels, or if `out` holds another training.
+        BlockingIOError: If another process trains in `out`.
         Others: As `run`.
 
     Example:
@@ -73,16 +85,47 @@ def transfer(
     if given:
         functional(model)  # refuses others before anything is written
     path = Path(out) / PRETRAINED if given else _file(os.fspath(model), Path(runs))
-    if chosen.get("image_size") is None:
-        with group.alone():
-            chosen["image_size"] = image_size_for(model if given else load_network(path), data)
-    recipe = Recipe(**{**DEFAULTS, **chosen, "method": "transfer", "network": str(path), "data": os.fspath(data)})
+    new = not (Path(out) / RECIPE).exists()
+    with group.alone():
+        network = model if given else load_network(path)
+        if chosen.get("image_size") is None:
+            chosen["image_size"] = image_size_for(network, data)
+        recipe = Recipe(**{**DEFAULTS, **chosen, "method": "transfer", "network": str(path), "data": os.fspath(data)})
+        if new and recipe.pixel_range is None and not says_its_range(network):
+            _check_pixel_range(network, recipe, options.get("data_file"))
     if given:
-        check_recipe(recipe, Path(out))
-        with group.alone():
+        with group.alone(), nullcontext() if path.is_file() or not group.chief else locked(Path(out)):
+            check_recipe(recipe, Path(out))
             _keep(model, path, write=group.chief)
         group.wait(f"{path} is written")
     return run(recipe, out, **options)
+
+
+def _check_pixel_range(network: keras.Model, recipe: Recipe, data_file: str | os.PathLike | None) -> None:
+    """Looks at whether images as they come are such as the network was trained on.
+
+    Raises:
+        ValueError: If another range fits clearly better.
+    """
+    train = load_data(recipe, augment=False, data_file=data_file).train
+    images = np.asarray(keras.ops.convert_to_numpy(train.batch(0)[0]), "float32")
+    found = misfits(new_head(network, train.info.num_classes, images.shape[1:]), images)
+    if not found:
+        warnings.warn(
+            f"'{network.name}' gets pixels from {images.min():g} to {images.max():g}, and neither its layers nor its "
+            "statistics say whether it was trained on such ones. If it was not, name the range that it takes: "
+            f"`pixel_range`, one of {', '.join(PIXEL_RANGES)}.",
+            stacklevel=stacklevel_outside_the_package(),
+        )
+        return
+    best = min(found, key=found.get)
+    if found["0..255"] > found[best] + CLEARLY:
+        raise ValueError(
+            f"Expected `pixel_range`, since '{network.name}' gets pixels from {images.min():g} to {images.max():g} and "
+            "was trained on others: what its first batch normalisation recorded fits "
+            f"pixel_range='{best}' best (misfits {', '.join(f'{key}: {value:.1f}' for key, value in found.items())}). "
+            f"Pass it, or '0..255' to leave the network as it is. Received: pixel_range=None."
+        )
 
 
 def _file(name: str, runs: Path) -> Path:

@@ -15,6 +15,7 @@ from tfjointrd.experiments.recipes import Recipe
 from tfjointrd.surgery import new_head
 from tfjointrd.surgery.initializers import HE_NORMAL, with_initializer
 from tfjointrd.surgery.output_activation import final_activation
+from tfjointrd.surgery.pixel_range import with_pixel_range
 
 
 def network_of(recipe: Recipe, info: DatasetInfo) -> keras.Model:
@@ -26,6 +27,7 @@ def network_of(recipe: Recipe, info: DatasetInfo) -> keras.Model:
     """
     network = build_network(recipe.network, info)
     if recipe.method == "transfer":
+        network = with_pixel_range(network, recipe.pixel_range)
         network = new_head(network, info.num_classes, info.input_shape)
         for layer in network.layers:
             layer.trainable = True

@@ -16,11 +16,13 @@ from tfjointrd.experiments import catalog, study
 from tfjointrd.experiments.checkpoint import Checkpoints
 from tfjointrd.experiments.run_folder import is_locked, locked, seed_folder
 from tfjointrd.experiments.signals import handling
+from tfjointrd.progress import time_left
 
 LEAST_FREE = 500_000_000  # bytes of the disk, for checkpoints and networks of a few trainings
 LISTS = {"study": study.ORDER}
 QUEUE = "queue"  # the folder in which a queue's lock and logs are
 FINISHED, RUNNING, OTHER = "finished", "running", "not possible"
+UNCOLLECTED = f"{FINISHED}, not yet in the card of its recipe"
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,19 @@ class Training:
     def state(self, out: Path) -> str:
         """How far it is in the folder of all trainings: finished, running, interrupted or waiting.
 
-        A card of another training in its place is said too, with what it is of.
+        A training whose process ended before it wrote into the card of all seeds is finished too; running it writes
+        that. A card of another training in its place is said, with what it is of.
         """
         recipe = catalog.get(self.recipe, self.scale, self.seed)
         folder = out / self.recipe
         training = seed_folder(folder, self.seed)
-        if (folder / cards.CARD).is_file():
-            try:
-                if str(self.seed) in cards.read(folder, recipe)["seeds"]:
-                    return FINISHED
-            except ValueError as error:
-                return f"{OTHER}: {error}"
+        for place, state in ((folder, FINISHED), (training, UNCOLLECTED)):
+            if (place / cards.CARD).is_file():
+                try:
+                    if str(self.seed) in cards.read(place, recipe)["seeds"]:
+                        return state
+                except ValueError as error:
+                    return f"{OTHER}: {error}"
         reached = Checkpoints(training).newest_name()
         epochs = f", {reached[0]} of {recipe.epochs} epochs" if reached else ""
         if is_locked(training):
@@ -112,10 +116,13 @@ def status(trainings: Sequence[Training], out: str | PathLike = "runs") -> str:
         f"{training.recipe:{width}}  seed {training.seed}  {state}"
         for training, state in zip(trainings, states, strict=True)
     ]
-    return "\n".join([*lines, f"{states.count(FINISHED)} of {len(states)} trainings are finished."])
+    finished = sum(state.startswith(FINISHED) for state in states)
+    return "\n".join([*lines, f"{finished} of {len(states)} trainings are finished."])
 
 
-def run_queue(trainings: Sequence[Training], out: str | PathLike = "runs", options: Sequence[str] = ()) -> None:
+def run_queue(
+    trainings: Sequence[Training], out: str | PathLike = "runs", options: Sequence[str] = (), quiet: bool = False
+) -> None:
     """Runs trainings one after the other, each in a process of its own, and prints a line for each.
 
     What a training prints goes to `out/queue/RECIPE_seedN.log`. One that fails is reported, and the next one begins.
@@ -125,6 +132,7 @@ def run_queue(trainings: Sequence[Training], out: str | PathLike = "runs", optio
         trainings: The trainings; see `expand`.
         out: Folder of all recipes' folders.
         options: Further options of `python -m tfjointrd run`.
+        quiet: Whether to leave out which training begins, and when all will have ended.
 
     Raises:
         BlockingIOError: If another queue runs in the folder.
@@ -132,7 +140,7 @@ def run_queue(trainings: Sequence[Training], out: str | PathLike = "runs", optio
         RuntimeError: If trainings failed; the message names them.
         KeyboardInterrupt: If it is stopped; the training that runs takes a checkpoint first.
     """
-    out, failed = Path(out), []
+    out, failed, took = Path(out), [], []
     with locked(out / QUEUE):
         for number, training in enumerate(trainings, start=1):
             place = f"[{number}/{len(trainings)}] {training.recipe} seed {training.seed}"
@@ -146,11 +154,15 @@ def run_queue(trainings: Sequence[Training], out: str | PathLike = "runs", optio
                 continue
             _check_space(out)
             began = time.monotonic()
-            print(f"{place}: {state}, begins at {time.strftime('%H:%M')}", flush=True)
+            if not quiet:
+                left = sum(_to_do(other.state(out)) for other in trainings[number - 1 :])
+                pace = f"; if all take as long, {time_left(left * sum(took) / len(took))}" if took else ""
+                print(f"{place}: {state}, begins at {time.strftime('%H:%M')}{pace}", flush=True)
             log = out / QUEUE / f"{training.recipe}_seed{training.seed}.log"
             written = log.stat().st_size if log.exists() else 0
             code = _run(training, out, options, log)
-            minutes = (time.monotonic() - began) / 60
+            took.append(time.monotonic() - began)
+            minutes = took[-1] / 60
             if code == 0:
                 print(f"{place}: {_result(training, out)} after {minutes:.0f} minutes", flush=True)
             else:
@@ -161,6 +173,10 @@ def run_queue(trainings: Sequence[Training], out: str | PathLike = "runs", optio
     if failed:
         names = ", ".join(f"{training.recipe} seed {training.seed}" for training in failed)
         raise RuntimeError(f"{len(failed)} of {len(trainings)} trainings failed: {names}. See {out / QUEUE}/*.log.")
+
+
+def _to_do(state: str) -> bool:
+    return state != FINISHED and not state.startswith((RUNNING, OTHER))
 
 
 def _result(training: Training, out: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -31,6 +31,7 @@ def run_named(
     note: str = "",
     group: distribute.Single | distribute.Processes | None = None,
     deterministic: bool = True,
+    tensorboard: str | PathLike | None = None,
     **options,
 ) -> Run:
     """Runs a registered recipe once for each seed, or goes on with it, or loads what is finished.
@@ -47,6 +48,7 @@ def run_named(
         note: What readers of the card should know of the data.
         group: As for `run`.
         deterministic: As for `run`.
+        tensorboard: As for `run`; each training has a folder of its own in it, `RECIPE/seedN`.
         **options: Further arguments of `run`.
 
     Returns:
@@ -79,9 +81,10 @@ def run_named(
         for field, network in (("teacher", "model"), ("widths", "small")):
             needed = recipe.get(field)
             if needed not in (None, RANDOM) and not _finished(training):
-                needed = run_named(needed, scale, out, (recipe.seed,), **options)
+                needed = run_named(needed, scale, out, (recipe.seed,), tensorboard=tensorboard, **options)
                 files[field] = _of_seed(needed, recipe.seed).path(network)
-        run(recipe, training, **files, command=command([recipe.seed]), **options)
+        own = {} if tensorboard is None else {"tensorboard": seed_folder(Path(tensorboard) / name, recipe.seed)}
+        run(recipe, training, **files, command=command([recipe.seed]), **own, **options)
     if group.chief:
         with locked(folder, timeout=60):  # another seed may be finishing
             _collect(folder, recipes[0], command)
@@ -98,17 +101,21 @@ def state(name: str, out: str | PathLike = "runs") -> str:
         out: Folder of all recipes' folders.
     """
     folder = Path(out) / name
-    parts = []
+    parts, collected = [], set()
     if _finished(folder):
         try:
             card = cards.read(folder)
             scale = card["recipe"]["scale"]
             cards.read(folder, catalog.get(name, scale))
+            collected = set(card["seeds"])
             parts.append(f"{scale}: finished, seed {', '.join(card['seeds'])}")
         except ValueError as error:
             parts.append(f"card not usable: {error}")
     for training in _seed_folders(folder):
-        if not _finished(training):
+        if _finished(training):
+            if training.name.removeprefix("seed") not in collected:
+                parts.append(f"{training.name} finished, not yet in the card of its recipe")
+        else:
             checkpoint = Checkpoints(training).newest_name()
             reached = f"{checkpoint[0]} epochs" if checkpoint else "no checkpoint"
             parts.append(f"{training.name} {'running' if is_locked(training) else 'interrupted'}, {reached}")
@@ -155,10 +162,10 @@ def _finished(folder: Path) -> bool:
     return (folder / cards.CARD).exists()
 
 
-def _keep_small_files(training: Path, folder: Path, networks: Iterable[str]) -> None:
+def _keep_small_files(training: Path, folder: Path, networks: Mapping[str, Mapping]) -> None:
     """Copies what stands beside a training's card, as far as it is small."""
-    paths = [path for network in networks for path in cards.network_files(training, network)]
-    for path in [*paths, *(training / name for name in (GRADIENTS, GATES, ARCHITECTURE))]:
+    names = [name for network in networks.values() for name in network["files"]]
+    for path in [training / name for name in (*names, GRADIENTS, GATES, ARCHITECTURE)]:
         if path.is_file() and path.stat().st_size < LARGEST_FILE:
             write(folder / path.name, path.read_bytes())
 

@@ -70,13 +70,30 @@ def locked(folder: Path, timeout: float = 1.0) -> Iterator[None]:
             "process has locked. Wait for it, or choose another folder."
         ) from None
     except OSError as error:
-        raise PermissionError(
-            f"Expected a folder that can be written. Received: folder='{folder}' ({error})."
-        ) from None
+        raise _cannot_be_written(folder, error) from None
     try:
         yield
     finally:
         lock.release()  # the file stays: deleting it could give two processes a lock each
+
+
+def check_free(folder: Path) -> None:
+    """Refuses, before any work and without making anything, a folder that `locked` would refuse.
+
+    Raises:
+        PermissionError: If it cannot be written.
+        BlockingIOError: If another process works in it.
+    """
+    if (folder / LOCK).exists():
+        with locked(folder):
+            return
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise _cannot_be_written(folder, f"'{place}' is {'not writable' if place.is_dir() else 'a file'}")
+
+
+def _cannot_be_written(folder: Path, why: object) -> PermissionError:
+    return PermissionError(f"Expected a folder that can be written. Received: folder='{folder}' ({why}).")
 
 
 def is_locked(folder: Path) -> bool:
@@ -108,11 +125,13 @@ def check_recipe(recipe: Recipe, folder: Path) -> None:
                 f"Expected a new folder, or one that this version of tfjointrd wrote (schema {SCHEMA}). "
                 f"Received: folder='{folder}' of schema {found.get('schema')}."
             )
-        differing = cards.differences(cards.completed(found["recipe"]), recipe.as_dict())
+        held = cards.completed(found["recipe"])
+        differing = cards.differences(held, recipe.as_dict())
         if differing:
+            longer = _longer(folder, recipe) if {**held, "epochs": recipe.epochs} == recipe.as_dict() else ""
             raise ValueError(
                 f"Expected a new folder, or one of the same recipe. Received: folder='{folder}', which holds a "
-                f"training with {differing}."
+                f"training with {differing}.{longer}"
             )
     if (folder / cards.CARD).exists():
         seeds = cards.read(folder, recipe)["seeds"]
@@ -121,6 +140,20 @@ def check_recipe(recipe: Recipe, folder: Path) -> None:
                 f"Expected a new folder, or one of the same recipe. Received: folder='{folder}', which holds a "
                 f"training with seed={', '.join(seeds)}."
             )
+
+
+def _longer(folder: Path, recipe: Recipe) -> str:
+    """How to train for another number of epochs than a folder's training, for a message."""
+    text = (
+        " A training does not become longer or shorter: its learning rate follows a schedule over all epochs. "
+        f"Train for {recipe.epochs} epochs in a new folder"
+    )
+    for file, method in (("model.keras", "standard"), ("full.keras", "adjoined")):
+        if (folder / file).is_file():
+            text += (
+                f", or from the weights that it has: method='{method}', network='{folder / file}', on a new schedule"
+            )
+    return f"{text}."
 
 
 def finished_run(folder: str | os.PathLike) -> Run:
@@ -179,6 +212,10 @@ class Images(NamedTuple):
     train: data.Pipeline
     validation: data.Pipeline
     scored: data.Pipeline
+
+    def copy(self) -> Images:
+        """The same images, which are not read again, from the first epoch on."""
+        return Images(*(pipeline.copy() for pipeline in self))
 
 
 def load_data(recipe: Recipe, augment: bool | None = None, data_file: str | os.PathLike | None = None) -> Images:

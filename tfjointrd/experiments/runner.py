@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,13 +18,24 @@ from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, Diverged
 from tfjointrd.experiments.checkpoint_callback import CheckpointCallback, Interrupted, State, polite_signals
 from tfjointrd.experiments.optimizer import make_optimizer
 from tfjointrd.experiments.recipes import Recipe
-from tfjointrd.experiments.run_folder import Run, check_recipe, claim, complete, finished_run, load_data, locked
+from tfjointrd.experiments.run_folder import (
+    Images,
+    Run,
+    check_free,
+    check_recipe,
+    claim,
+    complete,
+    finished_run,
+    load_data,
+    locked,
+)
 from tfjointrd.experiments.trainers import METHODS, make_trainer
+from tfjointrd.experiments.training_callbacks import TensorBoard, TimeLeft
 from tfjointrd.files import write, write_json
+from tfjointrd.surgery.tasks import default_loss
 from tfjointrd.training.callbacks.gate_recorder import GateRecorder
 from tfjointrd.training.callbacks.gradient_recorder import BACKENDS, GradientRecorder
 from tfjointrd.training.engines import distribute, resident
-from tfjointrd.training.losses import default_loss
 from tfjointrd.training.methods.dan import DAN
 from tfjointrd.training.methods.jointrd import JointRD
 from tfjointrd.training.recalibration import has_batchnorm, recalibrate_batchnorm
@@ -51,6 +63,7 @@ def run(
     deterministic: bool = True,
     group: distribute.Single | distribute.Processes | None = None,
     command: str = "",
+    tensorboard: str | os.PathLike | None = None,
 ) -> Run:
     """Trains by a recipe, or goes on where an interrupted training of the same recipe stopped.
 
@@ -65,7 +78,7 @@ def run(
     Args:
         recipe: What to train.
         folder: Where checkpoints, networks and card go; made if need be.
-        verbose: As for `keras.Model.fit`.
+        verbose: As for `keras.Model.fit`. Unless it is 0, what is going on and when it will end is printed too.
         note: What readers of the results should know of the data, for the card.
         callbacks: Further callbacks for `fit`. What they remember is in no checkpoint, and they may not end the
             training before its last epoch.
@@ -78,6 +91,7 @@ def run(
         group: The devices or processes that train together, from `tfjointrd.training.distribute`. All processes call
             `run` with a folder that all of them see; the first one writes.
         command: The command line to repeat it with, for the card.
+        tensorboard: A folder to write the metrics of each epoch to, for TensorBoard.
 
     Returns:
         The finished `Run`.
@@ -111,17 +125,23 @@ def run(
             "Expected `held_out` for a training on one device. Received: "
             f"held_out={recipe.held_out} and {group.devices} devices."
         )
+    if group.chief:
+        check_free(folder)
+    check_recipe(recipe, folder)
+    keras.utils.set_random_seed(recipe.seed)
+    images = load_data(recipe, data_file=data_file)
+    unseen = images.copy()
+    held_out = _held_out(recipe, images.train)
+    train, validation = (group.share(pipeline) for pipeline in (images.train, images.validation))
+    with group.scope():
+        model = _compiled(resolved, train)
+    # The folder is made now, after most of what can be wrong.
     with locked(folder) if group.chief else nullcontext():
         check_recipe(recipe, folder)
         if (folder / cards.CARD).exists():  # finished by another process in between
             with group.alone():
                 return finished_run(folder)
-        keras.utils.set_random_seed(recipe.seed)
-        images = load_data(recipe, data_file=data_file)
-        held_out = _held_out(recipe, images.train)
-        train, validation = (group.share(pipeline) for pipeline in (images.train, images.validation))
         with group.scope():
-            model = _compiled(resolved, train)
             state, checkpoint = _state(model, train, folder, images.train)
             if not group.same((state.epoch, state.position)):
                 raise ValueError(f"Expected a folder that all processes see. Received: folder='{folder}'.")
@@ -129,17 +149,22 @@ def run(
                 claim(recipe, folder)
                 if recipe.get("latency_table") and not (folder / LATENCIES).exists():
                     write(folder / LATENCIES, Path(resolved.latency_table).read_bytes())
+            verbose = verbose if group.chief else 0
             if state.epoch < recipe.epochs:
                 saver = CheckpointCallback(Checkpoints(folder), state, checkpoint, minutes, writes=group.chief)
                 options = {} if held_out is None else {"held_out": held_out}
                 fit = _fit_resident if _fits_device(train, group) and not options else _fit
-                verbose = verbose if group.chief else 0
-                own = [*_recorders(model, images.validation, folder, group), saver]
+                own = _recorders(model, images.validation, folder, group)
+                own += [TensorBoard(tensorboard)] if tensorboard and group.chief else []
+                own += [saver]
+                if verbose != 0:
+                    own.append(TimeLeft(recipe.epochs, state.epoch))
+                    print(_heading(recipe, state, len(train), folder), flush=True)
                 with _explained(recipe, saver, [train, validation, *options.values()]):
                     fit(model, recipe, train, validation, saver, [*own, *callbacks], verbose, **options)
         if group.chief:
             with group.alone():
-                _finish(recipe, model, data_file, folder, state, note, command, group)
+                _finish(recipe, model, unseen, folder, state, note, command, group, verbose)
         group.wait(f"{folder} is finished")
     with group.alone():
         return finished_run(folder)
@@ -294,15 +319,25 @@ def _explained(recipe: Recipe, saver: CheckpointCallback, pipelines: Sequence[da
         )
 
 
-def _finish(recipe: Recipe, model, data_file, folder: Path, state: State, note: str, command: str, group) -> None:
+def _heading(recipe: Recipe, state: State, steps: int, folder: Path) -> str:
+    """What is trained, how long and where."""
+    what = recipe.name or f"{Path(recipe.network).name}, method {recipe.method}"
+    done = f", of which {state.epoch} are done" if state.epoch else ""
+    return f"Training {what} on {recipe.data}: {recipe.epochs} epochs of {steps} steps{done}, in {folder}"
+
+
+def _finish(
+    recipe: Recipe, model, images: Images, folder: Path, state: State, note: str, command: str, group, verbose
+) -> None:
     """Takes the networks out, measures them, and writes files and card."""
+    say = functools.partial(print, flush=True) if verbose != 0 else lambda text: None
     networks = METHODS[recipe.method].networks(model)
-    images = load_data(recipe, augment=False, data_file=data_file)
     if isinstance(model, DAN) and has_batchnorm(networks["small"]):  # a search's have seen all candidates
+        say("Measuring the batch normalisations of small anew ...")
         # Images as in the training, augmented: those are what the statistics have to fit.
-        train = load_data(recipe, data_file=data_file).train
-        recalibrate_batchnorm(networks["small"], train, min(len(train), RECALIBRATION))
-    card = cards.make(recipe, networks, images.train, images.scored, folder, state, note, command, group.devices)
+        recalibrate_batchnorm(networks["small"], images.train, min(len(images.train), RECALIBRATION))
+    train = images.train.unaugmented(shuffled=True)
+    card = cards.make(recipe, networks, train, images.scored, folder, state, note, command, group.devices, say)
     if isinstance(model, DAN):
         write_json(folder / ARCHITECTURE, model.architecture())
     cards.write(folder, card)

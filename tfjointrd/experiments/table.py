@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfjointrd import report
@@ -12,47 +12,51 @@ from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
 from tfjointrd.experiments.run_folder import Run, find_file
 
-_ALWAYS = ("float32", "int8")  # columns, with dashes where there are no such files
+FIGURES = ("accuracy", "bytes", "latency")  # of a file
 
 
-@dataclass(frozen=True)
-class FileFigures:
-    """One `.tflite` file of a network.
-
-    Attributes:
-        accuracy: Top-1 of the first seed's file.
-        bytes: Size.
-        latency: Median milliseconds an image, one thread of this machine.
-    """
-
-    accuracy: float
-    bytes: int
-    latency: float
-
-
-@dataclass(frozen=True)
 class Row:
-    """One network in a table.
+    """One network in a table, with what was measured of its files: any of the number formats that there are.
 
-    Attributes:
+    Args:
         name: What the network is.
         accuracy: Top-1 on the validation images, in Keras, mean over the seeds.
         parameters: Number of parameters.
         macs: Multiply-accumulates an image.
         peak_activation_bytes: Most memory that activations take at a time, float32, one image.
-        files: Number format -> the `.tflite` file, as far as there are files.
+        **of_files: `accuracy_float32`, top-1 of the first seed's float32 `.tflite` file; `bytes_float32`, its size;
+            `latency_float32`, its median milliseconds an image, one thread of this machine. Likewise `accuracy_int8`
+            and so on for any number format. `None` where there is none.
+
+    All are attributes.
+
+    Raises:
+        TypeError: For a figure of a file that is none of the three.
     """
 
-    name: str
-    accuracy: float
-    parameters: int
-    macs: int
-    peak_activation_bytes: int
-    files: Mapping[str, FileFigures] = field(default_factory=dict)
+    def __init__(
+        self, name: str, accuracy: float, *, parameters: int, macs: int, peak_activation_bytes: int, **of_files
+    ):
+        wrong = [key for key in of_files if not key.startswith(tuple(f"{figure}_" for figure in FIGURES))]
+        if wrong:
+            raise TypeError(f"Expected {', '.join(f'{figure}_FORMAT' for figure in FIGURES)}. Received: {wrong[0]}=...")
+        self.name, self.accuracy = name, accuracy
+        self.parameters, self.macs, self.peak_activation_bytes = parameters, macs, peak_activation_bytes
+        self.__dict__.update(of_files)
 
     def as_dict(self) -> dict:
         """The row as plain data."""
-        return asdict(self)
+        return dict(vars(self))
+
+    def of_file(self, figure: str, form: str) -> float | None:
+        """A figure of its file in a number format, `None` if there is none."""
+        return vars(self).get(f"{figure}_{form}")
+
+    @property
+    def forms(self) -> list[str]:
+        """The number formats that figures were given of."""
+        named = (key.partition("_") for key in vars(self))
+        return list(dict.fromkeys(form for figure, _, form in named if figure in FIGURES and form))
 
 
 def measure(name: str, run: Run, network: str) -> Row:
@@ -67,21 +71,23 @@ def measure(name: str, run: Run, network: str) -> Row:
         FileNotFoundError: If a file that the card lists is gone.
     """
     entry, seed = run.card["networks"][network], run.card["seeds"][str(run.recipe.seed)]
-    listed = {kind: f"{network}_{kind}.tflite" for kind in cards.forms()}
-    listed = {kind: file for kind, file in listed.items() if file in entry["files"]}
-    paths = [find_file(run.folder, file, run.recipe.seed) for file in listed.values()]
-    timed = report.latencies(paths) if paths else []
-    files = {
-        kind: FileFigures(seed["accuracy"][network][kind], entry["files"][file], latency.median_ms)
-        for (kind, file), latency in zip(listed.items(), timed, strict=True)
-    }
+    accuracies = {form: value for form, value in seed["accuracy"][network].items() if form != "keras"}
+    files = {form: cards.file_name(network, form) for form in dict.fromkeys([*run.recipe.formats, *accuracies])}
+    there = {form: file for form, file in files.items() if file in entry["files"]}
+    paths = [find_file(run.folder, file, run.recipe.seed) for file in there.values()]
+    timed = dict(zip(there, report.latencies(paths) if paths else [], strict=True))
+    of_files = {}
+    for form, file in files.items():
+        of_files[f"accuracy_{form}"] = accuracies.get(form)
+        of_files[f"bytes_{form}"] = entry["files"].get(file)
+        of_files[f"latency_{form}"] = timed[form].median_ms if form in timed else None
     return Row(
         name=name,
         accuracy=run.accuracy(network),
         parameters=entry["parameters"],
         macs=entry["macs"],
         peak_activation_bytes=entry["peak_activation_bytes"],
-        files=files,
+        **of_files,
     )
 
 
@@ -93,29 +99,39 @@ def measure_run(run: Run) -> list[Row]:
     ]
 
 
-def _columns(rows: Sequence[Row]) -> dict[str, Callable[[Row], str]]:
-    """What the columns show, by their heads."""
-    kinds = [kind for kind in cards.forms() if kind in _ALWAYS or any(kind in row.files for row in rows)]
-    return {
-        "network": lambda row: row.name,
-        "Keras %": lambda row: f"{100 * row.accuracy:.2f}",
-        **{f"{kind} %": _of_file(kind, lambda file: f"{100 * file.accuracy:.2f}") for kind in kinds},
+def _known(value: float | None, form: str) -> str:
+    """A number as a column shows it, or a dash where there is none."""
+    return "—" if value is None else format(value, form)
+
+
+def _columns(forms: Sequence[str]) -> dict[str, Callable[[Row], str]]:
+    """What a table shows of each row."""
+
+    def of_files(title: str, figure: str, form: str, factor: float, digits: str):
+        def write(row):
+            value = row.of_file(figure, form)
+            return _known(None if value is None else value * factor, digits)
+
+        return {f"{form} {title}": write}
+
+    columns = {"network": lambda row: row.name, "Keras %": lambda row: f"{100 * row.accuracy:.2f}"}
+    for form in forms:
+        columns |= of_files("%", "accuracy", form, 100, ".2f")
+    columns |= {
         "parameters": lambda row: f"{row.parameters:,}",
         "MACs (M)": lambda row: f"{row.macs / 1e6:.2f}",
         "live memory (KiB)": lambda row: f"{row.peak_activation_bytes / 1024:.1f}",
-        **{f"{kind} (KiB)": _of_file(kind, lambda file: f"{file.bytes / 1024:.0f}") for kind in kinds},
-        **{f"{kind} (ms)": _of_file(kind, lambda file: f"{file.latency:.3f}") for kind in kinds},
     }
-
-
-def _of_file(kind: str, show: Callable[[FileFigures], str]) -> Callable[[Row], str]:
-    """A column about files of one number format: a dash where there is none."""
-    return lambda row: show(row.files[kind]) if kind in row.files else "—"
+    for form in forms:
+        columns |= of_files("(KiB)", "bytes", form, 1 / 1024, ".0f")
+    for form in forms:
+        columns |= of_files("(ms)", "latency", form, 1, ".3f")
+    return columns
 
 
 def markdown(rows: list[Row]) -> str:
-    """The table in Markdown, its columns aligned for reading as plain text too."""
-    columns = _columns(rows)
+    """The table in Markdown, its columns aligned for reading as plain text too; three for each number format."""
+    columns = _columns(list(dict.fromkeys(form for row in rows for form in row.forms)))
     return _aligned([list(columns), *([write(row) for write in columns.values()] for row in rows)])
 
 

@@ -14,14 +14,15 @@ import numpy as np
 
 from tfjointrd.export import quantize
 from tfjointrd.export.accuracy_drop import check_accuracy_drop, check_limit
-from tfjointrd.export.file_graph import read_file, takes_pixels
+from tfjointrd.export.file_graph import names_classes, read_file, takes_pixels
 from tfjointrd.export.interpreter import TFLiteModel
 from tfjointrd.export.quantize import FLOAT32, Quantizer
 from tfjointrd.export.samples import flat_layers, random_images, sample, sample_of_shape
-from tfjointrd.export.source import FileSource, Source, in_float32
+from tfjointrd.export.source import FileSource, Source, file_name, in_float32
 from tfjointrd.export.verify import ExportReport, check_agreement, compare
 from tfjointrd.files import replacing
-from tfjointrd.surgery.graph import functional
+from tfjointrd.surgery.graph import functional, sizes_error
+from tfjointrd.surgery.tasks import classifying
 
 
 def tflite(
@@ -36,10 +37,11 @@ def tflite(
     max_accuracy_drop: float | None = None,
     validation: Any = None,
     tolerance: float = 1e-3,
-    min_agreement: float = 0.8,
+    min_agreement: float | Mapping[str, float | None] | None = 0.8,
+    max_error: float = 0.1,
     saved_model: str | os.PathLike | None = None,
 ) -> ExportReport:
-    """Writes a classifier as a `.tflite` file and proves that it computes what the Keras network computes.
+    """Writes a network as a `.tflite` file and proves that it computes what the Keras network computes.
 
     The file has a fixed batch of one image and uses builtin operators only. It is run in the LiteRT interpreter and
     compared with the network on sample images first; a file that disagrees or returns NaN is an error and is not kept.
@@ -62,8 +64,9 @@ def tflite(
       layers. Of several that match, the last one counts; layers that none matches stay in float32.
 
     Args:
-        model: A functional or Sequential network with one input `(batch, height, width, channels)` of fixed size and
-            one output `(batch, classes)`, logits or probabilities.
+        model: A functional or Sequential network with one input `(batch, height, width, channels)` of fixed size, and
+            one or several outputs: logits, probabilities or numbers, of the image or of its positions. Several keep
+            their names in the file, with `_` for characters other than letters and digits.
         path: Where the file goes; its folder has to exist.
         quantization: See above.
         representative_data: Images the network was trained on or similar ones, in the range the network takes: an array
@@ -78,14 +81,20 @@ def tflite(
         converter: `"tensorflow"`, TensorFlow's converter, or `"litert"`, Google's litert-quantizer. By default the
             latter; but where it would leave operators of a static format in float and TensorFlow's converter would
             not, that one. A dict and `"int4"` are made by litert-quantizer alone.
-        max_accuracy_drop: Most percentage points of top-1 accuracy that the file may lose on `validation`. A file that
-            loses more is an error, which names the layers that err most, to leave them in float. Not looked at by
-            default.
-        validation: Images with labels for it, in any form that `tfjointrd.data.batches` describes.
+        max_accuracy_drop: Most percentage points of top-1 accuracy that the file may lose on `validation`, of several
+            outputs in any that names classes. A file that loses more is an error, which names the layers that err most,
+            to leave them in float. Not looked at by default.
+        validation: Images with labels for it, in any form that `tfjointrd.data.batches` describes; for several outputs
+            a dict of labels by their names. Labels of outputs without classes are left out.
         tolerance: Largest difference that a float32 file may have, as a share of the largest output. Rounding differs
             by 1e-6 to 1e-5 from one implementation to the next; what is really wrong differs by 1e-2 and more.
-        min_agreement: Least share of images on which a file in another format has to name the network's class. Trained
-            networks reach 0.95 and more. An untrained one may not, as its outputs hardly differ between classes.
+        min_agreement: Least share of images, or positions, on which a file in another format has to name the network's
+            class. Trained networks reach 0.95 and more. An untrained one may not, as its outputs hardly differ between
+            classes. Several channels are taken for classes unless they end in a sigmoid, or the network was compiled
+            with a loss for something else; `None` says that there are none. For several outputs also a dict by their
+            names.
+        max_error: Largest relative error ‖file - network‖ / ‖network‖ of a file in another format, for outputs without
+            classes.
         saved_model: Folder for the SavedModel by way of which the network is converted, temporary by default. A
             SavedModel that is there already is taken for that of `model`: what several files of one network share is
             then written once.
@@ -111,9 +120,10 @@ def tflite(
     quantizer = quantize.get(quantization, converter)
     input_type = input_type or quantizer.input_type
     _check_types(quantizer, quantization, input_type, output_type)
-    _check_classes(quantizer, model.name, model.outputs[0].shape, min_agreement)
     _check_images_given(quantizer, representative_data)
-    check_limit(max_accuracy_drop, validation)
+    classes = classifying(model)
+    least = _agreement_by_output(min_agreement, classes)
+    check_limit(max_accuracy_drop, validation, classes)
     with replacing(path) as part:
         none = representative_data is None
         images = random_images(model.inputs[0].shape[1:]) if none else sample(representative_data, model)
@@ -122,10 +132,10 @@ def tflite(
         with tempfile.TemporaryDirectory() if saved_model is None else nullcontext(saved_model) as saved:
             source = Source(model, Path(saved), input_type, output_type)
             part.write_bytes(quantizer.function(source, calibration))
-        report = compare(model, part, check, Path(path), quantization)
-        check_agreement(report, quantizer.exact, tolerance, min_agreement)
+        report = compare(model, part, check, Path(path), quantization, classes)
+        check_agreement(report, quantizer.exact, tolerance, least, max_error)
         if max_accuracy_drop is not None:
-            check_accuracy_drop(model, part, quantization, validation, max_accuracy_drop, check)
+            check_accuracy_drop(model, part, quantization, validation, max_accuracy_drop, check, classes)
     return report
 
 
@@ -137,21 +147,22 @@ def quantize_file(
     *,
     input_type: str | None = None,
     output_type: str = "float32",
-    min_agreement: float = 0.8,
+    min_agreement: float | Mapping[str, float | None] | None = 0.8,
+    max_error: float = 0.1,
 ) -> ExportReport:
     """Writes a float32 `.tflite` file in another number format, without TensorFlow, and compares the two.
 
     litert-quantizer makes the file. Keras may run on any backend.
 
     Args:
-        float32_file: The file to start from, with one input `(1, height, width, channels)` and one output
-            `(1, classes)`.
+        float32_file: The file to start from, with one input `(1, height, width, channels)` and one or several outputs.
         path: Where the file goes; its folder has to exist.
         quantization: As for `tflite`. Names or patterns of layers are compared with the names of the file's tensors.
         representative_data: As for `tflite`, and so are the other arguments.
         input_type: See `representative_data`.
         output_type: See `representative_data`.
-        min_agreement: See `representative_data`.
+        min_agreement: See `representative_data`. Several channels are taken for classes unless they end in a sigmoid.
+        max_error: See `representative_data`.
 
     Returns:
         An `ExportReport` that compares the file with the float32 file.
@@ -173,8 +184,9 @@ def quantize_file(
     quantizer = quantize.get(quantization, quantize.LITERT)
     input_type = input_type or quantizer.input_type
     _check_types(quantizer, quantization, input_type, output_type)
-    _check_classes(quantizer, network.name, network.file.output_shape, min_agreement)
     _check_images_given(quantizer, representative_data)
+    classes = network.classifying()
+    least = _agreement_by_output(min_agreement, classes)
     with replacing(path) as part:
         shape = network.file.input_shape[1:]
         images = random_images(shape) if representative_data is None else sample_of_shape(representative_data, shape)
@@ -186,8 +198,8 @@ def quantize_file(
         calibration, check = _parted(images, quantizer)
         source = FileSource(network.content, network.name, input_type, output_type)
         part.write_bytes(quantizer.function(source, calibration))
-        report = compare(network, part, check, Path(path), quantization)
-        check_agreement(report, quantizer.exact, 1e-3, min_agreement)
+        report = compare(network, part, check, Path(path), quantization, classes)
+        check_agreement(report, quantizer.exact, 1e-3, least, max_error)
     return report
 
 
@@ -197,16 +209,22 @@ class _FloatFile:
     def __init__(self, path: str | os.PathLike):
         self.file, self.name = TFLiteModel(path), os.fspath(path)
         self.content = Path(path).read_bytes()
-        graph = read_file(self.content)
+        self.graph = graph = read_file(self.content)
         integers = {name for name, size in zip(graph.types, graph.sizes, strict=True) if size} & {"INT4", "INT8"}
-        if self.file.input_type != FLOAT32 or self.file.output_type != FLOAT32 or integers:
+        ends = {self.file.input_type, *(output.type for output in self.file.outputs.values())}
+        if ends != {FLOAT32} or integers:
             raise ValueError(
                 "Expected `float32_file` to be in float32, from which other files are made. "
                 f"Received: float32_file='{self.name}', which holds integers"
             )
 
-    def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:
+    def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray | dict[str, np.ndarray]:
         return self.file.predict(x)
+
+    def classifying(self) -> dict[str, bool]:
+        """Whether each output, by its name, names a class by its largest channel."""
+        outputs = self.file.outputs.items()
+        return {name: output.shape[-1] > 1 and names_classes(self.graph, output.index) for name, output in outputs}
 
 
 def _parted(images: np.ndarray, quantizer: Quantizer) -> tuple[np.ndarray | None, np.ndarray]:
@@ -229,15 +247,17 @@ def _check_network(model: keras.Model) -> None:
         raise ValueError(f"Expected one network to deploy, such as {options}. Received: {type(model).__name__}")
     functional(model)
     _check_weights(model)
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    if len(model.inputs) != 1:
         raise ValueError(
-            "Expected `model` to have one input and one output; make a `keras.Model(inputs, output)` of the part to "
-            f"deploy. Received: '{model.name}' with {len(model.inputs)} inputs and {len(model.outputs)} outputs"
+            "Expected `model` to have one input; make a `keras.Model(input, outputs)` of the part to deploy. Received: "
+            f"'{model.name}' with {len(model.inputs)} inputs"
         )
     shape, dtype = model.inputs[0].shape, keras.backend.standardize_dtype(model.inputs[0].dtype)
-    if None in shape[1:] or not dtype.startswith(("float", "bfloat")):
+    if None in shape[1:]:
+        raise sizes_error(model.name, shape, "since a file takes images of a fixed size")
+    if not dtype.startswith(("float", "bfloat")):
         raise ValueError(
-            "Expected `model` to take floats of a fixed size. Received: "
+            "Expected `model` to take floats. Received: "
             f"'{model.name}' with an input of shape {tuple(shape)} and dtype {dtype}"
         )
 
@@ -261,17 +281,25 @@ def _check_types(quantizer: Quantizer, quantization: Any, input_type: str, outpu
             )
 
 
-def _check_classes(quantizer: Quantizer, name: str, shape: tuple[int | None, ...], min_agreement: float) -> None:
-    if not quantizer.exact and min_agreement > 0 and (shape[-1] or 0) < 2:
-        raise ValueError(
-            "Expected a network that returns a number for each of two or more classes, by which a file in "
-            f"{quantizer} is compared. Received: '{name}' with an output of shape {tuple(shape)}"
-        )
-
-
 def _check_images_given(quantizer: Quantizer, representative_data: Any) -> None:
     if quantizer.needs_images and representative_data is None:
         raise ValueError(
             f"Expected `representative_data`, images to calibrate {quantizer} on. Received: None. Formats that need "
             "no images: float16, dynamic, int4"
         )
+
+
+def _agreement_by_output(
+    min_agreement: float | Mapping[str, float | None] | None, classes: dict[str, bool]
+) -> dict[str, float | None]:
+    """The least agreement of each output, by its name in the file; `classes` learns which are said to have none."""
+    if isinstance(min_agreement, Mapping) and not set(min_agreement) <= set(classes):
+        raise ValueError(
+            f"Expected `min_agreement` by output: {list(classes)}. Received: min_agreement={min_agreement!r}"
+        )
+    found: dict[str, float | None] = {}
+    for name in classes:
+        least = min_agreement.get(name, 0.8) if isinstance(min_agreement, Mapping) else min_agreement
+        classes[name] = classes[name] and least is not None
+        found[file_name(name)] = least if classes[name] else None
+    return found

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _IDENTIFIER = b"TFL3"
+_SAME_VALUES = ("QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,15 @@ def takes_pixels(content: bytes) -> bool:
         return False
     stored = model.buffers[model.subgraphs[0].tensors[first.constants[0]].buffer].data
     return bool(np.abs(np.frombuffer(bytes(stored), "<f4")).max() < 0.1)
+
+
+def names_classes(graph: FileGraph, output: int) -> bool:
+    """Whether an output of several channels is not a sigmoid's, as yes or no for each channel is."""
+    makers = {tensor: step for step in graph.operators for tensor in step.outputs}
+    step = makers.get(output)
+    while step is not None and step.kind in _SAME_VALUES and step.inputs:
+        step = makers.get(step.inputs[0])
+    return step is None or step.kind != "LOGISTIC"
 
 
 def in_integers(content: bytes) -> bool:

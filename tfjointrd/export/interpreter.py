@@ -6,16 +6,17 @@ import contextlib
 import logging
 import os
 import re
-import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
+from tfjointrd.silence import no_output
+
 
 class TFLiteModel:
-    """A classifier in a `.tflite` file, called like a Keras network: floats in, floats out.
+    """A network in a `.tflite` file, called like a Keras network: floats in, floats out.
 
     Files with integers at their interface get and give them through the scale and zero point that the file states, as
     an app would have to: `real = scale * (integer - zero_point)`.
@@ -27,17 +28,18 @@ class TFLiteModel:
 
     Attributes:
         input_shape: Shape of the input, batch axis of 1 included.
-        output_shape: Likewise of the output.
+        output_shape: Likewise of the output; of several, the first by name, and so are the others.
         input_type: Number format of the input, e.g. `"uint8"`.
         output_type: Likewise of the output.
         input_quantization: `(scale, zero_point)` of the input; `(0.0, 0)` for floats.
         output_quantization: Likewise of the output.
+        outputs: Index, shape, number format and quantization of each output by its name.
         interpreter: The interpreter, its tensors allocated.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no `.tflite` file, or not all of one, if it needs operators that are not built in, or has
-            several inputs or outputs.
+            several inputs.
 
     Example:
 
@@ -59,17 +61,29 @@ class TFLiteModel:
                 self.interpreter.allocate_tensors()
             except (ValueError, RuntimeError) as error:
                 raise ValueError(_unreadable(path, str(error))) from error
-        inputs, outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
-        if len(inputs) != 1 or len(outputs) != 1:
+        inputs, outputs = self.interpreter.get_input_details(), self._output_details()
+        if len(inputs) != 1:
             raise ValueError(
-                f"Expected `path` to be a file with one input and one output. Received: path='{os.fspath(path)}' with "
-                f"{len(inputs)} inputs and {len(outputs)} outputs"
+                f"Expected `path` to be a file with one input. Received: path='{os.fspath(path)}' with "
+                f"{len(inputs)} inputs"
             )
         self._details = {details["index"]: details for details in self.interpreter.get_tensor_details()}
-        self._input, self._output = inputs[0]["index"], outputs[0]["index"]
-        self.input_shape, self.output_shape = (tuple(map(int, side["shape"])) for side in (inputs[0], outputs[0]))
-        self.input_type, self.output_type = (np.dtype(side["dtype"]).name for side in (inputs[0], outputs[0]))
-        self.input_quantization, self.output_quantization = inputs[0]["quantization"], outputs[0]["quantization"]
+        self._input = inputs[0]["index"]
+        self.outputs = {name: _Output.of(detail) for name, detail in outputs.items()}
+        self.input_shape, self.input_type = tuple(map(int, inputs[0]["shape"])), np.dtype(inputs[0]["dtype"]).name
+        self.input_quantization = inputs[0]["quantization"]
+        first = next(iter(self.outputs.values()))
+        self.output_shape, self.output_type, self.output_quantization = first.shape, first.type, first.quantization
+
+    def _output_details(self) -> dict[str, dict]:
+        """What the interpreter says of each output, by the name that the file gives it."""
+        details = self.interpreter.get_output_details()
+        signatures = self.interpreter.get_signature_list()
+        if len(details) > 1 and len(signatures) == 1:
+            (name,) = signatures
+            named = self.interpreter.get_signature_runner(name).get_output_details()
+            return dict(sorted(named.items()))
+        return {detail["name"]: detail for detail in details}
 
     def predict(self, x) -> np.ndarray:
         """Runs the file on each image by itself.
@@ -78,19 +92,21 @@ class TFLiteModel:
             x: Images `(count, height, width, channels)`, in the range the Keras network takes.
 
         Returns:
-            Array `(count, ...)` in float32: the outputs of all images.
+            Array `(count, ...)` in float32: the outputs of all images; of several outputs, a dict of arrays by their
+            names.
 
         Raises:
             ValueError: If the images have another shape.
         """
         x = np.asarray(x)
         self.check_images(x)
-        outputs = np.empty((len(x), *self.output_shape[1:]), "float32")
-        for image, output in zip(self._encode(x), outputs, strict=True):
+        outputs = {name: np.empty((len(x), *output.shape[1:]), "float32") for name, output in self.outputs.items()}
+        for number, image in enumerate(self._encode(x)):
             self.set_input(image[None])
             self.interpreter.invoke()
-            output[...] = self._decode(self.interpreter.get_tensor(self._output)[0])
-        return outputs
+            for name, output in self.outputs.items():
+                outputs[name][number] = output.decoded(self.interpreter.get_tensor(output.index)[0])
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def check_images(self, x: np.ndarray) -> None:
         """Checks the shape of images.
@@ -124,10 +140,34 @@ class TFLiteModel:
         limits = np.iinfo(self.input_type)
         return np.clip(np.round(x / scale) + zero_point, limits.min, limits.max).astype(self.input_type)
 
-    def _decode(self, y: np.ndarray) -> np.ndarray:
-        if self.output_type == "float32":
+
+@dataclass(frozen=True)
+class _Output:
+    """One output of a file.
+
+    Attributes:
+        index: Its place in the file.
+        shape: Its shape, batch axis of 1 included.
+        type: Its number format.
+        quantization: `(scale, zero_point)`.
+    """
+
+    index: int
+    shape: tuple[int, ...]
+    type: str
+    quantization: tuple[float, int]
+
+    @classmethod
+    def of(cls, detail: dict) -> _Output:
+        """From what the interpreter says of it."""
+        shape = tuple(map(int, detail["shape"]))
+        return cls(detail["index"], shape, np.dtype(detail["dtype"]).name, detail["quantization"])
+
+    def decoded(self, y: np.ndarray) -> np.ndarray:
+        """Values as floats."""
+        if self.type == "float32":
             return y
-        scale, zero_point = self.output_quantization
+        scale, zero_point = self.quantization
         return scale * (y.astype("float32") - zero_point)
 
 
@@ -173,14 +213,8 @@ def quiet() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        sink = stack.enter_context(tempfile.TemporaryFile("w"))
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        for descriptor in (1, 2):
-            saved = os.dup(descriptor)
-            stack.callback(os.close, saved)
-            stack.callback(os.dup2, saved, descriptor)
-            os.dup2(sink.fileno(), descriptor)
+        sink = stack.enter_context(open(os.devnull, "w"))
+        stack.enter_context(no_output())
         stack.enter_context(contextlib.redirect_stdout(sink))
         stack.enter_context(contextlib.redirect_stderr(sink))
         stack.enter_context(_no_logging())

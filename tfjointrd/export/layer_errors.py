@@ -13,7 +13,9 @@ import numpy as np
 
 from tfjointrd.export.file_graph import FileGraph, Operator, read_file
 from tfjointrd.export.interpreter import TFLiteModel
+from tfjointrd.export.source import file_name
 from tfjointrd.surgery.graph import Call, Graph, Ref, refs_in, substitute
+from tfjointrd.surgery.output_activation import output_names
 from tfjointrd.surgery.read_graph import read_graph
 
 _AT_ONCE = 8  # images whose activations are in memory
@@ -102,19 +104,28 @@ def _matches(file: FileGraph, network: Graph, runner: TFLiteModel) -> dict[str, 
     """For each layer, the tensor of the file that is its output: the last one that bears its name."""
     order = {call.layer: place for place, call in enumerate(network.calls)}
     calls = [call.layer for call in network.calls]
-    (output,) = refs_in(network.outputs)
-    last = _maker(file, file.outputs[0])
+    last = _last_layers(file, network)
     found: dict[str, _Match] = {}
     for step in file.operators:
         if step.kind in _CASTS or len(step.outputs) != 1:
             continue
         names = [name for name in step.layers if name in order]
-        name = output.layer if step is last else max(names, key=order.get, default=None)
+        name = last.get(step.outputs[0]) or max(names, key=order.get, default=None)
         if name is None or calls.count(name) > 1:
             continue
         if tuple(network.shapes[Ref(name)][1:]) == runner.shape_of(step.outputs[0])[1:]:
             found[name] = _Match(step, step.outputs[0])
     return found
+
+
+def _last_layers(file: FileGraph, network: Graph) -> dict[int, str]:
+    """The layers that make the network's outputs, by the tensors of the file that they are."""
+    refs = dict(zip(map(file_name, output_names(network)), network.output_refs(), strict=True))
+    tensors = {name: index for index, name in file.signature[1].items()}
+    if len(refs) == 1:
+        tensors = dict.fromkeys(refs, file.outputs[0])
+    found = {refs[name]: _maker(file, tensor) for name, tensor in tensors.items() if name in refs}
+    return {step.outputs[0]: ref.layer for ref, step in found.items() if step is not None}
 
 
 def _maker(file: FileGraph, tensor: int) -> Operator | None:

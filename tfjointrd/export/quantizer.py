@@ -29,7 +29,8 @@ class Quantizer:
             `None`.
         types: The number formats that the file's input and output may have.
         input_type: The one that its input has by default; that of its output is float32.
-        exact: Whether the file computes what the network computes but for rounding. Otherwise, it names the same class.
+        exact: Whether the file computes what the network computes but for rounding. Otherwise, it names the same class,
+            or where there is none, has a small relative error.
         converter: Who makes the file: `"tensorflow"`, TensorFlow's converter, from the network; or `"litert"`, the
             litert-quantizer, from the float32 file.
         description: What the format is, in a few words; the name by default.

@@ -12,6 +12,8 @@ import keras
 from tfjointrd.export.interpreter import quiet
 from tfjointrd.export.samples import flat_layers
 from tfjointrd.files import write
+from tfjointrd.surgery.output_activation import named_outputs, output_names
+from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.weights import settle
 
 
@@ -123,13 +125,24 @@ def _float32_config(config: Any) -> Any:
     return [_float32_config(value) for value in config] if isinstance(config, list) else config
 
 
+def file_name(name: str) -> str:
+    """The name that an input or output of the network has in a file."""
+    return re.sub(r"\W", "_", name)
+
+
 def _save(model: keras.Model, folder: Path) -> None:
     """Writes a SavedModel for one image at a time, with the names of the Keras network at its interface."""
     import tensorflow as tf
 
-    input_name, output_name = (re.sub(r"\W", "_", name) for name in (model.inputs[0].name, model.layers[-1].name))
+    names = output_names(read_graph(model))
+    own = names if len(names) > 1 else [model.layers[-1].name]
+    input_name, *file_names = map(file_name, (model.inputs[0].name, *own))
     signature = tf.TensorSpec((1, *model.inputs[0].shape[1:]), "float32", name=input_name)
+
+    def outputs(x):
+        return dict(zip(file_names, named_outputs(names, model(x, training=False)).values(), strict=True))
+
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint("serving_default", lambda x: {output_name: model(x, training=False)}, [signature])
+    archive.add_endpoint("serving_default", outputs, [signature])
     archive.write_out(str(folder), verbose=False)

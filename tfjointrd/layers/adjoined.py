@@ -7,12 +7,15 @@ the same function at a fraction of the cost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 from keras import ops
+
+from tfjointrd.layers.positions import positions_of
+from tfjointrd.layers.weight_names import weight_name
 
 # Kept channels: the first n, or these positions in rising order.
 Keep = int | Sequence[int]
@@ -23,6 +26,12 @@ Share = Mapping[str, Sequence[Keep | None]]
 def keep_count(keep: Keep) -> int:
     """How many channels `keep` keeps."""
     return keep if isinstance(keep, int) else len(keep)
+
+
+def compact(positions: Iterable[int]) -> Keep:
+    """Kept positions as a number where they are the first n, else as a list."""
+    positions = positions_of(positions)
+    return len(positions) if positions == list(range(len(positions))) else positions
 
 
 def take(x, keep: Keep | None, axis: int = -1):
@@ -92,7 +101,7 @@ def _validate(layer: keras.Layer, argument: str, keep: Keep | None, size: int | 
     elif isinstance(keep, int):
         valid = keep >= 1 and (size is None or keep <= size)
     else:
-        keep = [int(position) for position in keep]
+        keep = positions_of(keep, size, f"{argument}` of layer `{layer.name}")
         valid = bool(keep) and keep == sorted(set(keep)) and keep[0] >= 0 and (size is None or keep[-1] < size)
     if not valid:
         limit = "" if size is None else f" of {size} channels"
@@ -194,7 +203,9 @@ class AdjoinedLayer(keras.layers.Layer):
         shares: Mapping[str, Share | None],
         **kwargs,
     ):
-        super().__init__(**{"name": full.name, "dtype": full.dtype_policy, "trainable": full.trainable, **kwargs})
+        own = any(share is None for share in shares.values())  # which learn where the full layer is frozen
+        trainable = full.trainable or own
+        super().__init__(**{"name": full.name, "dtype": full.dtype_policy, "trainable": trainable, **kwargs})
         if not small or set(small) != set(shares):
             raise ValueError(
                 f"Expected `small` and `shares` of layer '{self.name}' for the same paths, at least one. Received: "
@@ -219,17 +230,17 @@ class AdjoinedLayer(keras.layers.Layer):
         for layer, shape in zip(self._layers_in_order(), input_shape, strict=True):
             if not layer.built:
                 layer.build(tuple(shape))
-        full = {variable.name: tuple(variable.shape) for variable in self.full.variables}
+        full = {weight_name(self.full, variable): tuple(variable.shape) for variable in self.full.variables}
         for path, layer in self._narrow.layers.items():
             for variable in layer.variables:
-                axes = self.shares[path].get(variable.name) or [None] * len(variable.shape)
-                shape = full[variable.name]
+                name = weight_name(layer, variable)
+                axes, shape = self.shares[path].get(name) or [None] * len(variable.shape), full[name]
                 found = tuple(
                     size if keep is None else keep_count(keep) for keep, size in zip(axes, shape, strict=True)
                 )
                 if found != tuple(variable.shape):
                     raise ValueError(
-                        f"Layer '{self.name}' expects the {variable.name} of path '{path}' in shape "
+                        f"Layer '{self.name}' expects the {name} of path '{path}' in shape "
                         f"{tuple(variable.shape)}. Received: shares={axes} of shape {shape}, which are {found}."
                     )
 
@@ -244,25 +255,42 @@ class AdjoinedLayer(keras.layers.Layer):
 
     def _call_on_slices(self, path: str, x):
         """The small path's layer with slices of the full layer's weights in place of its own."""
+        # What a batch normalisation would write into its statistics is lost here: they are the full path's.
+        with keras.StatelessScope(state_mapping=self._slices(path), collect_losses=True) as scope:
+            output = self._narrow.layers[path](x)
+        for loss in scope.losses:  # of an `activity_regularizer`
+            self.add_loss(loss)
+        return output
+
+    def _slices(self, path: str) -> list:
+        """The variables of the small path's layer, each with the slice of the full layer's weight in its place."""
         layer, share = self._narrow.layers[path], self.shares[path]
-        full = {variable.name: variable for variable in self.full.variables}
+        full = {weight_name(self.full, variable): variable for variable in self.full.variables}
+        if full.keys() != {weight_name(layer, variable) for variable in layer.variables}:
+            raise ValueError(
+                f"Expected the layer of the full network in '{self.name}' with the weights that it was built with: do "
+                f"not quantize it or give it a LoRA; take the small network first. Received: weights {sorted(full)}."
+            )
         weights = []
         for variable in layer.variables:
-            value = ops.convert_to_tensor(full[variable.name])
-            keeps = dict(enumerate(share.get(variable.name, ())))
+            name = weight_name(layer, variable)
+            value, keeps = ops.convert_to_tensor(full[name]), dict(enumerate(share.get(name, ())))
             leading = {axis: (0, keep) for axis, keep in keeps.items() if isinstance(keep, int)}
             value = window(value, leading) if leading else value  # all axes at once
             for axis in keeps.keys() - leading.keys():
                 value = take(value, keeps[axis], axis)
             weights.append((variable, value))
-        # What a batch normalisation would write into its statistics is lost here: they are the full path's.
-        with keras.StatelessScope(state_mapping=weights):
-            return layer(x)
+        return weights
 
     def compute_output_spec(self, inputs, training=None):
         """What `call` returns for symbolic tensors."""
         self._check_paths(inputs)
         return [layer.compute_output_spec(x) for layer, x in zip(self._layers_in_order(), inputs, strict=True)]
+
+    def compute_output_shape(self, input_shape):
+        """The shapes of `[z_full, *z_small]`."""
+        layers = zip(self._layers_in_order(), input_shape, strict=True)
+        return [layer.compute_output_shape(tuple(shape)) for layer, shape in layers]
 
     def _layers_in_order(self) -> list[keras.Layer]:
         return [self.full, *(self.small(path) for path in self.paths)]

@@ -58,3 +58,7 @@ __all__ = [
     "xresnet101",
     "xresnet152",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -7,6 +7,7 @@ from tfjointrd.report.layer_latencies import layer_latencies
 from tfjointrd.report.network_profile import LayerProfile, Profile, profile, summary
 from tfjointrd.report.quantization_error import QuantizationError, quantization_error
 from tfjointrd.report.search_figures import gate_figure, width_figure
+from tfjointrd.report.sensitivity import sensitivity, sensitivity_figure
 from tfjointrd.surgery.macs import register_macs
 
 __all__ = [
@@ -25,6 +26,12 @@ __all__ = [
     "profile",
     "quantization_error",
     "register_macs",
+    "sensitivity",
+    "sensitivity_figure",
     "summary",
     "width_figure",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

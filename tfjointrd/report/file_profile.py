@@ -21,7 +21,7 @@ class FileProfile:
         path: The file.
         bytes: Its size.
         input: Number format and shape of its input, as `"uint8 (1, 32, 32, 3)"`.
-        output: Likewise of its output.
+        output: Likewise of its output; of several, each behind its name.
         operators: `(operator, number format of the weights, of the output) -> how many there are`; of the weights an
             empty text where there are none.
         weight_bytes: Number format -> bytes of the file that weights in it take.
@@ -76,7 +76,10 @@ def file_profile(path: str | os.PathLike) -> FileProfile:
         path=Path(path),
         bytes=os.path.getsize(path),
         input=f"{model.input_type} {model.input_shape}",
-        output=f"{model.output_type} {model.output_shape}",
+        output=", ".join(
+            f"{f'{name}: ' if len(model.outputs) > 1 else ''}{output.type} {output.shape}"
+            for name, output in model.outputs.items()
+        ),
         operators=dict(operators),
         weight_bytes=dict(sizes),
     )

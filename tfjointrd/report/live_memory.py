@@ -9,7 +9,7 @@ for processors, pads inside float convolutions. If a pooling reads it, it costs 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from keras import layers
 
@@ -42,10 +42,9 @@ def live_bytes(graph: Graph, sizes: Mapping[Ref, int]) -> list[int]:
     # Births and deaths of buffers as changes of a running sum. A call in place hands its input's buffer on.
     changes = [0] * (end + 3)
     inputs = set(refs_in(graph.inputs))
-    outputs = outputs_by_call(sizes)
     for index, call in enumerate(graph.calls):
         reused = _works_in_place(graph, call, sizes) and last_use[call.inputs[0]] == index
-        for ref in outputs.get((call.layer, call.number), ()):
+        for ref in graph.outputs_of(call):
             birth = 0 if ref in inputs else index + 1 if reused else index
             changes[birth] += sizes[ref]
             changes[max(last_use[ref], index) + 1] -= sizes[ref]
@@ -54,14 +53,6 @@ def live_bytes(graph: Graph, sizes: Mapping[Ref, int]) -> list[int]:
         running += change
         live.append(running)
     return live
-
-
-def outputs_by_call(tensors: Iterable[Ref]) -> dict[tuple[str, int], list[Ref]]:
-    """The tensors that each call `(layer, number)` returns, in order."""
-    found: dict[tuple[str, int], list[Ref]] = {}
-    for ref in sorted(tensors, key=lambda ref: ref.index):
-        found.setdefault((ref.layer, ref.call), []).append(ref)
-    return found
 
 
 def _padded_in_convolutions(graph: Graph) -> list[Call]:

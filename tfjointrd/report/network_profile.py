@@ -10,11 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfjointrd.report.live_memory import live_bytes, outputs_by_call
-from tfjointrd.surgery.graph import Call, Graph, Ref
+from tfjointrd.report.live_memory import live_bytes
+from tfjointrd.surgery.graph import Call, Graph, Ref, substitute
 from tfjointrd.surgery.macs import layer_macs
 from tfjointrd.surgery.read_graph import read_graph
-from tfjointrd.surgery.rules.counters import kernel_parameters
+from tfjointrd.surgery.rules.counters import kernel_parameters, weight_sizes
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,8 @@ def profile(model: keras.Model, batch_size: int = 1) -> Profile:
     itemsizes = _itemsizes(graph)
     sizes = {ref: math.prod(shape) * itemsizes[ref.layer, ref.call] for ref, shape in shapes.items()}
     live = live_bytes(graph, sizes)
-    outputs = outputs_by_call(shapes)
     rows = [
-        _layer_profile(graph, call, outputs[call.layer, call.number], shapes, sizes, bytes_)
+        _layer_profile(graph, call, graph.outputs_of(call), shapes, sizes, bytes_)
         for call, bytes_ in zip(graph.calls, live, strict=True)
     ]
     return Profile(graph.name, batch_size, tuple(rows))
@@ -191,29 +190,28 @@ def summary(model: keras.Model, batch_size: int = 1) -> Profile:
 
 
 def _known_shapes(graph: Graph, batch_size: int) -> dict[Ref, tuple[int, ...]]:
-    shapes = {}
-    for ref, shape in graph.shapes.items():
-        if None in shape[1:]:
-            raise ValueError(
-                f"Expected a network whose tensors have known sizes: build it with a full `input_shape`, for example "
-                f"(224, 224, 3). Received: '{graph.name}', where layer '{ref.layer}' returns the shape {shape}"
-            )
-        shapes[ref] = tuple(batch_size if size is None else size for size in shape)
-    return shapes
+    graph.check_sizes("for its costs to be counted")
+    return {ref: tuple(batch_size if size is None else size for size in shape) for ref, shape in graph.shapes.items()}
 
 
 def _itemsizes(graph: Graph) -> dict[tuple[str, int], int]:
     """Bytes of one element of each call's output."""
-    found: dict[tuple[str, int], int] = {}
+    dtypes: dict[tuple[str, int], str] = {}
+
+    def symbolic(ref: Ref) -> keras.KerasTensor:
+        return keras.KerasTensor(graph.shapes[ref], dtypes[ref.layer, ref.call])
+
     for call in graph.calls:
         source = graph.sources[call.layer]
         if isinstance(source, keras.layers.InputLayer):
-            found[call.layer, call.number] = _itemsize(source.dtype)
+            dtype = source.dtype
         elif isinstance(source, keras.Layer) or not call.inputs:
-            found[call.layer, call.number] = _itemsize(getattr(source, "compute_dtype", keras.config.floatx()))
-        else:  # an operator computes in the type of what it takes
-            found[call.layer, call.number] = max(found[ref.layer, ref.call] for ref in call.inputs)
-    return found
+            dtype = getattr(source, "compute_dtype", keras.config.floatx())
+        else:  # an operator, such as a cast or a comparison, has a type that depends on what it takes
+            args, kwargs = (substitute(part, symbolic) for part in (call.args, call.kwargs))
+            dtype = keras.tree.flatten(source.compute_output_spec(*args, **kwargs))[0].dtype
+        dtypes[call.layer, call.number] = dtype
+    return {key: _itemsize(dtype) for key, dtype in dtypes.items()}
 
 
 def _itemsize(dtype: str) -> int:
@@ -226,21 +224,19 @@ def _layer_profile(
     layer = graph.sources[call.layer]
     output_shapes = [shapes[ref] for ref in outputs]
     first = call.number == 0
+    sizes_of_weights = weight_sizes(layer) if first else []
+    trained = {id(weight) for weight in getattr(layer, "trainable_weights", ())}
     return LayerProfile(
         name=call.layer,
         class_name=graph.layers[call.layer].cls.__name__,
         output_shape=output_shapes[0] if len(output_shapes) == 1 else tuple(output_shapes),
-        parameters=_count(getattr(layer, "weights", ())) if first else 0,
-        trainable_parameters=_count(getattr(layer, "trainable_weights", ())) if first else 0,
+        parameters=sum(size for _, size in sizes_of_weights),
+        trainable_parameters=sum(size for weight, size in sizes_of_weights if id(weight) in trained),
         kernel_parameters=kernel_parameters(layer) if first else 0,
         macs=layer_macs(layer, [shapes[ref] for ref in call.inputs], output_shapes),
         output_bytes=sum(sizes[ref] for ref in outputs),
         live_bytes=live,
     )
-
-
-def _count(weights) -> int:
-    return sum(math.prod(weight.shape) for weight in weights)
 
 
 def _listed(value):

@@ -9,14 +9,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfjointrd.layers.adjoined import AdjoinedLayer, Keep, TakeChannels
+from tfjointrd.layers.adjoined import AdjoinedLayer, TakeChannels, compact
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.layers.dirac import DiracConv2D
 from tfjointrd.surgery.channels import Channels
-from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, refs_in, substitute
-from tfjointrd.surgery.output_activation import final_activation
+from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, pick, refs_in, substitute
+from tfjointrd.surgery.narrow_forms import Kept, check_narrow_forms, kept_entries, narrow_spec
+from tfjointrd.surgery.output_activation import output_names
 from tfjointrd.surgery.rules import describe
-from tfjointrd.surgery.slim import Kept, kept_entries, narrow_spec, slim_graph, slim_weights
+from tfjointrd.surgery.slim import slim_graph, slim_weights
 from tfjointrd.surgery.weights import assign_weights, weights_of
 
 FULL, SMALL = "full", "small"
@@ -24,17 +25,11 @@ BATCH_NORMALIZATION_MODES = ("separate", "shared")
 _PASSED_ON = ("training", "mask")  # arguments of a layer's call that are its own business
 
 
-def compact(positions: Iterable[int]) -> Keep:
-    """Kept positions as a number where they are the first n, else as a list."""
-    positions = [int(p) for p in positions]
-    return len(positions) if positions == list(range(len(positions))) else positions
-
-
-def check_classifier(graph: Graph) -> None:
-    """Checks that a network classifies images and can be adjoined as far as its kind goes.
+def check_adjoinable(graph: Graph) -> None:
+    """Checks that a network takes images and can be adjoined as far as its kind goes.
 
     Raises:
-        ValueError: If it takes no images, is adjoined already, has a `DiracConv2D`, or an output without classes.
+        ValueError: If it takes no images, is adjoined already, or has a `DiracConv2D`.
     """
     rank = {len(graph.shapes[ref]) for ref in refs_in(graph.inputs)}
     if rank != {4}:
@@ -47,13 +42,6 @@ def check_classifier(graph: Graph) -> None:
             raise ValueError(
                 "Expected `model` not to be adjoined yet; take the `full()` of the adjoined one. Received: "
                 f"'{graph.name}' with layer '{name}'."
-            )
-    for ref in graph.output_refs():
-        activation = final_activation(graph, ref) or str(graph.layers[ref.layer].config.get("activation"))
-        if graph.shapes[ref][-1] == 1 or "sigmoid" in activation:
-            raise ValueError(
-                "Expected a classifier with an output for each class, logits or a softmax, whose divergence can be "
-                f"measured. Received: output '{ref.layer}' of shape {graph.shapes[ref]}, activation {activation}."
             )
     _check_no_dirac(graph)
 
@@ -105,6 +93,8 @@ class AdjoinedGraph:
                 )
         if len(list(refs_in(graph.inputs))) != 1:
             raise ValueError(f"Expected a network with one input. Received: '{graph.name}'.")
+        for kept in self._narrow_forms():
+            check_narrow_forms(graph, kept)
         self.trunk: dict[str, set[Ref]] = {}
         self._apart: dict[str, set[str]] = {}
         for path in self.kept:
@@ -113,6 +103,10 @@ class AdjoinedGraph:
     def _whole(self, path: str, ref: Ref) -> bool:
         """Whether a small network has all channels of a tensor."""
         return len(self.kept[path][ref]) == self.graph.shapes[ref][-1]
+
+    def _narrow_forms(self) -> list[Kept]:
+        """What the narrow networks that may come out keep."""
+        return list(self.kept.values())
 
     # === What is computed once ===
 
@@ -127,8 +121,8 @@ class AdjoinedGraph:
             trunk, before = set(), len(apart)
             for call in self.graph.calls:
                 joined = all(ref in trunk for ref in call.inputs) and call.layer not in apart
-                if joined and self._whole(path, call.output):
-                    trunk.add(call.output)
+                if joined and all(self._whole(path, ref) for ref in self.graph.outputs_of(call)):
+                    trunk.update(self.graph.outputs_of(call))
                 if not joined and self._has_weights(call.layer) and self._calls(call.layer) > 1:
                     apart.add(call.layer)
             if len(apart) == before:
@@ -162,17 +156,17 @@ class AdjoinedGraph:
         once. All networks start from the full one's weights and statistics.
         """
         layers: dict[str, Any] = {}
-        tensors: dict[Ref, dict[str, Any]] = {}
+        tensors: dict[tuple[str, int], dict[str, Any]] = {}  # by call, then by path: all that it returns
         inputs = []
         for call in self.graph.calls:
             if issubclass(self.graph.layers[call.layer].cls, keras.layers.InputLayer):
                 layers[call.layer] = self.graph.layers[call.layer].make()
                 inputs.append(layers[call.layer].output)
-                tensors[call.output] = dict.fromkeys((FULL, *self.kept), inputs[-1])
+                tensors[call.layer, call.number] = dict.fromkeys((FULL, *self.kept), inputs[-1])
             else:
-                tensors[call.output] = self._call(call, tensors, layers)
+                tensors[call.layer, call.number] = self._call(call, tensors, layers)
         outputs = {
-            name: tensors[ref][path]
+            name: _tensor(tensors, ref, path)
             for path in (FULL, *self.kept)
             for name, ref in zip(self.output_keys(path), self.graph.output_refs(), strict=True)
         }
@@ -180,30 +174,19 @@ class AdjoinedGraph:
         self._set_weights(layers)
         return network
 
-    def output_names(self) -> list[str]:
-        """Names of the network's outputs: their keys, or else the layers that make them; later calls are numbered."""
-        outputs = self.graph.outputs
-        if isinstance(outputs, Mapping):
-            return list(outputs)
-        names: list[str] = []
-        for ref in self.graph.output_refs():
-            number = sum(name == ref.layer or name.startswith(f"{ref.layer}_call") for name in names)
-            names.append(f"{ref.layer}_call{number + 1}" if number else ref.layer)
-        return names
-
     def output_keys(self, path: str) -> list[str]:
         """Keys of a path's outputs in the adjoined network: the path's name, with the output's if there are several."""
-        names = self.output_names()
+        names = output_names(self.graph)
         return [path] if len(names) == 1 else [f"{path}_{name}" for name in names]
 
-    def _call(self, call: Call, tensors: Mapping[Ref, Mapping], layers: dict[str, Any]) -> dict[str, Any]:
+    def _call(self, call: Call, tensors: Mapping[tuple, Mapping], layers: dict[str, Any]) -> dict[str, Any]:
         """Calls a layer in all networks; on the trunk once."""
         spec, own = _with_fused_kernel(self.graph.layers[call.layer]), self._own_paths(call)
         if own and self._has_weights(call.layer):
             layer = _layer(layers, call.layer, lambda: self._adjoined(call.layer, spec, own))
             self._check_arguments(call)
             options = {key: value for key, value in call.kwargs.items() if key == "training"}
-            results = layer([tensors[call.inputs[0]][path] for path in (FULL, *own)], **options)
+            results = layer([_tensor(tensors, call.inputs[0], path) for path in (FULL, *own)], **options)
             found = dict(zip((FULL, *own), results, strict=True))
         else:
             found = {FULL: _apply(_layer(layers, call.layer, spec.make), call, tensors, FULL)}
@@ -213,11 +196,17 @@ class AdjoinedGraph:
                 layer = _layer(layers, name, narrow.with_config(name=name).make)
                 found[path] = _apply(layer, call, tensors, path)
         for path in self.kept.keys() - found.keys():
-            found[path] = found[FULL]
-            if len(self.kept[path][call.output]) < self.graph.shapes[call.output][-1]:
-                name, keep = self._name(call.layer, path), compact(self.kept[path][call.output])
-                found[path] = _layer(layers, name, lambda: TakeChannels(keep, name=name))(found[FULL])  # noqa: B023
+            outputs = self.graph.outputs_of(call)
+            parts = [self._kept_part(path, ref, pick(found[FULL], ref), layers) for ref in outputs]
+            found[path] = parts[0] if len(parts) == 1 else parts
         return found
+
+    def _kept_part(self, path: str, ref: Ref, tensor: Any, layers: dict[str, Any]) -> Any:
+        """What a small network has of a tensor that it shares with the full one."""
+        if len(self.kept[path][ref]) == self.graph.shapes[ref][-1]:
+            return tensor
+        name, keep = self._name(ref.layer, path) + f"_{ref.index}" * (ref.index > 0), compact(self.kept[path][ref])
+        return _layer(layers, name, lambda: TakeChannels(keep, name=name))(tensor)
 
     def _name(self, layer: str, path: str) -> str:
         """The name of a layer of a small path alone."""
@@ -241,9 +230,13 @@ class AdjoinedGraph:
     def _adjoined(self, name: str, spec: LayerSpec, paths: list[str]) -> AdjoinedLayer:
         """The layer that takes all paths because it has weights."""
         small, shares, weights = {}, {}, self.graph.weights(name)
+        normalizes = describe(spec).normalizes == "batch"
+        # Statistics of a full network that is frozen are not those of a small one, which therefore takes its own.
+        changes = {"trainable": True} if normalizes and "trainable" in spec.config else {}
         for path in paths:
-            small[path] = replace(spec, config=narrow_spec(self.graph, self.kept[path], name).config).make()
-            if describe(spec).normalizes == "batch" and not self.shared:
+            config = {**narrow_spec(self.graph, self.kept[path], name).config, **changes}
+            small[path] = replace(spec, config=config).make()
+            if normalizes and not self.shared:
                 shares[path] = None
                 continue
             entries = kept_entries(self.graph, self.kept[path], name, weights)
@@ -301,7 +294,12 @@ def _layer(layers: dict[str, Any], name: str, make: Any) -> Any:
     return layers[name]
 
 
-def _apply(layer: Any, call: Call, tensors: Mapping[Ref, Mapping[str, Any]], path: str) -> Any:
+def _tensor(tensors: Mapping[tuple, Mapping[str, Any]], ref: Ref, path: str) -> Any:
+    """A tensor on one path."""
+    return pick(tensors[ref.layer, ref.call][path], ref)
+
+
+def _apply(layer: Any, call: Call, tensors: Mapping[tuple, Mapping[str, Any]], path: str) -> Any:
     """Calls `layer` as `call` does, on the tensors of one path."""
-    args, kwargs = (substitute(part, lambda ref: tensors[ref][path]) for part in (call.args, call.kwargs))
+    args, kwargs = (substitute(part, lambda ref: _tensor(tensors, ref, path)) for part in (call.args, call.kwargs))
     return layer(*args, **kwargs)

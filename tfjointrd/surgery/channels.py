@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from tfjointrd.surgery.graph import Call, Graph, Ref
-from tfjointrd.surgery.rules import rule_for
+from tfjointrd.layers.positions import positions_of
+from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref
+from tfjointrd.surgery.rules import Rule, rule_for
 from tfjointrd.surgery.ties import Ties
 
 
@@ -48,6 +49,7 @@ class Channels(Ties):
         super().__init__(graph)
         self.ids: dict[Ref, np.ndarray] = {}
         self._taken: dict[str, list[np.ndarray]] = {}
+        self._returned: dict[str, list[np.ndarray]] = {}
         check_channels_last(graph)
         for call in graph.calls:
             self._visit(call)
@@ -61,7 +63,22 @@ class Channels(Ties):
         if rule.weight_axes(spec.config):  # one kernel, several calls: all see the same channels
             for first, again in zip(self._taken.setdefault(call.layer, inputs), inputs, strict=True):
                 self.tie(first, again)
-        self.ids[call.output] = rule.channels(self, call, spec, inputs)
+        found = rule.channels(self, call, spec, inputs)
+        found = found if isinstance(found, list) else [found]
+        outputs = self.graph.outputs_of(call)
+        if len(found) != len(outputs):
+            raise ValueError(
+                f"Layer '{call.layer}' ({spec.cls.__name__}) returns {len(outputs)} tensors. Expected the channels of "
+                f"each from its rule. Received: those of {len(found)}."
+            )
+        self.ids.update(zip(outputs, found, strict=True))
+        if call.number and _narrows(rule, spec, inputs, found):  # one configuration, several calls
+            for first, again in zip(self._returned[call.layer], found, strict=True):
+                if len(first) == len(again):
+                    self.tie(first, again)
+                else:
+                    self.fix(np.concatenate([first, again]), f"'{call.layer}' is called with several widths")
+        self._returned.setdefault(call.layer, found)
 
     # === What surgery asks ===
 
@@ -73,6 +90,18 @@ class Channels(Ties):
     def width(self, layer: str) -> int:
         """Number of output channels of a layer named by `producers()`."""
         return len(self._made[layer])
+
+    def sections(self, layer: str) -> list[np.ndarray]:
+        """Positions of a layer's output channels by the parts of a split tensor they go to, in rising order.
+
+        Of each section at least one channel has to stay. A layer whose channels are not split has one section.
+        """
+        roots = self.roots(self._made[layer])
+        parts = [set(self.roots(part).tolist()) for part in self._parts]
+        found: dict[tuple, list[int]] = {}
+        for position, root in enumerate(roots.tolist()):
+            found.setdefault(tuple(root in part for part in parts), []).append(position)
+        return [np.array(positions) for positions in found.values()]
 
     def groups(self) -> list[list[str]]:
         """Producers whose channels are tied, together; each group in network order."""
@@ -95,6 +124,10 @@ class Channels(Ties):
         spread = set(self.producers()) - single
         return {name for name in spread if all(single & set(group) for group in groups if name in group)}
 
+    def reasons(self) -> dict[int, str]:
+        """Why channels have to stay, by the id that `roots` gives them."""
+        return self._reasons()
+
     def fixed(self, layer: str) -> str | None:
         """Why all output channels of a producer have to stay; `None` if they need not."""
         fixed = self._reasons()
@@ -105,9 +138,9 @@ class Channels(Ties):
         """Which channels of every tensor are left when these layers keep these channels.
 
         Args:
-            wanted: Layer name -> positions of the output channels to keep. Naming one layer of a tied group is
-                enough; where several named ones disagree, the channel stays. Layers not tied to any named one keep
-                all channels.
+            wanted: Layer name -> positions of the output channels to keep, or a boolean mask. Naming one layer of a
+                tied group is enough; where several named ones disagree, the channel stays. Layers not tied to any named
+                one keep all channels.
 
         Returns:
             For every tensor, the positions of its kept channels in rising order.
@@ -121,7 +154,7 @@ class Channels(Ties):
             ids = self._made.get(name)
             if ids is None or not rule_for(name, self.graph.layers[name]).producer:
                 raise ValueError(f"Expected a convolution or dense layer of '{self.graph.name}'. Received: '{name}'.")
-            positions = np.asarray(list(positions), dtype=int)
+            positions = np.asarray(positions_of(positions, len(ids), f"keep['{name}']"), dtype=int)
             if not len(positions) or positions.min() < 0 or positions.max() >= len(ids):
                 raise ValueError(
                     f"Expected layer '{name}' to keep between 1 and {len(ids)} channels, named by positions below "
@@ -135,3 +168,12 @@ class Channels(Ties):
             if not len(positions):
                 raise ValueError(f"Layer '{ref.layer}' would be left without channels.")
         return result
+
+
+def _narrows(rule: Rule, spec: LayerSpec, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> bool:
+    """Whether the configuration of a layer without weights says how many channels there are."""
+    if rule.weight_axes(spec.config):
+        return False
+    fewer = [np.arange(max(1, len(ids) - 1)) for ids in outputs]
+    changes = rule.narrow(spec.config, np.arange(len(inputs[0])), fewer if len(fewer) > 1 else fewer[0])
+    return any(spec.config.get(key) != value for key, value in changes.items())

@@ -8,17 +8,15 @@ in the weights of all candidates, exact for any weights and, where each gate has
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from keras import ops
 
+from tfjointrd.surgery.budgets import never_faster
+from tfjointrd.surgery.cost_form import CostForm, add_macs, add_parameters
 from tfjointrd.surgery.gated import GatedGraph
-from tfjointrd.surgery.graph import Call, Ref
-from tfjointrd.surgery.macs import layer_macs
-from tfjointrd.surgery.rules import IN, OUT, rule_for
-from tfjointrd.surgery.rules.counters import kernel_parameters
+from tfjointrd.surgery.graph import Ref
 
 
 class Cost:
@@ -104,21 +102,19 @@ def _changed(
     return best
 
 
-class _Sum:
-    """Adds up products of widths; the widths of a tensor are an affine function of the candidates' weights."""
+class _Sum(CostForm):
+    """A cost in the candidates' weights; the widths of a tensor are an affine function of these."""
 
     def __init__(self, graph: GatedGraph):
-        self.graph, self.entries = graph, len(graph.candidates)
-        self.size = 1 + len(graph.groups) * self.entries
-        self.form = np.zeros((self.size, self.size))
-        self.full = 0.0
+        self.gated, self.entries = graph, len(graph.candidates)
+        super().__init__(graph.graph, 1 + len(graph.groups) * self.entries)
         self._widths: dict[Ref, np.ndarray] = {}
 
     def width(self, ref: Ref | None) -> np.ndarray:
         """`(1 + groups * candidates,)`: the constant part of the width, then what each candidate adds."""
         if ref not in self._widths:
             result = np.zeros(self.size)
-            for group, last in self.graph.places(ref) if ref is not None else [(0, self.entries - 1)]:
+            for group, last in self.gated.places(ref) if ref is not None else [(0, self.entries - 1)]:
                 if last == self.entries - 1:
                     result[0] += 1  # there whatever is chosen
                 else:
@@ -126,12 +122,6 @@ class _Sum:
                     result[start : start + last + 1] += 1
             self._widths[ref] = result
         return self._widths[ref]
-
-    def add(self, factor: float, ins: Ref | None, outs: Ref | None) -> None:
-        """Adds `factor` for each pair of a kept channel of one tensor and one of another; `None` stands for one."""
-        self.form += factor * np.outer(self.width(ins), self.width(outs))
-        shapes = self.graph.graph.shapes
-        self.full += factor * math.prod(shapes[ref][-1] for ref in (ins, outs) if ref is not None)
 
     def add_table(self, values: Mapping[tuple[int, int], float], ins: Ref, outs: Ref) -> None:
         """Adds `values` by the candidates of two tensors; pairs `(j, j)` alone are of one choice for both."""
@@ -144,7 +134,7 @@ class _Sum:
     def _choices(self, ref: Ref) -> np.ndarray:
         """For each candidate, its weight for a tensor, `(candidates, 1 + groups * candidates)`."""
         result = np.zeros((self.entries, self.size))
-        varying = [group for group, last in self.graph.places(ref) if last < self.entries - 1]
+        varying = [group for group, last in self.gated.places(ref) if last < self.entries - 1]
         if not varying:
             result[0, 0] = 1  # as wide for one candidate as for another
         for group in varying:
@@ -166,34 +156,12 @@ def macs(graph: GatedGraph) -> Cost:
     Reference:
         Adjoined Networks (https://arxiv.org/abs/2006.05624), n_f of Definition 3.
     """
-    shapes, sources = graph.graph.shapes, graph.graph.sources
-    unknown = next((call.layer for call in graph.graph.calls if None in shapes[call.output][1:]), None)
-    if unknown is not None:
-        raise ValueError(
-            f"Expected a network of a known image size, for its costs to be counted. Received: '{graph.graph.name}', "
-            f"where layer '{unknown}' has an output of unknown size."
-        )
-
-    def positions(call: Call) -> float:
-        layer = sources.get(call.layer)
-        ins = [(1, *shapes[ref][1:]) for ref in call.inputs]
-        count, kernel = layer_macs(layer, ins, [(1, *shapes[call.output][1:])]), kernel_parameters(layer)
-        uncounted = count is None and (kernel or rule_for(call.layer, graph.graph.layers[call.layer]).producer)
-        if uncounted or (count and not kernel):
-            raise ValueError(
-                "Expected layers whose multiply-accumulates are known (`tfjointrd.report.register_macs`) and in "
-                "proportion to a weight named `kernel`, for a search to count them; `target_parameters` needs none. "
-                f"Received: '{graph.graph.name}' with layer '{call.layer}' ({type(layer).__name__})."
-            )
-        return count / kernel if kernel else 0
-
-    return _sum(graph, graph.graph.calls, positions, lambda weight: "kernel" in weight)
+    return add_macs(_Sum(graph)).cost()
 
 
 def parameters(graph: GatedGraph) -> Cost:
     """Number of weights, as `tfjointrd.report.profile` counts them: all, those of batch normalisations included."""
-    first = {call.layer: call for call in reversed(graph.graph.calls)}
-    return _sum(graph, list(first.values()), lambda call: 1, lambda weight: True)
+    return add_parameters(_Sum(graph)).cost()
 
 
 def latency(graph: GatedGraph, table: Mapping[str, Sequence[Sequence[float]]]) -> Cost:
@@ -215,8 +183,7 @@ def latency(graph: GatedGraph, table: Mapping[str, Sequence[Sequence[float]]]) -
     for call in graph.kernel_calls():
         if call.layer not in table:
             raise ValueError(f"Expected `latency_table` with all layers. Received: one without '{call.layer}'.")
-        measured = {(int(ins), int(outs)): float(value) for ins, outs, value in table[call.layer]}
-        measured = {(i, j): max(v for (a, b), v in measured.items() if a <= i and b <= j) for i, j in measured}
+        measured = never_faster(table[call.layer])
         ins, outs = ([len(candidate[ref]) for candidate in graph.candidates] for ref in (call.inputs[0], call.output))
         pairs = graph.forms(call)
         for i, j in pairs:
@@ -228,22 +195,4 @@ def latency(graph: GatedGraph, table: Mapping[str, Sequence[Sequence[float]]]) -
         calls = sum(other.layer == call.layer for other in graph.graph.calls)
         found = {pair: calls * measured[ins[pair[0]], outs[pair[1]]] for pair in pairs}
         total.add_table(found, call.inputs[0], call.output)
-    return total.cost()
-
-
-def _sum(graph: GatedGraph, calls: list[Call], factor: Callable[[Call], float], counts: Callable[[str], bool]) -> Cost:
-    total = _Sum(graph)
-    for call in calls:
-        weights: Mapping[str, np.ndarray] = {k: v for k, v in graph.graph.weights(call.layer).items() if counts(k)}
-        scale = factor(call) if weights else 0
-        if not scale:
-            continue
-        spec = graph.graph.layers[call.layer]
-        rule = rule_for(call.layer, spec)
-        for name, value in weights.items():
-            kinds = rule.axes_of(spec.config, name, value)
-            ins = call.inputs[0] if any(kind == IN or isinstance(kind, tuple) for kind in kinds) else None
-            outs = call.output if OUT in kinds else None
-            kept = math.prod(graph.graph.shapes[ref][-1] for ref in (ins, outs) if ref is not None)
-            total.add(scale * value.size / kept, ins, outs)
     return total.cost()

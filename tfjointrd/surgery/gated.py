@@ -13,9 +13,9 @@ import numpy as np
 from tfjointrd.layers.gates import ChannelGates
 from tfjointrd.surgery.adjoined_graph import SMALL, AdjoinedGraph
 from tfjointrd.surgery.channels import Channels
-from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, substitute
+from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, pick, substitute
+from tfjointrd.surgery.narrow_forms import Kept, narrow_spec
 from tfjointrd.surgery.rules import describe, rule_for
-from tfjointrd.surgery.slim import narrow_spec
 from tfjointrd.surgery.widths import first_filters, staying, tied_to
 
 GATES = "gates"
@@ -111,6 +111,9 @@ class GatedGraph(AdjoinedGraph):
         """Whether the small network has all channels of a tensor, whatever is chosen."""
         return len(self.candidates[-1][ref]) == self.graph.shapes[ref][-1]
 
+    def _narrow_forms(self) -> list[Kept]:
+        return self.candidates
+
     # === Gates ===
 
     def places(self, ref: Ref) -> list[tuple[int, int]]:
@@ -135,11 +138,11 @@ class GatedGraph(AdjoinedGraph):
         """Whether the width of a tensor depends on what is chosen."""
         return len(self.candidates[0][ref]) != len(self.candidates[-1][ref])
 
-    def _gated(self, call: Call) -> bool:
-        """Whether channels have to be scaled behind this call."""
-        if not self._varies(call.output) or len(self.graph.shapes[call.output]) < 2:
+    def _gated(self, call: Call, ref: Ref) -> bool:
+        """Whether channels of a tensor have to be scaled behind the call that returns it."""
+        if not self._varies(ref) or len(self.graph.shapes[ref]) < 2:
             return False
-        consumers = self._consumers().get(call.output, [])
+        consumers = self._consumers().get(ref, [])
         if consumers and all(describe(self.graph.layers[c.layer]).normalizes == "batch" for c in consumers):
             return False  # scaled behind these
         return not self._keeps_zero(call)
@@ -153,18 +156,19 @@ class GatedGraph(AdjoinedGraph):
         """Whether channels that are zero in all inputs are zero in the output; by trying, where no rule says."""
         spec, ids = self.graph.layers[call.layer], self.channels.ids
         taken = {root for ref in call.inputs for root in self.channels.roots(ids[ref]).tolist()}
-        if not taken.issuperset(self.channels.roots(ids[call.output]).tolist()):
+        made = np.concatenate([ids[ref] for ref in self.graph.outputs_of(call)])
+        if not taken.issuperset(self.channels.roots(made).tolist()):
             return False  # channels of its own, which other gates may drop
         known = describe(spec).keeps_zeros
         if known is not None or self._has_weights(call.layer):
             return bool(known)
         zeros = {ref: keras.ops.zeros([1, *(size or 8 for size in self.graph.shapes[ref][1:])]) for ref in call.inputs}
         args, kwargs = (substitute(part, zeros.get) for part in (call.args, call.kwargs))
-        return not keras.ops.convert_to_numpy(spec.make()(*args, **kwargs)).any()
+        return not any(keras.ops.any(y) for y in keras.tree.flatten(spec.make()(*args, **kwargs)))
 
     def network(self, name: str) -> keras.Model:
         """The network in which all candidates are mixed."""
-        gated = [call.output for call in self.graph.calls if self._gated(call)]
+        gated = [ref for call in self.graph.calls for ref in self.graph.outputs_of(call) if self._gated(call, ref)]
         sites = {_site(ref): self._runs(ref) for ref in gated}
         name_of_gates = next(
             f"{GATES}{'_' * i}" for i in itertools.count() if f"{GATES}{'_' * i}" not in self.graph.layers
@@ -172,11 +176,14 @@ class GatedGraph(AdjoinedGraph):
         self.gates = ChannelGates(self.rows, self.alphas, sites, name=name_of_gates, **self.noise)
         return super().network(name)
 
-    def _call(self, call: Call, tensors: Mapping[Ref, Mapping], layers: dict[str, Any]) -> dict[str, Any]:
+    def _call(self, call: Call, tensors: Mapping[tuple, Mapping], layers: dict[str, Any]) -> dict[str, Any]:
         found = super()._call(call, tensors, layers)
-        if _site(call.output) in self.gates.sites:
-            found[SMALL] = self.gates(found[SMALL], site=_site(call.output))
+        parts = [self._scaled(ref, pick(found[SMALL], ref)) for ref in self.graph.outputs_of(call)]
+        found[SMALL] = parts[0] if len(parts) == 1 else parts
         return found
+
+    def _scaled(self, ref: Ref, tensor: Any) -> Any:
+        return self.gates(tensor, site=_site(ref)) if _site(ref) in self.gates.sites else tensor
 
     # === Layers one by one ===
 
@@ -231,7 +238,7 @@ class GatedGraph(AdjoinedGraph):
 
 
 def _site(ref: Ref) -> str:
-    return f"{ref.layer}:{ref.call}"
+    return f"{ref.layer}:{ref.call}" + f":{ref.index}" * (ref.index > 0)
 
 
 def candidates_of(

@@ -7,7 +7,7 @@ edits it, and builds a new network by calling layers through the ordinary Keras 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,11 +30,13 @@ class Ref:
 class LayerSpec:
     """What it takes to make a layer again: its class and its configuration.
 
-    `cls` is a `keras.Layer` class, or the class of an operator such as the one behind `x + y`.
+    `cls` is a `keras.Layer` class, or the class of an operator such as the one behind `x + y`. `opaque` says why the
+    layer is not written out as the layers that it calls, where that was tried.
     """
 
     cls: type
     config: dict[str, Any]
+    opaque: str = ""
 
     def make(self):
         """A new, unbuilt layer; a `ValueError` that names the layer where its class cannot make one."""
@@ -69,7 +71,7 @@ class Call:
 
     @property
     def output(self) -> Ref:
-        """The (first) tensor this call returns."""
+        """The (first) tensor this call returns; `Graph.outputs_of` has all."""
         return Ref(self.layer, self.number)
 
 
@@ -98,6 +100,11 @@ def substitute(structure: Any, function: Callable[[Ref], Any]) -> Any:
     return structure
 
 
+def pick(outputs: Any, ref: Ref):
+    """The tensor `ref` of what its call returned: a tensor, or a structure of several."""
+    return keras.tree.flatten(outputs)[ref.index]
+
+
 @dataclass
 class Graph:
     """A functional network as layers, calls in topological order, and the tensors that go in and out.
@@ -122,6 +129,14 @@ class Graph:
     sources: dict[str, Any]
     kernels: frozenset[str]
 
+    def outputs_of(self, call: Call) -> list[Ref]:
+        """All tensors that a call returns."""
+        found, ref = [], call.output
+        while ref in self.shapes:
+            found.append(ref)
+            ref = replace(ref, index=ref.index + 1)
+        return found
+
     def consumers(self) -> dict[Ref, list[Call]]:
         """For every tensor, the calls that take it."""
         found: dict[Ref, list[Call]] = {}
@@ -145,6 +160,26 @@ class Graph:
             found[call.output] = frozenset({call.output}).union(*taken)
         others = {ref for call in self.calls for ref in call.inputs}.union(self.output_refs()) - found.keys()
         return found | {ref: found[replace(ref, index=0)] for ref in others}
+
+    def until(self, ref: Ref) -> Graph:
+        """The graph from the inputs to one tensor, which is its output."""
+        needed = {(one.layer, one.call) for one in (*self.ancestors()[ref], *refs_in(self.inputs))}
+        calls = [call for call in self.calls if (call.layer, call.number) in needed]
+        used = {call.layer for call in calls}
+        return replace(self, calls=calls, outputs=ref, layers={n: s for n, s in self.layers.items() if n in used})
+
+    def check_sizes(self, why: str) -> None:
+        """Looks at whether the size of every tensor is known.
+
+        Args:
+            why: What needs the sizes, for the error message.
+
+        Raises:
+            ValueError: If one is not.
+        """
+        unknown = [(ref, shape) for ref, shape in self.shapes.items() if None in shape[1:]]
+        if unknown:
+            raise sizes_error(self.name, unknown[0][1], why, unknown[0][0].layer)
 
     def output_refs(self) -> list[Ref]:
         """The output tensors, flat."""
@@ -211,8 +246,7 @@ class Graph:
         tensors: dict[tuple[str, int], Any] = {}
 
         def tensor(ref: Ref):
-            value = tensors[ref.layer, ref.call]
-            return value[ref.index] if isinstance(value, (list, tuple)) else value
+            return pick(tensors[ref.layer, ref.call], ref)
 
         for call in self.calls:
             if issubclass(self.layers[call.layer].cls, keras.layers.InputLayer):
@@ -251,6 +285,23 @@ def functional(model: keras.Model, argument: str = "model") -> keras.Model:
             )
         return keras.Model(model.input, model.output, name=model.name)
     return model
+
+
+def sizes_error(name: str, shape: Sequence[int | None], why: str, layer: str | None = None) -> ValueError:
+    """The error for a network of images of any size where one size has to be known.
+
+    Args:
+        name: The network's name.
+        shape: A shape that is not known, batch axis first.
+        why: What needs it.
+        layer: The layer that returns a tensor of that shape; the input by default.
+    """
+    channels = shape[-1] if len(shape) == 4 and shape[-1] in (1, 3, 4) else 3
+    return ValueError(
+        f"Expected a network of known image size, {why}. Received: '{name}', where "
+        f"{'the input' if layer is None else f'layer {layer!r}'} has the shape {tuple(shape)}. Give it a size, with "
+        f"the height and width of your images: `keras.Sequential([keras.Input((96, 96, {channels})), network])`."
+    )
 
 
 def _functional_class_at(model: keras.Model) -> int:

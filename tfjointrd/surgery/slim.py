@@ -8,12 +8,12 @@ from dataclasses import replace
 import keras
 import numpy as np
 
+from tfjointrd.layers.positions import positions_of
 from tfjointrd.surgery.channels import Channels
-from tfjointrd.surgery.graph import Graph, LayerSpec, Ref
+from tfjointrd.surgery.graph import Graph
+from tfjointrd.surgery.narrow_forms import Kept, check_narrow_forms, kept_entries, narrow_spec
 from tfjointrd.surgery.read_graph import read_graph
-from tfjointrd.surgery.rules import rule_for
 
-Kept = Mapping[Ref, np.ndarray]
 Weights = Mapping[str, Mapping[str, np.ndarray]]
 
 
@@ -22,9 +22,10 @@ def slim(model: keras.Model, keep: Mapping[str, Iterable[int]], name: str | None
 
     Args:
         model: A functional or Sequential network.
-        keep: Layer name -> positions of the output channels to keep, for convolution and dense layers. Naming one
-            layer of a group tied by additions is enough. Where named layers of a group disagree, the channel stays.
-            Layers that are not named, nor tied to a named one, keep all channels.
+        keep: Layer name -> positions of the output channels to keep, or a boolean mask with an entry for each channel,
+            for convolution and dense layers. Naming one layer of a group tied by additions is enough. Where named
+            layers of a group disagree, the channel stays. Layers that are not named, nor tied to a named one, keep all
+            channels.
         name: The new network's name; the old one by default.
 
     Returns:
@@ -33,8 +34,9 @@ def slim(model: keras.Model, keep: Mapping[str, Iterable[int]], name: str | None
         counts them.
 
     Raises:
-        ValueError: If a layer is not known to surgery, a name is not a convolution or dense layer, a position does
-            not exist, a layer would be left without channels, or a named layer's channels all have to stay.
+        ValueError: If a layer is not known to surgery or has no narrow form, a name is not a convolution or dense
+            layer, a position does not exist, a layer would be left without channels, or a named layer's channels all
+            have to stay.
 
     Example:
 
@@ -48,12 +50,13 @@ def slim(model: keras.Model, keep: Mapping[str, Iterable[int]], name: str | None
     keep = {layer: list(positions) for layer, positions in keep.items()}
     kept = channels.keep(keep)
     for layer, positions in keep.items():
-        why = channels.fixed(layer)
-        if len(positions) < channels.width(layer) and why is not None:
+        width, why = channels.width(layer), channels.fixed(layer)
+        if len(positions_of(positions, width)) < width and why is not None:
             raise ValueError(
                 f"Expected `keep` to name layers that can be narrowed. Received: '{layer}', whose "
-                f"{channels.width(layer)} channels all have to stay ({why})."
+                f"{width} channels all have to stay ({why})."
             )
+    check_narrow_forms(graph, kept)
     weights = {layer: graph.weights(layer) for layer in graph.layers}
     return slim_graph(graph, kept).build(name, slim_weights(graph, kept, weights))
 
@@ -85,27 +88,6 @@ def slim_weights(graph: Graph, kept: Kept, weights: Weights, layers: Iterable[st
         entries = kept_entries(graph, kept, name, weights[name])
         narrow[name] = {key: _slice(value, entries[key]) for key, value in weights[name].items()}
     return narrow
-
-
-def kept_entries(
-    graph: Graph, kept: Kept, name: str, weights: Mapping[str, np.ndarray]
-) -> dict[str, list[np.ndarray | None]]:
-    """What the narrow network takes of the weights of layer `name`: for each axis positions, or `None` for all."""
-    spec = graph.layers[name]
-    return rule_for(name, spec).kept_entries(spec.config, weights, *_ends(graph, kept, name))
-
-
-def narrow_spec(graph: Graph, kept: Kept, name: str) -> LayerSpec:
-    """The specification of layer `name` in the narrow network."""
-    spec = graph.layers[name]
-    kept_in, kept_out = _ends(graph, kept, name)
-    return spec.with_config(**rule_for(name, spec).narrow(spec.config, kept_in, kept_out))
-
-
-def _ends(graph: Graph, kept: Kept, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Kept positions of the (first) input and of the output of a layer."""
-    call = next(call for call in graph.calls if call.layer == name)
-    return kept[call.inputs[0]] if call.inputs else kept[call.output], kept[call.output]
 
 
 def _slice(value: np.ndarray, positions: list[np.ndarray | None]) -> np.ndarray:

@@ -18,6 +18,7 @@ class Ties:
         self.graph = graph
         self._parent: list[int] = []
         self._fixed: list[tuple[np.ndarray, str]] = []
+        self._parts: list[np.ndarray] = []
         self._made: dict[str, np.ndarray] = {}
 
     def fresh(self, call: Call) -> np.ndarray:
@@ -46,6 +47,10 @@ class Ties:
     def fix(self, ids: np.ndarray, why: str = "") -> None:
         """Says that these channels can never be dropped, and why."""
         self._fixed.append((ids, why))
+
+    def keep_some(self, ids: np.ndarray) -> None:
+        """Says that not all of these channels can be dropped, because they become a tensor of their own."""
+        self._parts.append(ids)
 
     def roots(self, ids: np.ndarray) -> np.ndarray:
         """One id for all channels that are tied, for each of these."""

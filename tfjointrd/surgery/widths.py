@@ -51,13 +51,20 @@ def first_filters(
         elif why is not None:
             reasons[layer] = why
         else:
-            wanted[layer] = list(range(_rounded(width, alphas[layer], round_to, layer)))
+            wanted[layer] = _first(channels, layer, _rounded(width, alphas[layer], round_to, layer))
             if len(wanted[layer]) == width:
                 unnamed = isinstance(alpha, Mapping) and alphas[layer] == 1
                 rounded = f"{width} channels, alpha={alphas[layer]:g}, round_to={round_to}"
                 reasons[layer] = "not in `alpha`" if unnamed else rounded
         wanted.setdefault(layer, list(range(width)))
     return wanted, reasons
+
+
+def _first(channels: Channels, layer: str, count: int) -> list[int]:
+    """The first channels of a layer; of one whose channels a split hands out, the first of each part."""
+    sections, width = channels.sections(layer), channels.width(layer)
+    counts = [-(-count * len(section) // width) for section in sections]  # rounded up, so that none is empty
+    return sorted(int(p) for section, n in zip(sections, counts, strict=True) for p in section[:n])
 
 
 def tied_to(channels: Channels, stays: set[str]) -> dict[str, str]:
@@ -118,6 +125,31 @@ def _rounded(width: int, alpha: float, round_to: int, layer: str) -> int:
             f"'{layer}' has {width}. Name it in `keep` to leave it as it is, or set `round_to`."
         )
     return narrow
+
+
+def wanted_of(
+    channels: Channels, widths: Mapping[str, int | Iterable[int]], keep_full: Mapping[str, str]
+) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """As `first_filters`, for layers of these widths, or that keep the channels at these positions.
+
+    Raises:
+        ValueError: If a name is no convolution or dense layer, a width is not a whole number up to the layer's, or
+            positions are not different ones of its channels.
+    """
+    positions = {
+        layer: list(kept) for layer, kept in widths.items() if isinstance(kept, Iterable) and not isinstance(kept, str)
+    }
+    for layer, kept in positions.items():
+        full = channels.width(layer) if layer in channels.producers() else 0
+        if full and not (kept and len(set(kept)) == len(kept) and set(kept) <= set(range(full))):
+            raise ValueError(
+                f"Expected `widths['{layer}']` to be different positions below {full}, at least one. Received: "
+                f"{kept!r:.200}."
+            )
+    counts = {layer: len(positions.get(layer, [])) or width for layer, width in widths.items()}
+    wanted, reasons = first_filters(channels, alphas_of(channels, counts), keep_full)
+    chosen = {layer: sorted(kept) for layer, kept in positions.items() if layer not in reasons}
+    return {**wanted, **chosen}, reasons
 
 
 def alphas_of(channels: Channels, widths: Mapping[str, int]) -> dict[str, float]:
@@ -190,10 +222,7 @@ def stem_and_first_stage(graph: Graph) -> list[str]:
     """
     joints = merges(graph)
     if joints and None in _positions(graph, joints[0]):
-        raise ValueError(
-            "Expected a network of known input size, or `keep`, names of layers that stay at full width. Received: "
-            f"'{graph.name}' with feature maps of unknown size, and keep=None, for the stem and the first stage."
-        )
+        graph.check_sizes("or `keep`, names of layers that stay at full width: the stem and the first stage by default")
     if joints:
         last = [c for c in joints if _positions(graph, c) == _positions(graph, joints[0])][-1]
         return [ref.layer for ref in graph.ancestors()[last.output]]

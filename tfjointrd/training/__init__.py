@@ -8,6 +8,7 @@ from tfjointrd.training.methods.adjoined import Adjoined, adjoin
 from tfjointrd.training.methods.dan import DAN
 from tfjointrd.training.methods.distillation import Distillation
 from tfjointrd.training.methods.jointrd import JointRD
+from tfjointrd.training.methods.pruning import Pruning
 from tfjointrd.training.methods.search import search
 from tfjointrd.training.recalibration import recalibrate_batchnorm
 from tfjointrd.training.schedules import (
@@ -34,6 +35,7 @@ __all__ = [
     "JointRD",
     "LinearFade",
     "LinearRamp",
+    "Pruning",
     "QuadraticRamp",
     "Schedule",
     "adjoin",
@@ -43,3 +45,7 @@ __all__ = [
     "resident",
     "search",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,39 +1,16 @@
-"""Loss functions, and what they need to know of a network's output."""
+"""Loss functions: how far one network's output is from another's, for each kind of output.
+
+All are means over the batch and over positions, where a map has a prediction at each.
+"""
 
 from __future__ import annotations
 
-import keras
 from keras import ops
 
 from tfjointrd.layers.batch_normalization import replicas
-from tfjointrd.surgery.graph import Graph, Ref
-from tfjointrd.surgery.output_activation import final_activation
-from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.training.precision import loss_dtype
 
 EPSILON = 1e-6  # Adjoined Networks, section 4
-
-
-def ends_in_softmax(network: keras.Model | Graph, output: Ref | None = None) -> bool:
-    """Whether a classifier returns the probabilities of classes of which one is right; see `final_activation`."""
-    return final_activation(network, output) == "softmax"
-
-
-def default_loss(network: keras.Model | Graph) -> keras.losses.Loss:
-    """Cross-entropy on logits or probabilities as the network returns them.
-
-    With integer labels, one class of several; binary, with labels 0 and 1, for one output, or several of a sigmoid.
-    """
-    graph = network if isinstance(network, Graph) else read_graph(network)
-    activation = final_activation(graph)
-    if activation == "sigmoid" or graph.shapes[graph.single_output()][-1] == 1:
-        return keras.losses.BinaryCrossentropy(from_logits=activation is None)
-    return categorical(activation == "softmax")
-
-
-def categorical(probabilities: bool) -> keras.losses.Loss:
-    """Cross-entropy with integer labels, on probabilities or else on logits."""
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
 
 
 def per_replica(loss):
@@ -107,16 +84,70 @@ def distillation(teacher, student, temperature: float, sample_weight=None):
     return temperature**2 * weighted_mean(ops.sum(ops.exp(p) * (p - q), axis=-1), sample_weight)
 
 
-def weighted_mean(values, sample_weight=None):
-    """The mean over a batch.
+def bernoulli(
+    full, small, probabilities: bool, epsilon: float | None = None, temperature: float = 1.0, sample_weight=None
+):
+    """T² KL of yes-or-no outputs, p log(p / q) + (1 - p) log((1 - p) / (1 - q)), their mean over channels and batch.
+
+    It is what `divergence` gives for the two classes yes and no. The mean over the channels is that of Keras' binary
+    cross-entropy.
 
     Args:
-        values: One for each image, `(batch,)`.
+        full: Logits or probabilities `(batch, ..., channels)` of the full network.
+        small: Those of the small network.
+        probabilities: Whether the outputs are probabilities.
+        epsilon: Added to each probability, as in Eqn 3. `None` computes logits' divergence from log-sigmoid.
+        temperature: T, by which logits are divided.
         sample_weight: `(batch,)` weights, or `None`.
 
     Returns:
-        A scalar: the weighted sum by the number of images, as Keras' losses are averaged.
+        A scalar of `loss_dtype()`.
+
+    Reference:
+        Adjoined Networks (https://arxiv.org/abs/2006.05624), Eqn 3, for two classes.
+    """
+    full, small = ops.cast(full, loss_dtype()), ops.cast(small, loss_dtype())
+    if probabilities or epsilon is not None:
+        p, q = (full, small) if probabilities else (ops.sigmoid(full), ops.sigmoid(small))
+        epsilon = epsilon or EPSILON
+        values = sum(a * ops.log((a + epsilon) / (b + epsilon)) for a, b in ((p, q), (1 - p, 1 - q)))
+    else:
+        full, small = full / temperature, small / temperature
+        values = ops.sigmoid(full) * (full - small) - ops.softplus(full) + ops.softplus(small)
+    return temperature**2 * weighted_mean(ops.mean(values, axis=-1), sample_weight)
+
+
+def squared_error(full, small, sample_weight=None):
+    """The squared difference of two networks' outputs, its mean over channels and batch, as Keras' own.
+
+    Args:
+        full: Numbers `(batch, ..., channels)` of the full network.
+        small: Those of the small network.
+        sample_weight: `(batch,)` weights, or `None`.
+
+    Returns:
+        A scalar of `loss_dtype()`.
+    """
+    full, small = ops.cast(full, loss_dtype()), ops.cast(small, loss_dtype())
+    return weighted_mean(ops.mean(ops.square(full - small), axis=-1), sample_weight)
+
+
+def weighted_mean(values, sample_weight=None):
+    """The mean over a batch, and over positions.
+
+    Args:
+        values: One for each image or position, `(batch, ...)`.
+        sample_weight: `(batch,)` or `(batch, ...)` weights, or `None`. Images whose positions have weights of their own
+            weigh as much as these on average, where values have none.
+
+    Returns:
+        A scalar: the weighted sum by the number of values, as Keras' losses are averaged.
     """
     if sample_weight is not None:
-        values = values * ops.reshape(ops.cast(sample_weight, loss_dtype()), ops.shape(values))
+        weights, rank = ops.cast(sample_weight, loss_dtype()), len(values.shape)
+        if len(weights.shape) > 1 and weights.shape[-1] == 1:
+            weights = ops.squeeze(weights, axis=-1)
+        if len(weights.shape) > rank:
+            weights = ops.mean(weights, axis=tuple(range(rank, len(weights.shape))))
+        values = values * ops.reshape(weights, (*ops.shape(weights), *[1] * (rank - len(weights.shape))))
     return ops.mean(values)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 
 from tfjointrd.data.batches import batches
-from tfjointrd.surgery.graph import Graph
-from tfjointrd.surgery.read_graph import read_graph
+from tfjointrd.surgery.graph import functional
+from tfjointrd.surgery.weights import nested_layers
 
 _BATCH_SIZE = 128
 
@@ -20,8 +22,9 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
 
     What a network computes while it is trained and what it computes afterwards differ where its statistics are another
     network's, as those of a small network from `adjoin(..., batch_normalization="shared")` are, or older than its
-    weights. Every statistic becomes the plain mean over the batches (of a layer that is called several times, that of
-    its last call has more weight); dropout is off.
+    weights. Every statistic becomes the plain mean over the batches, and over the calls of a layer that is called
+    several times. Batch normalisations within layers of your own and within wrappers such as `TimeDistributed` are
+    measured too, and frozen ones; all other layers compute what they compute in inference, so that dropout is off.
 
     Args:
         model: A functional or Sequential network. It is changed in place.
@@ -44,45 +47,54 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
     Reference:
         Universally Slimmable Networks (https://arxiv.org/abs/1903.05134), section 3.3.
     """
-    graph = read_graph(model)
-    found = _normalizations(graph)
+    functional(model)  # refuses others
+    found = normalizations(model)
     if not found:
         raise ValueError(f"Expected `model` to have batch normalisations. Received: '{model.name}' without any.")
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise ValueError(f"Expected `steps` to be a whole number from 1 on, or None. Received: steps={steps!r}.")
 
-    def apply(call, *args, **kwargs):
-        layer = graph.sources[call.layer]
-        # All that ask are told: Keras hands what one layer is told on to those behind it.
-        mode = {"training": layer in found} if _asks_for_training(layer) else {}
-        return layer(*args, **{**kwargs, **mode})
-
-    measuring = graph.assemble(apply, graph.sources)  # shares the layers
-    settings = [(layer, layer.momentum, layer.trainable) for layer in found]
-    try:
-        for layer in found:
-            layer.trainable = True  # a frozen one would not measure
-        shape = model.inputs[0].shape[1:] if len(model.inputs) == 1 else None
-        batched = itertools.islice(batches(data, _BATCH_SIZE, shape=shape), steps)
-        for number, (images, _) in enumerate(batched, start=1):
-            for layer in found:
-                layer.momentum = (number - 1) / number
-            measuring(images)
-    finally:
-        for layer, momentum, trainable in settings:
-            layer.momentum, layer.trainable = momentum, trainable
+    shape = model.inputs[0].shape[1:] if len(model.inputs) == 1 else None
+    with _measuring(found):
+        for images, _ in itertools.islice(batches(data, _BATCH_SIZE, shape=shape), steps):
+            model(images, training=False)
     return model
 
 
 def has_batchnorm(model: keras.Model) -> bool:
     """Whether there are statistics to recalibrate."""
-    return bool(_normalizations(read_graph(model)))
+    return bool(normalizations(model))
 
 
-def _asks_for_training(layer) -> bool:
-    """Whether a layer, or an operator, computes something else in training."""
-    return isinstance(layer, keras.Layer) and "training" in inspect.signature(layer.call).parameters
+def normalizations(layer: keras.Layer) -> list[keras.layers.BatchNormalization]:
+    """The batch normalisations of a network or a layer, at any depth, each once."""
+    return [inner for inner in nested_layers(layer) if isinstance(inner, keras.layers.BatchNormalization)]
 
 
-def _normalizations(graph: Graph) -> list[keras.layers.BatchNormalization]:
-    return [layer for layer in graph.sources.values() if isinstance(layer, keras.layers.BatchNormalization)]
+@contextmanager
+def _measuring(layers: list[keras.layers.BatchNormalization]) -> Iterator[None]:
+    """Lets batch normalisations measure the means over all their calls, whatever the layers around them do."""
+    settings = [(layer, layer.momentum, layer.trainable) for layer in layers]
+    try:
+        for layer in layers:
+            layer.trainable = True  # a frozen one would not measure
+            layer.call = _measuring_call(layer)  # of this one object, in front of its class's
+        yield
+    finally:
+        for layer, momentum, trainable in settings:
+            layer.momentum, layer.trainable = momentum, trainable
+            vars(layer).pop("call", None)
+
+
+def _measuring_call(layer: keras.layers.BatchNormalization):
+    call, calls = layer.call, itertools.count()
+    signature = inspect.signature(call)
+
+    def measure(*args, **kwargs):
+        number = next(calls)
+        layer.momentum = number / (number + 1)
+        bound = signature.bind(*args, **kwargs)
+        bound.arguments["training"] = True
+        return call(*bound.args, **bound.kwargs)
+
+    return measure

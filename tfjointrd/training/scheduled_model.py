@@ -6,9 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
+from tfjointrd.data.batches import with_first
+from tfjointrd.surgery.tasks import compiled_loss
+from tfjointrd.training.objective import Objective
 from tfjointrd.training.optimizers import exclude, undecayed
 from tfjointrd.training.schedules import Schedule
 
@@ -26,32 +28,21 @@ class _Progress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Called by Keras once it knows the number of steps an epoch."""
-        steps = self.params.get("steps")
+        steps, changing = self.params.get("steps"), self.model.changing()
         if steps:
             self.model.total_steps.assign(float(steps * self.params["epochs"]))
             self.model.step.assign(steps * self.initial_epoch)
-        else:
+        elif changing:
             raise ValueError(
-                "Expected data of known length, since the loss changes over the training. Received: a data set "
+                f"Expected data of known length, since `{changing[0]}` changes over the training. Received: a data set "
                 "without a length. Pass `steps_per_epoch` to `fit`."
             )
+        if not self.initial_epoch:
+            self.model.begin_training()
 
-
-class _FunctionLoss(keras.losses.Loss):
-    """A loss function, with Keras' reduction over the batch and sample weights."""
-
-    def __init__(self, function):
-        super().__init__(name="loss")
-        self.function = function
-
-    def call(self, y_true, y_pred):
-        """The losses of the single images."""
-        return self.function(y_true, y_pred)
-
-
-def _as_loss(loss) -> keras.losses.Loss:
-    loss = keras.losses.get(loss)
-    return loss if isinstance(loss, keras.losses.Loss) else _FunctionLoss(loss)
+    def on_epoch_end(self, epoch, logs=None):
+        """Lets callbacks that call the model see what it is after the epoch."""
+        self.model.before_evaluation()
 
 
 def serialized(network: keras.Model) -> dict[str, Any]:
@@ -63,10 +54,21 @@ def serialized(network: keras.Model) -> dict[str, Any]:
         network.compiled = compiled
 
 
+def _loss_of(network: keras.Model) -> tuple[Any, Any]:
+    """The loss and the loss weights that a network was compiled with, or that it has taken over itself."""
+    if not isinstance(network, ScheduledModel):
+        return compiled_loss(network)
+    given = network._compile_arguments
+    own = getattr(given, "loss", None), getattr(given, "loss_weights", None)
+    return network._taken_over.loss if own[0] is None else own
+
+
 class ScheduledModel(keras.Model):
     """A `keras.Model` whose loss changes over the training and that is saved and resumed like any other.
 
-    Subclasses hold finished networks, and define `call`, `compute_loss`, `default_losses` and `get_config`.
+    A program that loads its `.keras` file imports `tfjointrd` first, by which Keras knows the class.
+
+    Subclasses hold finished networks, and define `call`, `compute_loss`, `objectives` and `get_config`.
 
     Attributes:
         step: Number of training steps taken since epoch 0, a non-trainable weight. It counts with the optimizer, and
@@ -85,31 +87,25 @@ class ScheduledModel(keras.Model):
             name="total_steps", shape=(), dtype="float32", initializer="zeros", trainable=False, autocast=False
         )
         self._compile_arguments = SimpleNamespace()  # in which Keras does not look for metrics
+        self._taken_over = SimpleNamespace(loss=(None, None))
+        self._labels_seen = False
 
     def build(self, input_shape):
         """The networks inside are built already."""
         self.built = True
 
-    def num_classes(self) -> int:
-        """Number of classes of the networks inside."""
-        raise NotImplementedError(f"{type(self).__name__} does not define `num_classes()`.")
-
-    def set_loss(self, loss: keras.losses.Loss | None) -> None:
-        """Takes the loss given to `compile`, or `None` for the default."""
-        raise NotImplementedError(f"{type(self).__name__} does not define `set_loss(loss)`.")
-
-    def as_loss(self, loss):
-        """A loss given to `compile`, as `set_loss` takes it."""
-        return _as_loss(loss)
-
-    def set_loss_weights(self, weights) -> None:
-        """Takes the weights of several outputs' losses."""
-        if weights is not None:
-            raise ValueError(f"Expected no `loss_weights` for one loss. Received: loss_weights={weights}.")
+    def objectives(self) -> list[Objective]:
+        """The losses of the networks inside that are trained on labels; first those of the network that comes out."""
+        raise NotImplementedError(f"{type(self).__name__} does not define `objectives()`.")
 
     def route_metrics(self, metrics: list | dict | None) -> list | dict | None:
         """What Keras is told of the metrics given to `compile`."""
         return metrics
+
+    def take_over_loss(self, *networks: keras.Model) -> None:
+        """Notes the loss that the first of these networks was compiled with, if one was, as that of `compile`."""
+        found = (_loss_of(network) for network in networks)
+        self._taken_over = SimpleNamespace(loss=next((pair for pair in found if pair[0] is not None), (None, None)))
 
     # === compile, and the same again after loading ===
 
@@ -118,14 +114,26 @@ class ScheduledModel(keras.Model):
 
         Args:
             optimizer: As for `keras.Model.compile`.
-            loss: Cross-entropy for your labels, as for `keras.Model.compile`. By default integer labels are expected,
-                and logits or probabilities are told apart by the network's last layer; for one output, or several of a
-                sigmoid, labels 0 and 1.
+            loss: The loss on your labels, as for `keras.Model.compile`; for several outputs one for all, a list, or a
+                dict by the outputs' names. By default the one that the network was compiled with, and else one that
+                fits network and labels: cross-entropy of classes, from integer or one-hot labels and from logits or
+                probabilities as the network returns them; binary cross-entropy for a sigmoid, or for one output and
+                labels 0 and 1; the mean squared error for other numbers. Where labels fit several of these, `fit`
+                says so.
             metrics: As for a `keras.Model` with one output, e.g. `["accuracy"]`.
             **kwargs: As for `keras.Model.compile`.
+
+        Raises:
+            ValueError: If `loss` is for classes and the network has one output, or an argument does not fit the
+                outputs.
         """
-        self.set_loss(None if loss is None else self.as_loss(loss))
-        self.set_loss_weights(kwargs.get("loss_weights"))
+        weights = kwargs.get("loss_weights")
+        if loss is None:
+            loss, taken = self._taken_over.loss
+            if weights is None and taken is not None:
+                weights = kwargs["loss_weights"] = taken
+        for objective in self.objectives():
+            objective.take(loss, weights)
         for name, value in (("metrics", metrics), ("weighted_metrics", kwargs.get("weighted_metrics"))):
             if isinstance(value, str):
                 raise ValueError(f"Expected `{name}` to be a list. Received: {name}='{value}'.")
@@ -168,20 +176,27 @@ class ScheduledModel(keras.Model):
         goes on where it was. One that `keras.callbacks.BackupAndRestore` brings back keeps the length that it had.
 
         Raises:
-            ValueError: If labels lie outside the classes, the data's length is unknown, or `callbacks` is a
-                `keras.callbacks.CallbackList`.
+            ValueError: If labels, those of the validation too, do not fit the outputs, the data's length is unknown and
+                the loss changes over the training, or `callbacks` is a `keras.callbacks.CallbackList`. Of a data set
+                the first batch is looked at.
         """
-        self._check_labels(x, y)
+        x = self._check_labels(x, y)
+        validation = kwargs.get("validation_data")
+        if validation is not None:
+            kwargs["validation_data"] = self._check_validation(validation)
         if isinstance(callbacks, keras.callbacks.CallbackList):  # which `fit` hands on as it is
             raise ValueError(f"Expected `callbacks` to be a list of callbacks. Received: callbacks={callbacks!r}.")
-        callbacks = [_Progress(kwargs.get("initial_epoch", 0)), *keras.tree.flatten(callbacks or ())]
+        given = keras.tree.flatten(callbacks or ())
+        self.check_callbacks(given)
+        callbacks = [_Progress(kwargs.get("initial_epoch", 0)), *given]
         return super().fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks, **kwargs)
 
     def train_on_batch(self, *args, **kwargs):
         """As `keras.Model.train_on_batch` does, one step of a training whose length is known.
 
         Raises:
-            ValueError: If the loss changes over the training, and its length was not set.
+            ValueError: If the loss changes over the training, and its length was not set; or if labels, the first that
+                come, do not fit the outputs.
         """
         changing = self.changing()
         if changing and not float(ops.convert_to_numpy(self.total_steps.value)):
@@ -189,52 +204,93 @@ class ScheduledModel(keras.Model):
                 f"Expected the length of the training, over which `{changing[0]}` changes: call "
                 "`model.total_steps.assign(number_of_steps)` first. Received: total_steps=0."
             )
-        return super().train_on_batch(*args, **kwargs)
+        self._check_batch(*args, **kwargs)
+        results = super().train_on_batch(*args, **kwargs)
+        self.before_evaluation()
+        return results
+
+    def test_on_batch(self, *args, **kwargs):
+        """As `keras.Model.test_on_batch` does.
+
+        Raises:
+            ValueError: If labels, the first that come, do not fit the outputs.
+        """
+        self._check_batch(*args, **kwargs)
+        return super().test_on_batch(*args, **kwargs)
+
+    def _check_batch(self, x=None, y=None, *args, **kwargs) -> None:
+        """Looks at the first labels that come batch by batch."""
+        if not self._labels_seen:
+            self.check_labels(y)
 
     def changing(self) -> list[str]:
         """Names of the arguments by which the loss changes over the training."""
         return [key for key, value in vars(self).items() if isinstance(value, Schedule) and not value.constant]
 
-    def _check_labels(self, x, y) -> None:
-        """Looks at the labels given as an array, or at the first batch of a data set."""
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """Evaluates as `keras.Model.evaluate` does.
+
+        Raises:
+            ValueError: If labels do not fit the outputs.
+        """
+        if not kwargs.get("_use_cached_eval_dataset"):  # by which `fit` evaluates, after each epoch
+            x = self._check_labels(x, y, again=not self._labels_seen)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def _check_validation(self, data: Any) -> Any:
+        if isinstance(data, (tuple, list)) and len(data) in (2, 3):
+            self._check_labels(data[0], data[1], " of `validation_data`", again=False)
+            return data
+        return self._check_labels(data, None, " of `validation_data`", again=False)
+
+    def _check_labels(self, x, y, place: str = "", again: bool = True) -> Any:
+        """Looks at the labels given as an array, or at the first batch of a data set.
+
+        Args:
+            x: Images or a data set.
+            y: Labels, or `None`.
+            place: Where they come from, for messages.
+            again: Whether what outputs are for is asked anew of these labels.
+
+        Returns:
+            `x`; of a generator, one from which nothing is missing.
+        """
         if y is None:
-            batch = None
-            if isinstance(x, keras.utils.PyDataset):
-                batch = x[0]
-            elif all(hasattr(x, name) for name in ("element_spec", "take")):  # a tf.data.Dataset, not distributed
-                batch = next(iter(x.take(1)))
+            batch, x = with_first(x)
+            if batch is None:
+                return x
             y = batch[1] if isinstance(batch, (list, tuple)) and len(batch) > 1 else None
-        if y is not None:
-            self.check_labels(y)
+        self.check_labels(y, place, again)
+        return x
 
-    def check_labels(self, y) -> None:
-        """Looks at labels.
+    def check_labels(self, y, place: str = "", again: bool = True) -> None:
+        """Looks at labels, and takes from them what outputs are for where networks and losses have not told.
 
-        Raises:
-            ValueError: If they lie outside the classes.
-        """
-        self.check_classes(y, self.num_classes())
-
-    @staticmethod
-    def check_classes(y, classes: int) -> None:
-        """Looks at the labels of one output.
+        Args:
+            y: The labels of all outputs.
+            place: Where they come from, for messages.
+            again: Whether to forget what earlier labels told.
 
         Raises:
-            ValueError: If they lie outside its classes.
+            ValueError: If they do not fit.
         """
-        y = np.asarray(y)
-        sparse, highest = y.ndim == 1 or y.shape[-1] == 1, max(classes - 1, 1)
-        if sparse and y.size and (y.min() < 0 or y.max() > highest):
-            kind = f"{classes} classes" if classes > 1 else "one output"
-            raise ValueError(
-                f"Expected labels between 0 and {highest} for a network with {kind}. "
-                f"Received: labels between {y.min()} and {y.max()}."
-            )
-        if not sparse and y.shape[-1] != classes:
-            raise ValueError(f"Expected one-hot labels of {classes} classes. Received: labels of shape {y.shape}.")
+        if any([objective.settle(y, place, again) for objective in self.objectives()]):
+            self.train_function = self.test_function = None  # which were traced for something else
+        self._labels_seen = True
+
+    def check_callbacks(self, callbacks: list) -> None:
+        """Looks at callbacks given to `fit`; takes all by default."""
+
+    def metrics_given(self) -> list:
+        """The metrics given to `compile`."""
+        given = vars(self._compile_arguments)
+        return [given.get("metrics") or [], given.get("weighted_metrics") or []]
+
+    def begin_training(self) -> None:
+        """Called when a training begins at its first step; a resumed one gets its state back afterwards."""
 
     def before_evaluation(self) -> None:
-        """Called before each evaluation within `fit`; does nothing by default."""
+        """Called wherever training pauses and the model may be called: ahead of evaluation, after a step by hand."""
 
     def count_step(self) -> None:
         """Counts one training step."""

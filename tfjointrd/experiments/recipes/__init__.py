@@ -29,3 +29,7 @@ __all__ = [
     "methods",
     "methods_with",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tfjointrd.data.information import PIXEL_RANGES
 from tfjointrd.experiments.recipes.base import RANDOM, Recipe, method
 from tfjointrd.experiments.recipes.option import option
 
@@ -256,6 +257,15 @@ class JointRDAdjoinedRecipe(_Routed, _Pair, _KeepsProjections):
 @method("transfer", "a trained network (.keras file) with a new classifier, fine-tuned on other data")
 class TransferRecipe(Recipe):
     """A trained network with a new classifier; see `tfjointrd.transfer`."""
+
+    pixel_range: str | None = option(
+        None,
+        "The pixels that the network was trained on, if they were brought to that range outside of it; it gets a layer "
+        f"that does so. One of {', '.join(PIXEL_RANGES)}; by default 0..255, which is checked.",
+        choices=(None, *PIXEL_RANGES),
+        kind=str,
+        later=True,
+    )
 
     def check(self):
         """Checks fields against each other."""

@@ -112,7 +112,7 @@ _TRANSPOSED = Rule(
     macs=counters.transposed_convolution,
 )
 add(layers.Conv2D, replace(_CONVOLUTION, keeps_zeros=_unbiased))
-add(DiracConv2D, replace(_CONVOLUTION, axes=flow.dirac_axes, narrow=flow.narrow_dirac))
+add(DiracConv2D, replace(_CONVOLUTION, axes=flow.dirac_axes, narrow=flow.narrow_dirac, matches_by_place=True))
 add(layers.SeparableConv2D, replace(_CONVOLUTION, channels=flow.produced, axes=flow.separable_axes))
 add(layers.Conv2DTranspose, _TRANSPOSED)
 add(
@@ -175,10 +175,12 @@ add(layers.Rescaling, replace(_CONSTANT, keeps_zeros=lambda config: not np.any(c
 
 _NOISE = pointwise(elementwise=True, in_place=True, keeps_range=True, keeps_probabilities=True, macs=counters.free)
 _add_layers(
-    "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout Identity ActivityRegularization",
+    "SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout Identity ActivityRegularization",
     replace(_NOISE, keeps_zeros=True),
 )
-_add_layers("GaussianNoise AlphaDropout", replace(_NOISE, keeps_zeros=False))
+_add_layers("GaussianNoise", replace(_NOISE, keeps_zeros=False))
+_add_layers("Dropout", replace(_NOISE, keeps_zeros=True, narrow=flow.narrow_noise))
+_add_layers("AlphaDropout", replace(_NOISE, keeps_zeros=False, narrow=flow.narrow_noise))
 
 # === Positions ===
 
@@ -202,9 +204,11 @@ add(layers.Flatten, replace(_SHAPE, channels=flow.flattened))
 add(layers.Reshape, replace(_SHAPE, narrow=flow.narrow_reshape))
 add("Reshape", replace(_SHAPE, narrow=flow.narrow_newshape))
 _add_operators("Squeeze ExpandDims", _SHAPE)
+add("Split", Rule(flow.split, narrow=flow.narrow_split, keeps_zeros=True, keeps_range=True, macs=counters.free))
 _add_layers("Permute RepeatVector", Rule(flow.opaque, keeps_zeros=True, keeps_range=True, macs=counters.free))
 add("Transpose", Rule(flow.opaque, keeps_zeros=True, keeps_range=True, macs=counters.free))
-add(FitChannels, Rule(flow.elastic, narrow=flow.narrow_fit, keeps_zeros=True, macs=counters.free))
+_FITTED = Rule(flow.elastic, narrow=flow.narrow_fit, keeps_zeros=True, matches_by_place=True, macs=counters.free)
+add(FitChannels, _FITTED)
 
 # === Images ===
 

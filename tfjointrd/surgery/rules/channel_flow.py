@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tfjointrd.surgery.graph import refs_in
+from tfjointrd.surgery.graph import refs_in, sizes_error
 from tfjointrd.surgery.rules.activations import configured_activation, mixes_channels
-from tfjointrd.surgery.rules.rule import IN, OUT, Rule
+from tfjointrd.surgery.rules.rule import IN, OUT, Config, Rule
 
 # === How channels pass through: `Rule.channels` ===
 
@@ -61,7 +61,8 @@ def mixing(analysis, call, spec, inputs):
 
 def per_channel_constant(analysis, call, spec, inputs):
     """A layer whose configuration may hold one number a channel; such channels stay."""
-    if any(np.ndim(spec.config.get(key)) for key in ("scale", "offset", "mean", "variance")):
+    adapted = spec.config.get("axis") is not None and spec.config.get("mean") is None  # a `Normalization`'s weights
+    if adapted or any(np.ndim(spec.config.get(key)) for key in ("scale", "offset", "mean", "variance")):
         analysis.fix(inputs[0], f"'{call.layer}' has a constant for each")
     return inputs[0]
 
@@ -90,11 +91,26 @@ def concatenated(analysis, call, spec, inputs):
     return inputs[0]
 
 
+def split(analysis, call, spec, inputs):
+    """Several tensors of one: its channels in parts, of which each needs some, or each all of them."""
+    graph = analysis.graph
+    outputs = graph.outputs_of(call)
+    axis = spec.config["axis"] % len(graph.shapes[call.inputs[0]])
+    if axis == 0:
+        raise ValueError(f"Layer '{call.layer}' splits the batch. Expected one that splits channels or positions.")
+    if axis < len(graph.shapes[call.inputs[0]]) - 1:
+        return [inputs[0]] * len(outputs)
+    parts = np.split(inputs[0], np.cumsum([graph.shapes[ref][-1] for ref in outputs])[:-1])
+    for part in parts:
+        analysis.keep_some(part)
+    return parts
+
+
 def flattened(analysis, call, spec, inputs):
     """The input's channels once for each position."""
     width = analysis.graph.shapes[call.output][-1]
     if width is None or width % len(inputs[0]):
-        raise ValueError(f"Layer '{call.layer}' flattens a tensor of unknown size. Give the network an input_shape.")
+        raise sizes_error(analysis.graph.name, analysis.graph.shapes[call.output], "since it is flattened", call.layer)
     return np.tile(inputs[0], width // len(inputs[0]))
 
 
@@ -196,12 +212,31 @@ def narrow_fit(config, kept_in, kept_out):
 
 def narrow_reshape(config, kept_in, kept_out):
     """The shape with as many channels as are kept."""
-    return {"target_shape": (*config["target_shape"][:-1], len(kept_out))}
+    return _with_last("target_shape", config, kept_out)
 
 
 def narrow_newshape(config, kept_in, kept_out):
     """The shape of the operator with as many channels as are kept."""
-    return {"newshape": (*config["newshape"][:-1], len(kept_out))}
+    return _with_last("newshape", config, kept_out)
+
+
+def narrow_noise(config, kept_in, kept_out):
+    """Noise of its own for each channel that is kept, where each channel has its own."""
+    return {} if config.get("noise_shape") is None else _with_last("noise_shape", config, kept_out)
+
+
+def narrow_split(config, kept_in, kept_out):
+    """Parts as wide as what is kept of each."""
+    widths = [len(kept) for kept in kept_out]
+    if sum(widths) != len(kept_in) or (isinstance(config["indices_or_sections"], int) and len(set(widths)) == 1):
+        return {}  # along another axis, or into equal parts
+    return {"indices_or_sections": tuple(np.cumsum(widths)[:-1].tolist())}
+
+
+def _with_last(key: str, config: Config, kept_out: np.ndarray) -> Config:
+    """A shape in the configuration with as many channels as are kept, where it says how many there are."""
+    shape = config[key]
+    return {} if shape[-1] in (None, -1, 1) else {key: (*shape[:-1], len(kept_out))}
 
 
 def pointwise(axes: Mapping[str, tuple] | None = None, **traits) -> Rule:

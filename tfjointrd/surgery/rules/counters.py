@@ -10,11 +10,30 @@ import math
 from typing import Any
 
 from tfjointrd.surgery.rules.rule import Shape
+from tfjointrd.surgery.weights import nested_layers
+
+_MAY_BE_PACKED = ("kernel", "embeddings")
+
+
+def weight_sizes(layer: Any) -> list[tuple[Any, int]]:
+    """A layer's weights and how many numbers each stands for; a quantised one may hold several in a byte."""
+    weights = getattr(layer, "weights", ())
+    packed: dict[int, int] = {}
+    for inner in nested_layers(layer) if weights else ():
+        if getattr(inner, "quantization_mode", None):
+            named = [weight for weight in inner.weights if hasattr(inner, weight.name)]
+            packed |= {id(w): math.prod(getattr(inner, w.name).shape) for w in named if w.name in _MAY_BE_PACKED}
+    return [(weight, packed.get(id(weight), math.prod(weight.shape))) for weight in weights]
+
+
+def is_kernel(name: str) -> bool:
+    """Whether a weight is a kernel by its name, and not what a quantised or adapted layer keeps of one besides."""
+    return "kernel" in name and not name.startswith("lora_") and not name.endswith(("_scale", "_zero", "_history"))
 
 
 def kernel_parameters(layer: Any) -> int:
     """Number of weights in a layer's kernels: no biases, no normalisation, no embeddings."""
-    return sum(math.prod(weight.shape) for weight in getattr(layer, "weights", ()) if "kernel" in weight.name)
+    return sum(size for weight, size in weight_sizes(layer) if is_kernel(weight.name))
 
 
 def convolution(layer, input_shapes, output_shape) -> int:

@@ -33,11 +33,12 @@ class Rule:
     layer's configuration. Traits left at `None` are those of the base class.
 
     Attributes:
-        channels: `(analysis, call, spec, inputs) -> ids`: the channel ids of the output, given those of each input.
+        channels: `(analysis, call, spec, inputs) -> ids`: the channel ids of the output, given those of each input; a
+            list of them for a layer that returns several tensors.
         axes: Weight name -> for each axis, the last ones where there are more, `IN`, `OUT` or `None`; `(IN, n)` for an
             axis with n entries for each input channel.
         narrow: `(config, kept_in, kept_out) -> changes`: what changes in the configuration of the narrower layer.
-            `kept_in` and `kept_out` are positions of kept channels.
+            `kept_in` and `kept_out` are positions of kept channels, `kept_out` a list for several outputs.
         producer: Whether the layer computes each output channel from all its inputs with weights of its own, so that
             output channels can be dropped one by one.
         elementwise: Whether each element of the output depends on the elements at its place alone, those of all inputs
@@ -53,6 +54,8 @@ class Rule:
             channels, which takes note of one that is zero, as a layer normalisation.
         joins: `"add"` or `"concatenate"`, where paths of a network meet in it.
         augments: Whether it changes images at random in training.
+        matches_by_place: Whether channel i of the input goes with channel i of the output though they are not tied, so
+            that neither can change places.
         macs: `(layer, input_shapes, output_shape) -> MACs` of one call; `None` as its result means not known.
     """
 
@@ -70,6 +73,7 @@ class Rule:
     normalizes: str | None = None
     joins: str | None = None
     augments: bool | None = None
+    matches_by_place: bool | None = None
     macs: Counter | None = None
 
     def weight_axes(self, config: Config) -> Mapping[str, tuple]:
@@ -77,15 +81,19 @@ class Rule:
         return self.axes(config) if callable(self.axes) else self.axes
 
     def kept_entries(
-        self, config: Config, weights: Mapping[str, np.ndarray], kept_in: np.ndarray, kept_out: np.ndarray
+        self,
+        config: Config,
+        weights: Mapping[str, np.ndarray],
+        kept_in: np.ndarray | None,
+        kept_out: np.ndarray | None,
     ) -> dict[str, list[np.ndarray | None]]:
         """What a narrower copy takes of a layer's weights.
 
         Args:
             config: The layer's configuration.
             weights: Its weights by name.
-            kept_in: Positions of the kept input channels.
-            kept_out: Positions of the kept output channels.
+            kept_in: Positions of the kept input channels, or `None` for all.
+            kept_out: Positions of the kept output channels, or `None` for all.
 
         Returns:
             Weight name -> for each axis the positions to keep, or `None` for all.
@@ -93,7 +101,7 @@ class Rule:
 
         def positions(axis: Axis):
             if isinstance(axis, tuple):
-                return np.add.outer(kept_in * axis[1], np.arange(axis[1])).ravel()
+                return None if kept_in is None else np.add.outer(kept_in * axis[1], np.arange(axis[1])).ravel()
             return {IN: kept_in, OUT: kept_out, None: None}[axis]
 
         return {
@@ -109,7 +117,7 @@ class Rule:
 
 TRAITS = tuple(field.name for field in fields(Rule) if field.default is None and field.name != "channels")
 
-_RULES: dict[type | str, Rule] = {}  # operators by the name of their class
+_RULES: dict[type | str, Rule] = {}  # operators, and layers that Keras keeps to itself, by the name of their class
 
 
 def register_rule(layer_class: type, rule: Rule) -> None:
@@ -156,9 +164,13 @@ def rule_of(cls: type) -> Rule:
 
 
 def _own(cls: type) -> Rule | None:
-    """The rule of this very class. Operators go by name, since Keras does not make their classes public."""
-    is_operator = not issubclass(cls, keras.Layer) and cls.__module__.partition(".")[0] == "keras"
-    return _RULES.get(cls) or (_RULES.get(cls.__name__) if is_operator else None)
+    """The rule of this very class. Classes of Keras that it does not make public go by name: operators, for one."""
+    return _RULES.get(cls) or (_RULES.get(cls.__name__) if _is_hidden(cls) else None)
+
+
+def _is_hidden(cls: type) -> bool:
+    public = issubclass(cls, keras.Layer) and getattr(keras.layers, cls.__name__, None) is cls
+    return cls.__module__.partition(".")[0] == "keras" and not public
 
 
 def describe(spec: LayerSpec) -> Rule:
@@ -183,7 +195,8 @@ def rule_for(name: str, spec: LayerSpec) -> Rule:
             "`keras.layers` or functions of `keras.ops`, or as a layer class of your own that "
             "`tfjointrd.surgery.register_rule` describes."
         )
+    tried = f" It cannot be written out as the layers that it calls: {spec.opaque}." if spec.opaque else ""
     raise ValueError(
-        f"Layer '{name}' is a {spec.cls.__name__}, and it is not known how channels pass through that layer. "
+        f"Layer '{name}' is a {spec.cls.__name__}, and it is not known how channels pass through that layer.{tried} "
         "Teach it with `tfjointrd.surgery.register_rule`, or cut the network there."
     )

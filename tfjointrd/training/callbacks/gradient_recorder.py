@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,8 +13,8 @@ from keras import ops
 
 from tfjointrd.surgery.graph import Ref
 from tfjointrd.training.callbacks.recorder import Recorder
-from tfjointrd.training.methods.distillation import STUDENT
 from tfjointrd.training.methods.jointrd import JointRD
+from tfjointrd.training.methods.paired_outputs import STUDENT
 
 BACKENDS = ("tensorflow", "jax")
 
@@ -33,7 +35,7 @@ class GradientRecorder(Recorder):
 
     Args:
         images: Images `(batch, height, width, channels)`.
-        labels: Their labels, as the loss takes them.
+        labels: Their labels, as the loss takes them: an array, or for several outputs a dict or list of arrays.
         path: A `.csv` file, written anew after each epoch. If it exists, what it holds of the time before the training
             begins is kept, so that an interrupted training goes on in it; what lies after is dropped.
 
@@ -63,16 +65,19 @@ class GradientRecorder(Recorder):
         "tail_weight": float,
     }
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, path: str | os.PathLike | None = None):
+    def __init__(self, images: np.ndarray, labels: Any, path: str | os.PathLike | None = None):
         super().__init__(path)
         backend = keras.backend.backend()
         if backend not in BACKENDS:
             raise ValueError(f"Expected Keras on one of the backends {BACKENDS}. Received: backend='{backend}'.")
-        self.images, self.labels = np.asarray(images, "float32"), np.asarray(labels)
-        if not len(self.images) or len(self.images) != len(self.labels):
+        several = isinstance(labels, (Mapping, list, tuple))  # of several outputs
+        self.images = np.asarray(images, "float32")
+        self.labels = keras.tree.map_structure(np.asarray, labels) if several else np.asarray(labels)
+        counts = {len(one) for one in keras.tree.flatten(self.labels)}
+        if not len(self.images) or counts != {len(self.images)}:
             raise ValueError(
-                f"Expected `images` and as many `labels`. Received: {len(self.images)} images, {len(self.labels)} "
-                "labels."
+                f"Expected `images` and as many `labels`. Received: {len(self.images)} images, "
+                f"{', '.join(map(str, sorted(counts)))} labels."
             )
         self._gradients = None
 
@@ -133,7 +138,7 @@ class _Gradients:
         self.others = [variable for variable in joint.variables if id(variable) not in known]
         self.compute = _tensorflow(self) if keras.backend.backend() == "tensorflow" else _jax(self)
 
-    def __call__(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def __call__(self, images: np.ndarray, labels: Any) -> np.ndarray:
         """Of each stage |g|², |h|² and g·h: g is the gradient of the own path, h that of the tails without m(t).
 
         Returns:
@@ -172,7 +177,7 @@ def _tensorflow(gradients: _Gradients):
 
     def on_values(trained, others, images, labels):
         tensors = [[tf.convert_to_tensor(value) for value in group] for group in (trained, others)]
-        return compute(*tensors, tf.constant(images), tf.constant(labels))
+        return compute(*tensors, tf.constant(images), keras.tree.map_structure(tf.constant, labels))
 
     return on_values
 

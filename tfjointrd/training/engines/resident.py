@@ -84,7 +84,9 @@ def fit(
     _check_start(initial_epoch, initial_position, block, len(train))
     own = []
     if isinstance(model, ScheduledModel):
-        model._check_labels(None, train.y)
+        model.check_labels(train.y)
+        if validation_data is not None:
+            model.check_labels(validation_data.y, " of `validation_data`", again=False)
         own.append(_Start(initial_epoch, initial_position))
     callbacks = keras.callbacks.CallbackList(
         [*own, *keras.tree.flatten(callbacks or ())],
@@ -215,15 +217,19 @@ class _Resident:
         model: The model.
         pipeline: The data set.
         training: Whether the steps are `train_step` or `test_step`.
+        other: Another one on the device; what is of the same arrays, as a part held out of them is, shares its images.
     """
 
-    def __init__(self, model: keras.Model, pipeline: ArrayPipeline, training: bool):
+    def __init__(self, model: keras.Model, pipeline: ArrayPipeline, training: bool, other: _Resident | None = None):
         import jax
 
         self.model = model
         self.pipeline = pipeline
         self.training = training
-        self.data = jax.device_put((pipeline.x, pipeline.y))
+        if other is not None and other.pipeline.x is pipeline.x and other.pipeline.y is pipeline.y:
+            self.data = other.data
+        else:
+            self.data = jax.device_put((pipeline.x, pipeline.y))
         self._steps = jax.jit(self._many_steps, static_argnames=("count", "rest"))
 
     def plan(self) -> EpochPlan:
@@ -337,7 +343,9 @@ class _Training:
         self.resident = _Resident(model, train, training=True)
         images, labels = train.batch(0)
         _build(model, images, labels)
-        self.validation = None if validation_data is None else _Resident(model, validation_data, training=False)
+        self.validation = None
+        if validation_data is not None:
+            self.validation = _Resident(model, validation_data, training=False, other=self.resident)
 
     def epoch(self, epoch: int, position: int) -> dict[str, Any]:
         """Trains an epoch from `position` on, and evaluates. Returns the epoch's logs."""

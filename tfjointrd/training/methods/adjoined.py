@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import keras
 from keras import ops
 
+from tfjointrd.layers.adjoined import AdjoinedLayer
 from tfjointrd.layers.batch_normalization import check_synchronized, replicas
-from tfjointrd.surgery.adjoined_graph import FULL, SMALL, AdjoinedGraph, check_classifier, compact
+from tfjointrd.layers.positions import listed
+from tfjointrd.surgery.adjoined_graph import FULL, SMALL, AdjoinedGraph, check_adjoinable, compact
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Graph, functional
 from tfjointrd.surgery.read_graph import read_graph
-from tfjointrd.surgery.widths import Alpha, alphas_of, first_filters, staying, with_ties
+from tfjointrd.surgery.sort_channels import sort_channels
+from tfjointrd.surgery.tasks import tasks_of
+from tfjointrd.surgery.widths import Alpha, first_filters, staying, wanted_of, with_ties
 from tfjointrd.training import schedules
-from tfjointrd.training.losses import categorical, divergence, ends_in_softmax, per_replica
-from tfjointrd.training.precision import loss_dtype
+from tfjointrd.training.frozen import warn_of_shared_frozen_layers
+from tfjointrd.training.losses import per_replica
+from tfjointrd.training.monitors import check_monitors
+from tfjointrd.training.objective import Divergence, Objective, deserialize_divergence, serialize_divergence
 from tfjointrd.training.scheduled_model import ScheduledModel, serialized
 
 
@@ -25,12 +32,15 @@ def adjoin(
     keep: Iterable[str] | None = None,
     *,
     alphas: Iterable[float] | None = None,
-    widths: Mapping[str, int] | None = None,
+    widths: Mapping[str, int | Iterable[int]] | None = None,
+    order: Any = None,
+    data: Any = None,
     round_to: int = 8,
     kl_weight: schedules.Schedule | float | None = None,
     batch_normalization: str = "separate",
     stop_gradient: bool = False,
     epsilon: float | None = None,
+    divergence: Divergence = None,
     name: str | None = None,
 ) -> Adjoined:
     """Turns a network into an adjoined one: the full and a small network on shared weights, trained by one `fit`.
@@ -38,7 +48,7 @@ def adjoin(
     Every layer of the small network keeps the first `filters / alpha` filters of the full one (Eqn 2).
 
     Args:
-        model: A functional or Sequential classifier of images, from `tfjointrd.models`, `keras.applications` or your
+        model: A functional or Sequential network for images, from `tfjointrd.models`, `keras.applications` or your
             own, with one input and one or several outputs. It is not changed; the adjoined network starts from its
             weights.
         alpha: How many times narrower the layers of the small network are: a number from 1 on, 2 by default; numbers by
@@ -47,24 +57,37 @@ def adjoin(
         keep: Names or patterns (`"stage2_*"`) of layers that stay at full width. By default the stem and the first
             stage, as in the paper, and none where `alpha` says it layer by layer; `()` narrows every layer that can be.
         alphas: Several numbers in place of `alpha`, for as many small networks from one training.
-        widths: Layer name -> width in place of `alpha`, e.g. `architecture()["widths"]` of a search; other layers stay
-            full, and nothing is rounded.
+        widths: Layer name -> width in place of `alpha`, e.g. `architecture()["widths"]` of a search, or positions of
+            the channels to keep, e.g. `tfjointrd.surgery.prune_architecture(...)["kept"]`; other layers stay full, and
+            nothing is rounded.
+        order: By which importance channels are sorted first, so that the small network keeps the best ones: a short
+            form of `sort_channels(model, order, data)`. Worth it for a trained network.
+        data: Images, with labels where `order` needs them.
         round_to: Widths are rounded to the nearest multiple of this, at least one of it. With 1 they are rounded down,
             which is the papers' arithmetic.
-        kl_weight: As for `Adjoined`, and so are the next three.
+        kl_weight: As for `Adjoined`, and so are the next four.
         batch_normalization: `"separate"` or `"shared"`.
         stop_gradient: Whether KL leaves the full network's output alone.
         epsilon: The term that Eqn 3 adds to both probabilities, or `None`.
+        divergence: What the full and the small network's outputs are compared by.
         name: The name of the adjoined network.
 
     Returns:
         An `Adjoined` network: compile it, fit it, then take `full()` and `small()`, or `small(alpha=...)` of several.
         Layers that stay full are listed in its `kept_full`, with the reason.
 
+    Frozen layers:
+        A frozen base (`trainable=False`, as transfer learning leaves it) stays as it is, and the small network uses
+        slices of weights that were never trained to work alone. It has batch normalisations of its own, which learn
+        in any case, and there is a warning: that is far from enough. `benchmarks/frozen_base.py` measures it. Set
+        `base.trainable = True` before `adjoin` and train with a low learning rate. If the base has to stay frozen, call
+        `tfjointrd.recalibrate_batchnorm` on `small()`, and pass `stop_gradient=True`, so that imitation does not
+        change the classifier that both networks share.
+
     Raises:
         ValueError: If `alpha` is no number from 1 on, or leaves a layer no channel or all layers full; if `widths` do
             not fit the layers; if the network is not functional, takes no images, is adjoined already, or holds a layer
-            that is not known or a `DiracConv2D`; if a pattern matches no layer.
+            that is not known, has no narrow form, or is a `DiracConv2D`; if a pattern matches no layer.
 
     Example:
 
@@ -84,25 +107,37 @@ def adjoin(
             f"Expected one of `alpha`, `alphas` and `widths`. Received: alpha={alpha!r}, alphas={alphas!r}, "
             f"widths={widths!r}."
         )
+    if order is not None and any(not isinstance(width, int) for width in (widths or {}).values()):
+        raise ValueError(
+            "Expected `widths` to be numbers of channels, for `order` to choose which. Received: positions, and "
+            f"order={order!r}."
+        )
     graph = read_graph(model)
-    check_classifier(graph)
+    check_adjoinable(graph)
     channels = Channels(graph)
     alpha = 2 if alpha is None else alpha
-    if widths is not None:
-        alpha, round_to = alphas_of(channels, widths), 1
     by_path = {SMALL: alpha} if alphas is None else _by_path(alphas)
-    stays = staying(graph, keep, by_default=not callable(alpha) and not isinstance(alpha, Mapping))
-    found = {path: first_filters(channels, value, stays, round_to) for path, value in by_path.items()}
-    return Adjoined(
+    by_layer = widths is not None or callable(alpha) or isinstance(alpha, Mapping)
+    stays = staying(graph, keep, by_default=not by_layer)
+    if widths is not None:
+        found = {SMALL: wanted_of(channels, widths, stays)}
+    else:
+        found = {path: first_filters(channels, value, stays, round_to) for path, value in by_path.items()}
+    if order is not None:
+        model = sort_channels(model, order, data)
+    pair = Adjoined(
         model,
         {path: wanted for path, (wanted, _) in found.items()},
         kl_weight,
         batch_normalization=batch_normalization,
         stop_gradient=stop_gradient,
         epsilon=epsilon,
+        divergence=divergence,
         kept_full={path: with_ties(channels, *chosen) for path, chosen in found.items()},
         name=name or f"adjoined_{model.name}",
     )
+    warn_of_shared_frozen_layers(pair.network, model.name)
+    return pair
 
 
 def _by_path(alphas: Iterable[float]) -> dict[str, float]:
@@ -124,12 +159,21 @@ class Adjoined(ScheduledModel):
 
     Trains on CE(p) + lambda(t) KL(p, q), where p and q are the probabilities of the full and the small network; with
     several small networks, or several outputs, on the sum of their terms. An ordinary `keras.Model`: `compile`, `fit`,
-    `evaluate`, `predict`, callbacks and `.keras` files work as usual.
+    `evaluate`, `predict`, callbacks and `.keras` files (loaded after `import tfjointrd`) work as usual. Losses of
+    layers are added, as an `activity_regularizer` makes them: of each network, and once of what both compute alike.
+
+    CE and KL are those of classes, one of which is right. Other outputs have another loss and another divergence, each
+    a mean over the batch, and over positions where the output is a map:
+
+    - yes or no, once or for each channel (a sigmoid, a binary loss, or one channel with labels 0 and 1): binary
+      cross-entropy, and p log(p / q) + (1 - p) log((1 - p) / (1 - q)), the mean over the channels;
+    - numbers (a loss for regression, or labels that are neither of these): the loss, by default the mean squared error,
+      and (p - q)², the mean over the channels.
 
     Args:
         base: The full network, functional or Sequential, with one input.
         keep: For each small network, by the name of its path, layer name -> positions (or the number of first
-            positions) of the output channels that it keeps. See `tfjointrd.surgery.slim`.
+            positions, or a boolean mask) of the output channels that it keeps. See `tfjointrd.surgery.slim`.
         kl_weight: lambda(t): a `Schedule` or a number; min(4t², 1) by default.
         batch_normalization: `"separate"` gives each network weights and statistics of its own; with `"shared"` the
             small networks use slices of the full one's weights, and its statistics in inference, which do not fit them:
@@ -138,6 +182,9 @@ class Adjoined(ScheduledModel):
         stop_gradient: Whether KL leaves the full network's output alone, which is then the target only.
         epsilon: The term that Eqn 3 adds to both probabilities, 1e-6 in the paper. `None` computes KL from logits,
             which needs none; 1e-6 where networks return probabilities.
+        divergence: The divergence in place of KL: `"kullback_leibler"`, `"bernoulli"` or `"squared_error"`, the three
+            above, or a function `(full, small) -> (batch, ...)` of outputs as the network returns them; for several
+            outputs also a list, or a dict by their names. By default that of the output, as said above.
         kept_full: For each small network, why layers stay full, by layer name.
         name: The model's name.
 
@@ -151,13 +198,14 @@ class Adjoined(ScheduledModel):
     Attributes:
         network: The functional network with all outputs.
         paths: Names of the networks, the full one's first.
-        kept_full: Why layers stay full, by path and layer name.
+        kept_full: Why layers stay full, by layer name; with several small networks by path first.
 
     Metrics:
         Each metric given to `compile` is reported for all, e.g. `full_accuracy` and `small_accuracy`; so are their
         cross-entropies `full_loss` and `small_loss`, and `small_kl`, KL without its weight. `val_loss` holds KL with
         the weight that it has at that time, which is next to nothing at first: give callbacks that look for the best
-        epoch `monitor="val_small_accuracy", mode="max"`.
+        epoch `monitor="val_small_accuracy", mode="max"`. There is no `val_accuracy`, which would not say of which
+        network; `fit` refuses callbacks that look for it.
 
     Raises:
         ValueError: See `adjoin`; or if a batch normalisation is not synchronised where several devices train.
@@ -175,15 +223,13 @@ class Adjoined(ScheduledModel):
         batch_normalization: str = "separate",
         stop_gradient: bool = False,
         epsilon: float | None = None,
+        divergence: Divergence = None,
         kept_full: Mapping[str, Mapping[str, str]] | None = None,
         name: str | None = None,
     ):
         super().__init__(name=name)
-        positions = {
-            path: {layer: range(kept) if isinstance(kept, int) else kept for layer, kept in layers.items()}
-            for path, layers in keep.items()
-        }
-        options = {"stop_gradient": stop_gradient, "epsilon": epsilon, "kept_full": kept_full}
+        positions = {path: {layer: listed(kept) for layer, kept in layers.items()} for path, layers in keep.items()}
+        options = {"stop_gradient": stop_gradient, "epsilon": epsilon, "divergence": divergence, "kept_full": kept_full}
         self._set_up(
             base, kl_weight, batch_normalization, lambda graph, mode: AdjoinedGraph(graph, positions, mode), **options
         )
@@ -191,8 +237,11 @@ class Adjoined(ScheduledModel):
             path: {layer: compact(kept) for layer, kept in layers.items()} for path, layers in positions.items()
         }
 
-    def _set_up(self, base, kl_weight, batch_normalization, adjoined_graph, *, stop_gradient, epsilon, kept_full):
+    def _set_up(
+        self, base, kl_weight, batch_normalization, adjoined_graph, *, stop_gradient, epsilon, divergence, kept_full
+    ):
         """Checks and keeps the arguments that all kinds of adjoined networks share, and builds the network."""
+        self.take_over_loss(base)
         base = functional(base, "base")
         check_synchronized(base)
         if epsilon is not None and not epsilon > 0:
@@ -201,37 +250,43 @@ class Adjoined(ScheduledModel):
         self.kl_weight = schedules.not_negative(kl_weight, "kl_weight")
         self.stop_gradient, self.epsilon = bool(stop_gradient), epsilon
         graph = read_graph(base)
-        check_classifier(graph)
-        self.softmax = [ends_in_softmax(graph, ref) for ref in graph.output_refs()]
+        check_adjoinable(graph)
+        self.objective = Objective(tasks_of(graph), divergence)
         self._surgery = adjoined_graph(graph, batch_normalization)
-        self.kept_full = {path: dict(reasons) for path, reasons in (kept_full or {}).items()}
         self._arguments = {
             "base": serialized(base),
             "batch_normalization": batch_normalization,
             "stop_gradient": self.stop_gradient,
             "epsilon": epsilon,
-            "kept_full": {path: dict(reasons) for path, reasons in self.kept_full.items()},
+            "divergence": serialize_divergence(divergence),
+            "kept_full": {path: dict(reasons) for path, reasons in (kept_full or {}).items()},
         }
         self.network = self._surgery.network(name=f"{base.name}_pair")
         self._surgery.forget_weights()
         self.paths = [FULL, *self._surgery.kept]
         self._losses_seen = {f"{path}_loss": keras.metrics.Mean(name=f"{path}_loss") for path in self.paths}
         self._losses_seen |= {f"{path}_kl": keras.metrics.Mean(name=f"{path}_kl") for path in self.paths[1:]}
-        self.set_loss(None)
-        self.set_loss_weights(None)
         self.built = True
+
+    @property
+    def kept_full(self) -> dict[str, Any]:
+        """Why layers stay full: layer name -> reason; with several small networks path -> layer name -> reason."""
+        reasons = {path: dict(self._arguments["kept_full"].get(path, {})) for path in self.paths[1:]}
+        return reasons if len(reasons) > 1 else next(iter(reasons.values()))
 
     @property
     def graph(self) -> Graph:
         """The full network's layers and calls, without weights."""
         return self._surgery.graph
 
-    def num_classes(self) -> int:
-        """Number of classes of the (first) output."""
-        return self._widths()[0]
+    @property
+    def softmax(self) -> list[bool]:
+        """Whether each output is the probabilities of classes."""
+        return [task.ending == "softmax" for task in self.objective.tasks]
 
-    def _widths(self) -> list[int]:
-        return [self.graph.shapes[ref][-1] for ref in self.graph.output_refs()]
+    def objectives(self):
+        """The full network's losses, and how far the small ones are from it."""
+        return [self.objective]
 
     def call(self, inputs, training=None):
         """Returns the outputs of all networks."""
@@ -239,59 +294,26 @@ class Adjoined(ScheduledModel):
 
     # === Labels, losses and metrics of several outputs ===
 
-    def as_loss(self, loss):
-        """One loss for each output, from one for all, a list, or a dict by output name."""
-        return [super(Adjoined, self).as_loss(one) for one in self._by_output(loss, "loss", same=True)]
-
-    def set_loss(self, loss):
-        """Takes the cross-entropy of the full network."""
-        self._loss_functions = [categorical(softmax) for softmax in self.softmax] if loss is None else loss
-
-    def set_loss_weights(self, weights):
-        """Takes the weights of several outputs' losses."""
-        count = len(self.softmax)
-        self._loss_weights = [1.0] * count if weights is None else self._by_output(weights, "loss_weights", same=False)
-
-    def _by_output(self, value, argument: str, same: bool) -> list:
-        """An argument, one for each output, in their order. With `same` one value serves all."""
-        names = self._surgery.output_names()
-        if isinstance(value, Mapping):
-            if set(value) != set(names):
-                raise ValueError(f"Expected `{argument}` by output: {names}. Received: {sorted(value)}.")
-            return [value[name] for name in names]
-        if isinstance(value, (list, tuple)) and len(value) == len(names):
-            return list(value)
-        if len(names) == 1 or same:
-            return [value] * len(names)
-        raise ValueError(f"Expected `{argument}` to be a list or a dict, one for each of {names}. Received: {value}.")
-
-    def check_labels(self, y) -> None:
-        """Looks at the labels of every output."""
-        for labels, classes in zip(self._by_output(y, "y", same=False), self._widths(), strict=True):
-            self.check_classes(labels, classes)
-
     def for_all(self, value, argument: str = "y") -> dict | None:
         """Labels or weights for each output of each network, or `None`."""
-        if value is None:
-            return None
-        values = self._by_output(value, argument, same=argument == "sample_weight")
-        return {key: one for path in self.paths for key, one in zip(self.output_keys(path), values, strict=True)}
+        return self.objective.by_keys(value, argument, [self.output_keys(path) for path in self.paths])
 
     def output_keys(self, path: str) -> list[str]:
         """Keys of a network's outputs: `full` or `small`, with the output's name where there are several."""
         return self._surgery.output_keys(path)
 
+    def check_callbacks(self, callbacks):
+        """Refuses those that look for a metric without saying of which network."""
+        rising = "kl_weight" if "kl_weight" in self.changing() else None
+        check_monitors(callbacks, self.all_output_keys(), self.metrics_given(), rising)
+
+    def all_output_keys(self) -> list[str]:
+        """Keys of all networks' outputs, which the names of their metrics begin with."""
+        return [key for path in self.paths for key in self.output_keys(path)]
+
     def route_metrics(self, metrics):
         """Every metric, once for each output of each network."""
-        keys = {path: self.output_keys(path) for path in self.paths}
-        if metrics is None or (isinstance(metrics, dict) and set(metrics) <= {k for own in keys.values() for k in own}):
-            return metrics
-        by_output = self._by_output(metrics, "metrics", same=True) if isinstance(metrics, dict) else None
-        return {
-            key: [_copy(metric) for metric in (metrics if by_output is None else _as_list(by_output[i]))]
-            for path in self.paths
-            for i, key in enumerate(keys[path])
-        }
+        return self.objective.route(metrics, [self.output_keys(path) for path in self.paths])
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """CE(p) + lambda(t) KL(p, q) (Eqn 3), plus the layers' own losses."""
@@ -301,13 +323,13 @@ class Adjoined(ScheduledModel):
             self.count_step()
         return loss + per_replica(sum(self.losses)) if self.losses else loss
 
+    def outputs_of(self, path: str, outputs: Mapping) -> list:
+        """One network's outputs, in their order."""
+        return [outputs[key] for key in self.output_keys(path)]
+
     def _cross_entropy(self, path: str, y, outputs, sample_weight=None):
-        """CE of one network's outputs."""
-        labels = self._by_output(y, "y", same=False)
-        weights = self._by_output(sample_weight, "sample_weight", same=True)
-        outputs = [ops.cast(outputs[key], loss_dtype()) for key in self.output_keys(path)]
-        parts = zip(self._loss_weights, self._loss_functions, labels, outputs, weights, strict=True)
-        return sum(scale * loss(*arguments) for scale, loss, *arguments in parts)
+        """The loss of one network's outputs, CE for classes."""
+        return self.objective.loss(y, self.outputs_of(path, outputs), sample_weight)
 
     def weighted_divergence(self, outputs, sample_weight, step, total_steps):
         """lambda(t) KL(p, q), a scalar, of the outputs of all networks at `step` of `total_steps`."""
@@ -316,13 +338,9 @@ class Adjoined(ScheduledModel):
 
     def _divergence(self, path: str, outputs, sample_weight=None):
         """KL(p, q) of one small network, the sum over its outputs."""
-        weights = self._by_output(sample_weight, "sample_weight", same=True)
-        total = 0.0
-        for i, (full, small) in enumerate(zip(self.output_keys(FULL), self.output_keys(path), strict=True)):
-            p = ops.stop_gradient(outputs[full]) if self.stop_gradient else outputs[full]
-            kl = divergence(p, outputs[small], self.softmax[i], self.epsilon, weights[i])
-            total = total + self._loss_weights[i] * kl
-        return total
+        full, small = (self.outputs_of(one, outputs) for one in (FULL, path))
+        full = [ops.stop_gradient(p) for p in full] if self.stop_gradient else full
+        return self.objective.divergence(full, small, sample_weight, self.epsilon)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics of all networks with the same labels."""
@@ -363,7 +381,7 @@ class Adjoined(ScheduledModel):
         return {
             **self._arguments,
             "kl_weight": keras.saving.serialize_keras_object(self.kl_weight),
-            "frozen": [layer.name for layer in self.network.layers if not layer.trainable],
+            "frozen": [name for name, layer in _parts(self.network) if not layer.trainable],
             "name": self.name,
         }
 
@@ -371,17 +389,19 @@ class Adjoined(ScheduledModel):
     def from_config(cls, config, custom_objects=None):
         """Makes the model again, with new weights."""
         base = keras.saving.deserialize_keras_object(config["base"], custom_objects=custom_objects)
-        model = cls(**{**{key: value for key, value in config.items() if key != "frozen"}, "base": base})
-        for layer in model.network.layers if "frozen" in config else ():
-            if layer.trainable == (layer.name in config["frozen"]):
+        divergence = deserialize_divergence(config.get("divergence"), custom_objects)
+        options = {key: value for key, value in config.items() if key != "frozen"}
+        model = cls(**{**options, "base": base, "divergence": divergence})
+        for name, layer in _parts(model.network) if "frozen" in config else ():
+            frozen = {name, name.partition("/")[0]} & set(config["frozen"])  # a layer's parts are frozen with it
+            if layer.trainable == bool(frozen):
                 layer.trainable = not layer.trainable
         return model
 
 
-def _as_list(value) -> list:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _copy(metric):
-    """A metric of its own for each network."""
-    return type(metric).from_config(metric.get_config()) if isinstance(metric, keras.Metric) else metric
+def _parts(network: keras.Model) -> Iterator[tuple[str, keras.Layer]]:
+    """The layers of an adjoined network by name, each ahead of those of single paths within it."""
+    for layer in network.layers:
+        yield layer.name, layer
+        for path, part in {FULL: layer.full, **layer.own}.items() if isinstance(layer, AdjoinedLayer) else ():
+            yield f"{layer.name}/{path}", part

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from keras import ops
 
 from tfjointrd.layers.gates import ChannelGates
+from tfjointrd.surgery.budgets import share_of
 from tfjointrd.surgery.expected_cost import Cost, fitted
 
 # How strongly a budget is kept to: the weight of the penalty is PROPORTIONAL times the excess, as a part of the full
@@ -34,7 +32,8 @@ class Budget:
         target: The limit as a part of the full network's cost, or `None`.
 
     Raises:
-        ValueError: If several are given, `gamma` is negative, or a target cannot be reached.
+        OutOfReach: If a target cannot be reached.
+        ValueError: If several are given, or `gamma` is negative.
     """
 
     def __init__(self, costs: Mapping[str, Cost], given: Mapping[str, float | None]):
@@ -58,14 +57,8 @@ class Budget:
         groups, full = len(self.cost.linear), self.cost.full
         low, high = (self.cost.of_choices([position] * groups) / full for position in (-1, 0))
         value = (low + high) / 2 if value is None else value
-        share = value if value <= 1 and self.name != "latency_ms" else value / full
-        if not low - 1e-9 <= share <= high + 1e-9:
-            low, high = (f"{part:.4f} ({part * full:,.6g})" for part in (low, high))
-            raise ValueError(
-                f"Expected `{argument}` within what the candidates reach, from {low} to {high}. "
-                f"Received: {argument}={value}."
-            )
-        return float(share)
+        hints = "Larger `alphas` reach lower.", "No candidates are wider."
+        return share_of(argument, value, full, low, high, "the candidates reach", hints)
 
     def expected(self, gates: ChannelGates):
         """The cost to expect of a random choice, as a part of the full network's, a scalar tensor."""
@@ -101,26 +94,3 @@ class Budget:
         if self.target is None:
             return choices
         return fitted(self.cost, choices, logarithms, self.target * self.cost.full * (1 + 1e-6))
-
-
-def read_table(table) -> dict[str, list[list[float]]] | None:
-    """A latency table from a mapping or a JSON file.
-
-    Raises:
-        ValueError: If it has another form.
-    """
-    if table is None:
-        return None
-    read = table
-    try:
-        if isinstance(table, (str, os.PathLike)):
-            read = json.loads(Path(table).read_text())
-        found = {str(layer): [[int(i), int(j), float(value)] for i, j, value in rows] for layer, rows in read.items()}
-        if not all(0 <= value < float("inf") for rows in found.values() for *_, value in rows):
-            raise ValueError("milliseconds below 0, or none")
-        return found
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(
-            "Expected `latency_table` to hold [input width, output width, milliseconds] by layer name. Received: "
-            f"{table!r:.200}."
-        ) from error

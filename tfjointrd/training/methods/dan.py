@@ -13,18 +13,23 @@ from keras import ops
 from tfjointrd.layers.adjoined import AdjoinedLayer
 from tfjointrd.layers.batch_normalization import replicas
 from tfjointrd.layers.gates import check_alphas
+from tfjointrd.layers.positions import listed
 from tfjointrd.surgery import expected_cost
 from tfjointrd.surgery.adjoined_graph import compact
+from tfjointrd.surgery.budgets import read_table
 from tfjointrd.surgery.gated import SMALL, GatedGraph
 from tfjointrd.surgery.slim import slim
 from tfjointrd.surgery.weights import assign_weights, weights_of
 from tfjointrd.training import schedules
 from tfjointrd.training.losses import per_replica
 from tfjointrd.training.methods.adjoined import Adjoined
-from tfjointrd.training.methods.budget import Budget, read_table
+from tfjointrd.training.methods.budget import Budget
 from tfjointrd.training.methods.gate_images import HELD, as_held, held_of, side_by_side
+from tfjointrd.training.objective import Divergence, deserialize_divergence
 from tfjointrd.training.optimizers import OptimizerPair
 from tfjointrd.training.scheduled_model import ScheduledModel
+
+PENALTY = "small_penalty"
 
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
@@ -64,7 +69,7 @@ class DAN(Adjoined):
         ties: `"shared"`: layers whose channels are tied have one gate. `"free"`: each has its own, and all become as
             wide as the widest choice.
         noise, frozen, hard, seed: As for `tfjointrd.layers.GumbelSoftmax`.
-        kl_weight, batch_normalization, stop_gradient, epsilon, kept_full: As for `Adjoined`.
+        kl_weight, batch_normalization, stop_gradient, epsilon, divergence, kept_full: As for `Adjoined`.
         name: The model's name.
 
     Attributes:
@@ -74,7 +79,10 @@ class DAN(Adjoined):
             `tfjointrd.surgery.expected_cost`.
 
     Metrics:
-        As for `Adjoined`; `small_macs` (or `small_parameters`), the expected cost as a part of the full network's.
+        As for `Adjoined`; `small_macs` (or `small_parameters`), the expected cost as a part of the full network's; and
+        `small_penalty`, what the budget adds to the loss: lambda(t) gamma n_f, or with a target the expected cost times
+        the price to which it is steered. That price is negative while the network costs less than it may, which lets
+        the gates choose wider; `loss` can be negative then, and means nothing by itself.
 
     Raises:
         ValueError: See `search`.
@@ -105,6 +113,7 @@ class DAN(Adjoined):
         batch_normalization: str = "separate",
         stop_gradient: bool = False,
         epsilon: float | None = None,
+        divergence: Divergence = None,
         kept_full: Mapping[str, Mapping[str, str]] | None = None,
         name: str | None = None,
     ):
@@ -112,9 +121,7 @@ class DAN(Adjoined):
         self.alphas = check_alphas(alphas)
         if len(candidates) != len(self.alphas):
             raise ValueError(f"Expected `candidates` for alphas={self.alphas}. Received: {len(candidates)} of them.")
-        positions = [
-            {layer: range(kept) if isinstance(kept, int) else kept for layer, kept in one.items()} for one in candidates
-        ]
+        positions = [{layer: listed(kept) for layer, kept in one.items()} for one in candidates]
         table = read_table(latency_table)
         gumbel = {"noise": noise, "frozen": bool(frozen), "hard": bool(hard), "seed": seed}
         self._set_up(
@@ -124,6 +131,7 @@ class DAN(Adjoined):
             lambda graph, mode: self._gated(GatedGraph(graph, positions, self.alphas, ties, mode, **gumbel), table),
             stop_gradient=stop_gradient,
             epsilon=epsilon,
+            divergence=divergence,
             kept_full=kept_full,
         )
         self.gates, self.groups = self._surgery.gates, tuple(self._surgery.groups)
@@ -144,7 +152,7 @@ class DAN(Adjoined):
             aggregation="only_first_replica",
         )
         name_of_cost = f"small_{self.budget.name}"
-        self._losses_seen[name_of_cost] = keras.metrics.Mean(name=name_of_cost)
+        self._losses_seen |= {name: keras.metrics.Mean(name=name) for name in (name_of_cost, PENALTY)}
         self._arguments |= {
             "candidates": [{layer: compact(kept) for layer, kept in one.items()} for one in positions],
             "alphas": self.alphas,
@@ -210,17 +218,18 @@ class DAN(Adjoined):
             refused = {key: kwargs[key] for key in names if kwargs.get(key) is not None}
             several = keras.distribution.distribution()
             devices = replicas() if several is None else several.device_mesh.devices.size
-            if len(self.softmax) > 1 or devices > 1 or refused:
+            if len(self.objective.tasks) > 1 or devices > 1 or refused:
                 raise ValueError(
                     "Expected `held_out` for a network with one output, trained on one device, without "
                     "`sample_weight`, `class_weight` and `steps_per_epoch`. Received: "
-                    f"{len(self.softmax)} output(s), {devices} device(s), {refused!r:.80}."
+                    f"{len(self.objective.tasks)} output(s), {devices} device(s), {refused!r:.80}."
                 )
-            self._check_labels(x, y)
-            self._check_labels(*(held_out if isinstance(held_out, (tuple, list)) else (held_out, None)))
             order = {"shuffle": kwargs.get("shuffle", True), "epoch": kwargs.get("initial_epoch", 0)}
-            x = self._both = side_by_side(x, y, held_out, batch_size, **order)
-            y = batch_size = None
+            both = side_by_side(x, y, held_out, batch_size, **order)
+            self._check_labels(x, y)
+            held = held_out if isinstance(held_out, (tuple, list)) else (held_out, None)
+            self._check_labels(*held, place=" of `held_out`", again=False)
+            x, y, batch_size, self._both = both, None, None, both
         try:
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
         finally:
@@ -230,6 +239,10 @@ class DAN(Adjoined):
     def changing(self):
         """Names of the arguments by which the loss changes; a budget's penalty is steered over the whole training."""
         return [*super().changing(), *(["warm_up"] if self.warm_up else []), *(["target"] if self.target else [])]
+
+    def begin_training(self) -> None:
+        """Steers the penalty anew: what an earlier training summed up is not this one's."""
+        self.multiplier.assign(0.0)
 
     def before_evaluation(self) -> None:
         """Lets evaluation compute the network that `small()` returns."""
@@ -246,10 +259,9 @@ class DAN(Adjoined):
         self.before_evaluation()
         return super().make_predict_function(force)
 
-    def _check_labels(self, x, y) -> None:
+    def _check_labels(self, x, *arguments, **options):
         """Looks at labels; those of two sets side by side were looked at one by one."""
-        if self._both is None or x is not self._both:
-            super()._check_labels(x, y)
+        return x if self._both is not None and x is self._both else super()._check_labels(x, *arguments, **options)
 
     def call(self, inputs, training=None):
         """Returns the outputs of both networks; in training with new noise, and for held-out images if there are."""
@@ -280,6 +292,7 @@ class DAN(Adjoined):
         weight, share = self.kl_weight(self.step, self.total_steps), self.budget.expected(self.gates)
         self._losses_seen[f"small_{self.budget.name}"].update_state(share)  # on JAX, metrics do not see weights
         penalty = weight * ops.cast(self.budget.penalty(self.gates, self.multiplier, training), weight.dtype)
+        self._losses_seen[PENALTY].update_state(penalty)
         if training and self.target is not None:
             excess = self.budget.excess(share) * ops.cast(weight, share.dtype) / ops.maximum(self.total_steps, 1.0)
             self.multiplier.assign(self.multiplier + excess)
@@ -348,8 +361,9 @@ class DAN(Adjoined):
         """The adjoined network of the chosen widths.
 
         Args:
-            inherit_weights: Whether it starts from the weights of the search; by default from new ones, as in the
-                paper. Up to the first layer that is narrower, the small network has the full one's normalisation then.
+            inherit_weights: Whether it starts from the weights of the search. Up to the first layer that is narrower,
+                the small network has the full one's normalisation then. By default it starts from new weights, as in
+                the paper, but for frozen layers, which keep theirs.
             name: Its name.
 
         Returns:
@@ -365,17 +379,20 @@ class DAN(Adjoined):
         full = self.full()
         base = full if inherit_weights else graph.build(graph.name)
         for key, spec in graph.layers.items():
-            if spec.cls is keras.layers.Normalization:  # adapted to data, not trained
+            frozen = not spec.config.get("trainable", True)
+            if frozen or spec.cls is keras.layers.Normalization:  # not trained, but given or adapted to data
                 assign_weights(base.get_layer(key), weights_of(full.get_layer(key)))
         options = {key: self._arguments[key] for key in ("batch_normalization", "stop_gradient", "epsilon")}
         pair = Adjoined(
             base,
             {SMALL: self._surgery.positions(choices)},
             self.kl_weight,
-            kept_full=self.kept_full,
+            divergence=deserialize_divergence(self._arguments["divergence"]),
+            kept_full={SMALL: self.kept_full},
             name=name or f"adjoined_{graph.name}",
             **options,
         )
+        pair._taken_over = self._taken_over
         if inherit_weights:
             small = self.small()
             for layer in pair.network.layers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import keras
@@ -10,18 +11,20 @@ from keras import ops
 from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.surgery.channels import check_channels_last
 from tfjointrd.surgery.graph import functional, refs_in
-from tfjointrd.surgery.output_activation import final_activation
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.rules import describe
-from tfjointrd.training.losses import default_loss, distillation, per_replica
+from tfjointrd.surgery.tasks import tasks_of
+from tfjointrd.training.losses import per_replica
 from tfjointrd.training.methods.adjoined import Adjoined
 from tfjointrd.training.methods.dan import DAN
 from tfjointrd.training.methods.feature_distance import connector, last_map, margin_distance, margin_layer, margins
 from tfjointrd.training.methods.layer_outputs import LayerOutputs
-from tfjointrd.training.precision import loss_dtype
+from tfjointrd.training.methods.paired_outputs import STUDENT, TEACHER, PairedOutputs
+from tfjointrd.training.monitors import check_monitors
+from tfjointrd.training.objective import Divergence, deserialize_divergence, serialize_divergence
 from tfjointrd.training.scheduled_model import ScheduledModel, serialized
 
-STUDENT, TEACHER, FEATURES = "student", "teacher", "features"
+FEATURES = "features"
 
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
@@ -32,7 +35,13 @@ class Distillation(ScheduledModel):
     distance between the student's last feature map, ahead of its ReLU and behind a learned 1x1 connector, and the
     teacher's. `alpha=0` with a `feature_weight` is feature distillation alone; `feature_weight=0` is Hinton's.
 
-    An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual.
+    CE and KL are those of classes, one of which is right. Outputs that are yes or no have binary cross-entropy and the
+    KL of these; numbers have the mean squared error, or the loss that is given, and the squared difference from the
+    teacher's, without T. See `Adjoined` for what an output is taken for. With several outputs, it is the sum over all,
+    which are matched by their names, or else by their order.
+
+    An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual
+    (these are loaded after `import tfjointrd`).
     `student` is trained in place, so afterwards it is the result. Losses of layers are added, also those that a
     teacher's `activity_regularizer` makes of what passes through it.
 
@@ -44,18 +53,21 @@ class Distillation(ScheduledModel):
         temperature: T, by which logits are divided.
         feature_weight: w. The authors of Residual Distillation take 1e-3 at 32 pixels and 1e-4 at 224.
         name: The model's name.
+        divergence: What takes the place of T² KL: `"kullback_leibler"`, `"bernoulli"` or `"squared_error"`, which are
+            the three above, or a function `(teacher, student) -> (batch, ...)` of outputs as the networks return them;
+            for several outputs also a list, or a dict by their names.
 
     Call arguments:
         inputs: Images `(batch, height, width, channels)`.
 
     Returns:
-        The student's output `(batch, classes)`; in training a dict with that under `"student"` and what the loss needs
-        besides.
+        The student's output, `(batch, classes)` for one; several as a dict by their names. In training a dict with that
+        under `"student"` and what the loss needs besides.
 
     Raises:
-        ValueError: If a network is not functional or has several outputs, the networks share weights, differ in their
-            classes or take images of other shapes, an argument is out of its range, or neither outputs nor features
-            have a weight; with an `alpha`, if there is not an output for each class; with a `feature_weight`, if a
+        ValueError: If a network is not functional, the networks share weights, differ in their outputs or classes or
+            take images of other shapes, an argument is out of its range, or neither outputs nor features have a weight;
+            with an `alpha`, if one network ends in a softmax and the other in a sigmoid; with a `feature_weight`, if a
             network has no feature map, the teacher no batch normalisation ahead of its, the resolutions do not fit, or
             the student augments its images by itself.
 
@@ -77,6 +89,8 @@ class Distillation(ScheduledModel):
         temperature: float = 4.0,
         feature_weight: float = 0.0,
         name: str | None = None,
+        *,
+        divergence: Divergence = None,
         **options,
     ):
         super().__init__(name=name)
@@ -93,6 +107,7 @@ class Distillation(ScheduledModel):
                 f"'{student.name}'; take its `derive()`."
             )
         self.adjoined = isinstance(student, Adjoined)
+        given = student, teacher
         self.student = student if self.adjoined else functional(student, "student")
         teacher = functional(teacher, "teacher")
         check_synchronized(self.student)
@@ -101,6 +116,10 @@ class Distillation(ScheduledModel):
             TEACHER: read_graph(teacher),
         }
         self._maps = {key: last_map(graph) for key, graph in self.graphs.items()} if feature_weight else {}
+        self._divergence = SimpleNamespace(given=divergence)
+        tasks = self.student.objective.tasks if self.adjoined else tasks_of(self.graphs[STUDENT])
+        self.pairing = PairedOutputs(tasks, tasks_of(self.graphs[TEACHER]), divergence, bool(alpha))
+        self.take_over_loss(*self._loss_givers(*given))
         self._check_networks(teacher)
         if feature_weight:
             self._check_maps()
@@ -113,7 +132,6 @@ class Distillation(ScheduledModel):
         self.connectors = self._make_connectors()
         # They share the layers of the networks; in a plain namespace Keras does not take them for layers of their own.
         self._networks = SimpleNamespace(**self._make_networks())
-        self.set_loss(None)
         self.built = True
 
     def _configure(self) -> None:
@@ -123,25 +141,18 @@ class Distillation(ScheduledModel):
 
     # === Networks ===
 
+    def _loss_givers(self, student: keras.Model, teacher: keras.Model) -> tuple[keras.Model, ...]:
+        """The networks whose loss is that of `compile` where none is given there."""
+        return (student, teacher) if self.pairing.alike else (student,)
+
+    def objectives(self):
+        """The student's losses; those of an adjoined one too, which hold how far its small networks are."""
+        return [self.pairing.student, *([self.student.objective] if self.adjoined else [])]
+
     def _check_networks(self, teacher: keras.Model) -> None:
-        self.activations, classes = {}, {}
         for argument, graph in self.graphs.items():
             if len(list(refs_in(graph.inputs))) != 1:
                 raise ValueError(f"Expected `{argument}` to have one input. Received: '{graph.name}' with several.")
-            output = graph.single_output(argument)
-            classes[argument] = graph.shapes[output][-1]
-            self.activations[argument] = final_activation(graph, output)
-        if classes[STUDENT] != classes[TEACHER]:
-            raise ValueError(
-                f"Expected `student` and `teacher` to have the same classes. Received: a student with "
-                f"{classes[STUDENT]} and a teacher with {classes[TEACHER]}."
-            )
-        if self.alpha and (classes[TEACHER] == 1 or "sigmoid" in self.activations.values()):
-            raise ValueError(
-                "Expected networks with an output for each class, logits or a softmax, since `alpha` compares their "
-                f"probabilities. Received: alpha={self.alpha}, and {classes[TEACHER]} output(s) that end in "
-                f"{' and '.join(str(activation or 'logits') for activation in self.activations.values())}."
-            )
         own = {id(variable) for variable in self.student.variables}
         shared = [variable.path for variable in teacher.variables if id(variable) in own]
         if shared:
@@ -200,14 +211,10 @@ class Distillation(ScheduledModel):
             for path in self.paths()
         }
 
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.graphs[TEACHER].shapes[self.graphs[TEACHER].single_output()][-1]
-
     def _student_paths(self, names: list[str]) -> keras.Model:
         """The student to `{"tapped": outputs of named layers, "map": last feature map, "output": ...}`."""
         taps = self._taps[STUDENT]
-        outputs = {"output": taps.output if self.adjoined else _one(taps.output)}
+        outputs = {"output": taps.output if self.adjoined else self.pairing.named(STUDENT, taps.output)}
         if names:
             outputs["tapped"] = [taps(name) for name in names]
         if self.feature_weight:
@@ -217,7 +224,7 @@ class Distillation(ScheduledModel):
     def _teacher_part(self, start) -> keras.Model:
         """The teacher from a tensor on, to `{"map": last feature map, "output": ...}`."""
         taps = self._taps[TEACHER]
-        outputs = {"output": _one(taps.output)}
+        outputs = {"output": self.pairing.named(TEACHER, taps.output)}
         if self.feature_weight:
             outputs["map"] = taps(self._maps[TEACHER].layer, self._maps[TEACHER].index)
         return keras.Model(start, outputs)
@@ -249,13 +256,17 @@ class Distillation(ScheduledModel):
             self.teacher.trainable = True  # Keras only passes on what changes
             self.teacher.trainable = False
 
-    def set_loss(self, loss):
-        """Takes the cross-entropy of the student."""
-        self.student_loss = default_loss(self.graphs[STUDENT]) if loss is None else loss
-
     def route_metrics(self, metrics):
         """Metrics of the student."""
-        return self.student.route_metrics(metrics) if self.adjoined else metrics
+        if self.adjoined:
+            return self.student.route_metrics(metrics)
+        objective = self.pairing.student
+        return metrics if len(objective.names) == 1 else objective.route(metrics, [objective.names])
+
+    def check_callbacks(self, callbacks):
+        """Where the student is adjoined, refuses those that look for a metric without saying of which network."""
+        if self.adjoined:
+            check_monitors(callbacks, self.student.all_output_keys(), self.metrics_given())
 
     # === Steps ===
 
@@ -270,7 +281,7 @@ class Distillation(ScheduledModel):
     def deployed(self, inputs):
         """What the student returns when it is not trained."""
         output = self.student(inputs, training=False)
-        return output if self.adjoined else _one(output)
+        return output if self.adjoined else self.pairing.named(STUDENT, output)
 
     def teacher_pass(self, inputs) -> dict:
         """The teacher's outputs for the images."""
@@ -291,7 +302,7 @@ class Distillation(ScheduledModel):
         if isinstance(y_pred, dict) and STUDENT in y_pred:
             loss = self.training_loss(y, y_pred, sample_weight)
         else:
-            loss = self.student_loss(y, self._main(y_pred), sample_weight)
+            loss = self.pairing.student.loss(y, self._main(y_pred), sample_weight)
         if training:
             self.count_step()
         return loss + per_replica(sum(self.losses)) if self.losses else loss
@@ -312,21 +323,19 @@ class Distillation(ScheduledModel):
             Dict of scalars by the names of `paths()`.
         """
         main = self._main(outputs[STUDENT])
-        loss = (1 - self.alpha) * self.student_loss(y, main, sample_weight)
+        loss = (1 - self.alpha) * self.pairing.student.loss(y, main, sample_weight)
         if self.alpha:
-            targets = ops.stop_gradient(self._logits(TEACHER, outputs[TEACHER]["output"]))
-            soft = distillation(targets, self._logits(STUDENT, main), self.temperature, sample_weight)
+            targets = [ops.stop_gradient(target) for target in self.pairing.flat(outputs[TEACHER]["output"])]
+            compared = targets, self.pairing.endings[TEACHER], main
+            soft = self.pairing.student.soft_loss(*compared, self.temperature, sample_weight)
             loss = loss + self.alpha * per_replica(soft)
         if self.adjoined:
             loss = loss + self.student.weighted_divergence(outputs[STUDENT], sample_weight, self.step, self.total_steps)
         return {STUDENT: loss + self._feature_loss(outputs, STUDENT, sample_weight)}
 
-    def _main(self, output):
-        return output["full"] if self.adjoined else output
-
-    def _logits(self, key: str, output):
-        output = ops.cast(output, loss_dtype())
-        return ops.log(output + 1e-7) if self.activations[key] == "softmax" else output
+    def _main(self, output) -> list:
+        """The outputs of the student, the full network's of an adjoined one."""
+        return self.student.outputs_of("full", output) if self.adjoined else self.pairing.flat(output)
 
     def _feature_loss(self, outputs, path: str, sample_weight):
         """w D of one path, or zero."""
@@ -334,7 +343,8 @@ class Distillation(ScheduledModel):
             return 0.0
         margin = ops.stop_gradient(margins(self._networks.margins))
         target = ops.stop_gradient(outputs[TEACHER]["map"])
-        distance = margin_distance(outputs[FEATURES][path], target, margin, sample_weight)
+        weights = self.pairing.student.weight_of_images(sample_weight)
+        distance = margin_distance(outputs[FEATURES][path], target, margin, weights)
         return self.feature_weight * per_replica(distance)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -342,6 +352,10 @@ class Distillation(ScheduledModel):
         output = y_pred[STUDENT] if isinstance(y_pred, dict) and STUDENT in y_pred else y_pred
         if self.adjoined:
             y, sample_weight = self.student.for_all(y), self.student.for_all(sample_weight, "sample_weight")
+        elif isinstance(output, Mapping):
+            objective = self.pairing.student
+            y = objective.by_keys(y, "y", [objective.names])
+            sample_weight = objective.by_keys(sample_weight, "sample_weight", [objective.names])
         return super().compute_metrics(x, y, output, sample_weight)
 
     # === Saving ===
@@ -354,6 +368,7 @@ class Distillation(ScheduledModel):
             "alpha": self.alpha,
             "temperature": self.temperature,
             "feature_weight": self.feature_weight,
+            "divergence": serialize_divergence(self._divergence.given),
             "name": self.name,
         }
 
@@ -364,9 +379,5 @@ class Distillation(ScheduledModel):
             key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
             for key in (STUDENT, TEACHER)
         }
-        return cls(**{**config, **networks})
-
-
-def _one(output):
-    """A network's output, whether or not it is the only one of a list or dict."""
-    return keras.tree.flatten(output)[0]
+        divergence = deserialize_divergence(config.get("divergence"), custom_objects)
+        return cls(**{**config, **networks, "divergence": divergence})

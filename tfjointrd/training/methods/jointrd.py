@@ -8,9 +8,11 @@ from keras import ops
 from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.surgery.shortcuts import shortcuts
 from tfjointrd.training import schedules
-from tfjointrd.training.losses import default_loss
+from tfjointrd.training.frozen import warn_of_frozen_student
 from tfjointrd.training.methods import routing
-from tfjointrd.training.methods.distillation import FEATURES, STUDENT, TEACHER, Distillation
+from tfjointrd.training.methods.distillation import FEATURES, Distillation
+from tfjointrd.training.methods.paired_outputs import STUDENT, TEACHER
+from tfjointrd.training.objective import Divergence
 from tfjointrd.training.optimizers import OptimizerPair, like
 
 FROZEN, JOINT = "frozen", "joint"
@@ -28,9 +30,11 @@ class JointRD(Distillation):
 
     by default CE(student) + m(t) sum_k CE(tail k). Gradients pass through the teacher to the student, and m(t) fades.
     In the tails the teacher's batch normalisation uses its running statistics. An `Adjoined` student adds its
-    lambda(t) KL(full, small). For inference it is the student alone.
+    lambda(t) KL(full, small). For inference it is the student alone. CE and KL are those of classes; outputs of other
+    kinds, and several outputs, are as for `Distillation`.
 
-    An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual.
+    An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual
+    (these are loaded after `import tfjointrd`).
     `student` is trained in place, so afterwards it is the result.
 
     Args:
@@ -54,13 +58,14 @@ class JointRD(Distillation):
             a joint teacher.
         strict: Whether shortcuts left in the student are an error.
         name: The model's name.
+        divergence: As for `Distillation`, for the teacher's outputs as targets.
 
     Call arguments:
         inputs: Images `(batch, height, width, channels)`.
 
     Returns:
-        The student's output `(batch, classes)`; in training a dict with that under `"student"`, the output of each
-        teacher tail under its boundary's name, and what the loss needs besides.
+        The student's output, `(batch, classes)` for one; several as a dict by their names. In training a dict with that
+        under `"student"`, the output of each teacher tail under its boundary's name, and what the loss needs besides.
 
     Raises:
         ValueError: As for `Distillation`; or if no boundary is found, a named boundary does not exist, cannot be cut at
@@ -91,6 +96,8 @@ class JointRD(Distillation):
         path_scale: str = "sum",
         strict: bool = False,
         name: str | None = None,
+        *,
+        divergence: Divergence = None,
     ):
         options = {
             "boundaries": boundaries,
@@ -99,7 +106,7 @@ class JointRD(Distillation):
             "path_scale": path_scale,
             "strict": strict,
         }
-        super().__init__(student, teacher, alpha, temperature, feature_weight, name, **options)
+        super().__init__(student, teacher, alpha, temperature, feature_weight, name, divergence=divergence, **options)
 
     def _configure(self, boundaries, tail_weight, teacher_mode, path_scale, strict):
         for argument, value, known in (
@@ -115,6 +122,7 @@ class JointRD(Distillation):
                 "Expected a `student` without shortcuts, since strict=True. Received: "
                 f"'{graphs[0].name}' with {', '.join(left[:3])}{' ...' if len(left) > 3 else ''}."
             )
+        warn_of_frozen_student(graphs[0])
         self.boundaries = routing.resolve(boundaries, *graphs)
         taken = {STUDENT, TEACHER, FEATURES} & {name for name, _ in self.boundaries}
         if taken:
@@ -162,11 +170,12 @@ class JointRD(Distillation):
 
     # === compile ===
 
-    def compile(self, optimizer="rmsprop", *args, teacher_optimizer=None, **kwargs):
+    def compile(self, optimizer="rmsprop", loss=None, *args, teacher_optimizer=None, **kwargs):
         """As for `ScheduledModel`.
 
         Args:
             optimizer: The student's and the connectors'.
+            loss: The loss of student, tails and teacher.
             *args: As for `ScheduledModel`.
             teacher_optimizer: That of a joint teacher; by default one like the student's. `LearningRateScheduler` and
                 `ReduceLROnPlateau` set the learning rate of both, each from its own; with mixed_float16, where Keras
@@ -174,7 +183,8 @@ class JointRD(Distillation):
             **kwargs: As for `ScheduledModel`.
 
         Raises:
-            ValueError: If a frozen teacher is given an optimizer, or a joint one that of the student.
+            ValueError: As for `ScheduledModel`; if a frozen teacher is given an optimizer, or a joint one that of the
+                student; or if `loss` is given for a student and a teacher that do not end in the same.
         """
         if self.joint:
             student = keras.optimizers.get(optimizer)
@@ -185,19 +195,21 @@ class JointRD(Distillation):
                 "Expected no `teacher_optimizer` for a frozen teacher. Received: "
                 f"teacher_optimizer={teacher_optimizer!r}."
             )
-        super().compile(optimizer, *args, **kwargs)
-
-    def set_loss(self, loss):
-        """Takes the cross-entropy of student, tails and teacher."""
-        student, teacher = (self.activations[key] or "logits" for key in (STUDENT, TEACHER))
-        if loss is not None and student != teacher:
+        if loss is not None and not self.pairing.alike:
+            endings = [self.pairing.ending(key) for key in (STUDENT, TEACHER)]
             raise ValueError(
                 "Expected student and teacher to return the same, logits or probabilities, for one `loss` to fit both. "
-                f"Received: loss={loss} for a student that ends in {student} and a teacher that ends in {teacher}. "
-                "Leave `loss` out."
+                f"Received: loss={loss} for a student that ends in {endings[0]} and a teacher that ends in "
+                f"{endings[1]}. Leave `loss` out."
             )
-        super().set_loss(loss)
-        self.teacher_loss = default_loss(self.graphs[TEACHER]) if loss is None else loss
+        super().compile(optimizer, loss, *args, **kwargs)
+
+    def _loss_givers(self, student, teacher):
+        return (student, teacher) if self.pairing.alike else ()
+
+    def objectives(self):
+        """The losses of the student, and those of tails and teacher."""
+        return [*super().objectives(), self.pairing.teacher]
 
     # === Steps ===
 
@@ -226,8 +238,8 @@ class JointRD(Distillation):
         for feature, segment in zip([None, *features[1:]], self._networks.segments, strict=True):
             batch = outputs["tail"] if feature is None else ops.concatenate([outputs["tail"], feature], axis=0)
             outputs = self._through(segment, batch)
-        parts = {key: ops.split(value, len(features), axis=0) for key, value in outputs.items()}
-        return [{key: part[i] for key, part in parts.items()} for i in range(len(features))]
+        parts = [ops.split(value, len(features), axis=0) for value in keras.tree.flatten(outputs)]
+        return [keras.tree.pack_sequence_as(outputs, [part[i] for part in parts]) for i in range(len(features))]
 
     def _through(self, segment: keras.Model, batch):
         """A part of the teacher, in inference, and without gradients for its weights."""
@@ -254,14 +266,15 @@ class JointRD(Distillation):
         if self.path_scale == "mean":
             loss = loss / len(self.paths())
         if self.joint:
-            loss = loss + self.teacher_loss(y, outputs[TEACHER]["output"], sample_weight)
+            own = self.pairing.flat(outputs[TEACHER]["output"])
+            loss = loss + self.pairing.teacher.loss(y, own, sample_weight)
         return loss
 
     def path_losses(self, y, outputs, sample_weight=None):
         """The loss of each path, as yet without m(t): CE + w D for the tails."""
         losses = super().path_losses(y, outputs, sample_weight)
         for path in self.paths()[1:]:
-            cross_entropy = self.teacher_loss(y, outputs[path], sample_weight)
+            cross_entropy = self.pairing.teacher.loss(y, self.pairing.flat(outputs[path]), sample_weight)
             losses[path] = cross_entropy + self._feature_loss(outputs, path, sample_weight)
         return losses
 

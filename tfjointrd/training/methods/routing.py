@@ -28,6 +28,8 @@ def resolve(boundaries: Boundaries | None, student: Graph, teacher: Graph) -> li
         ValueError: If none is found, or one that is named does not exist, cannot be cut at, or stands out of order.
     """
     if boundaries is None:
+        for graph in (student, teacher):
+            graph.check_sizes("or `boundaries`, names of layers that end a stage")
         return _found(student, teacher)
     pairs = _as_pairs(boundaries)
     names, teacher_names = zip(*pairs, strict=True)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 
 from tfjointrd.layers.gates import check_alphas
-from tfjointrd.surgery.adjoined_graph import check_classifier
+from tfjointrd.surgery.adjoined_graph import check_adjoinable
+from tfjointrd.surgery.budgets import OutOfReach
 from tfjointrd.surgery.gated import SMALL, candidates_of
 from tfjointrd.surgery.read_graph import read_graph
+from tfjointrd.surgery.sort_channels import sort_channels
+from tfjointrd.training.frozen import warn_of_shared_frozen_layers
 from tfjointrd.training.methods.adjoined import Adjoined
 from tfjointrd.training.methods.dan import DAN
 
@@ -21,6 +25,8 @@ def search(
     *,
     round_to: int = 8,
     ties: str = "shared",
+    order: Any = None,
+    data: Any = None,
     name: str | None = None,
     **options,
 ) -> DAN:
@@ -35,6 +41,8 @@ def search(
             down.
         ties: `"shared"`: layers that an addition ties have one width. `"free"`: each has a gate of its own, and all
             become as wide as the widest choice.
+        order: As for `adjoin`: by which importance channels are sorted first, so that candidates keep the best ones.
+        data: Images, with labels where `order` needs them.
         name: The name of the searching network.
         **options: As for `DAN`: the budget (`target_macs`, `target_parameters`, `target_latency_ms` with
             `latency_table`, or `gamma`), `temperature`, `warm_up`, `noise`, `frozen`, `hard`, `seed`, and what
@@ -63,8 +71,17 @@ def search(
     if isinstance(model, Adjoined):
         raise ValueError(f"Expected `model` not to be adjoined yet; take its `full()`. Received: '{model.name}'.")
     alphas, graph = check_alphas(alphas), read_graph(model)
-    check_classifier(graph)
+    check_adjoinable(graph)
     candidates, reasons = candidates_of(graph, alphas, keep, round_to, ties)
-    return DAN(
-        model, candidates, alphas, ties=ties, kept_full={SMALL: reasons}, name=name or f"dan_{model.name}", **options
-    )
+    if order is not None:
+        model = sort_channels(model, order, data)
+    name = name or f"dan_{model.name}"
+    try:
+        dan = DAN(model, candidates, alphas, ties=ties, kept_full={SMALL: reasons}, name=name, **options)
+    except OutOfReach as error:
+        if not error.below or keep is not None:
+            raise
+        wider = "So does `search(..., keep=())`, which lets stem and first stage become narrow too."
+        raise OutOfReach(f"{error} {wider}", error.below) from None
+    warn_of_shared_frozen_layers(dan.network, model.name)
+    return dan

@@ -1,0 +1,179 @@
+"""Networks that are pruned while they train."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfjointrd import Pruning, prune, report
+from tfjointrd.surgery import importance
+
+L = keras.layers
+
+
+@pytest.fixture
+def pruning(tiny):
+    def make(network=None, *args, **options):
+        options = {"target_macs": 0.5, "round_to": 1, **options}
+        model = Pruning(network or tiny(filters=8), *args, **options)
+        model.compile(keras.optimizers.SGD(0.05, momentum=0.9), metrics=["accuracy"])
+        return model
+
+    return make
+
+
+def numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def share(small, full):
+    return report.profile(small).macs / report.profile(full).macs
+
+
+def test_the_cost_falls_to_the_budget_and_the_result_computes_the_same(pruning, tiny, images):
+    x, y = images
+    network = tiny(filters=8)
+    before = network.get_weights()
+    model = pruning(network)
+    history = model.fit(x, y, batch_size=32, epochs=4, validation_data=(x, y), verbose=0).history
+    left = history["left_macs"]
+    # C - (C - B) (1 - (1 - u)^3) at u = 0 and 1/2, then the budget; widths are whole numbers.
+    assert left[0] == 1.0 and 0.5 < left[1] <= 1 - 0.5 * 0.875 + 0.01
+    assert 0.45 < left[2] <= 0.5 and left[2] == left[3]
+    small = model.derive()
+    assert share(small, network) == pytest.approx(left[-1])
+    np.testing.assert_allclose(small.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
+    architecture = model.architecture()
+    assert architecture["macs"] == report.profile(small).macs
+    assert {name: small.get_layer(name).filters for name in architecture["widths"]} == architecture["widths"]
+    for ours, theirs in zip(network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_without_training_in_between_it_is_what_prune_keeps(pruning, tiny):
+    network = tiny(filters=8)
+    for options in ({"target_macs": 0.5}, {"target_macs": None, "target_parameters": 0.4}):
+        model = pruning(network, "l1", **options)
+        model.drop()
+        expected = prune(network, "l1", round_to=1, **options)
+        for ours, theirs in zip(model.derive().get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    model = pruning(network, "l1", target_macs=None, ratio=0.4, scope="layer")
+    model.drop()
+    expected = prune(network, "l1", round_to=1, ratio=0.4, scope="layer")
+    assert [w.shape for w in model.derive().get_weights()] == [w.shape for w in expected.get_weights()]
+
+
+def test_what_was_dropped_stays_so(pruning, images):
+    x, y = images
+    model = pruning(importance="random")
+    kept = []
+    for amount in (0.3, 0.6, 1.0):
+        model.drop(amount)
+        kept.append(model.architecture()["kept"])
+        model.fit(x, y, batch_size=32, epochs=2, initial_epoch=1, verbose=0)  # whose drop is the whole one
+        model.pruned_in.assign(5)
+    for earlier, later in zip(kept, kept[1:], strict=False):
+        for layer, positions in earlier.items():
+            assert set(later[layer]) <= set(positions)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("kind", ["group", "gamma"])
+def test_regularizers(pruning, tiny, images, kind):
+    x, y = images
+    network = tiny(filters=4)
+    strong, none = pruning(network, regularizer=kind, strength=0.02), pruning(network)
+    scales = [numpy(v.value) for v in strong.network.trainable_variables if v.name == "gamma"]
+    if kind == "gamma":
+        expected = sum(np.abs(scale).sum() for scale in scales)
+    else:
+        expected = 0.0
+        for tied in strong._plan.sets:
+            own = strong._plan.sets.slices().get(tied.name, [])
+            moving = [one for one in own if "moving" not in one.weight]
+            if moving:
+                expected += np.sqrt(sum((one.values**2).sum(axis=1) for one in moving)).sum()
+    assert float(strong.penalty()) == pytest.approx(expected, rel=1e-4)
+    for model in (strong, none):
+        model.total_steps.assign(8.0)
+    outputs = strong(x, training=True)
+    losses = [float(model.compute_loss(x, y, outputs)) for model in (strong, none)]
+    assert losses[0] - losses[1] == pytest.approx(0.02 * expected, rel=1e-3)
+    strong.step.assign(4)  # the budget is reached
+    assert float(strong.compute_loss(x, y, outputs)) == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_saved_and_trained_on(pruning, images, tmp_path):
+    """From the middle of the training on, a file goes on as if nothing had happened."""
+    x, y = images
+    keras.utils.set_random_seed(1)
+    whole = pruning(importance=importance.L2(reduction="max"), regularizer="group")
+    again = pruning(importance=importance.L2(reduction="max"), regularizer="group")
+    again.set_weights(whole.get_weights())
+    options = {"batch_size": 32, "shuffle": False, "verbose": 0}
+    whole.fit(x, y, epochs=4, **options)
+    again.fit(x, y, epochs=4, callbacks=[Stop()], **options)
+    assert 0.5 < again.left()[1] < 1
+    again.save(tmp_path / "pruning.keras")
+    loaded = keras.saving.load_model(tmp_path / "pruning.keras")
+    assert loaded.left() == again.left() and isinstance(loaded.importance, importance.L2)
+    assert loaded.importance.reduction == "max"
+    loaded.fit(x, y, epochs=4, initial_epoch=2, **options)
+    for ours, theirs in zip(loaded.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == 1
+
+
+def test_criteria_on_data(pruning, images):
+    x, y = images
+    model = pruning(importance="taylor", data=(x, y))
+    model.fit(x, y, batch_size=32, epochs=2, verbose=0)
+    assert model.left()[1] <= 0.5
+
+
+def test_constraints_and_frozen_layers_stay(pruning, tiny, images):
+    x, y = images
+    network = tiny(filters=8)
+    network.get_layer("stage2_conv1").kernel_constraint = keras.constraints.UnitNorm(axis=(0, 1, 2))
+    inputs = network.input
+    z = L.Conv2D(8, 3, padding="same", kernel_constraint=keras.constraints.NonNeg(), name="first")(inputs)
+    z = L.GlobalAveragePooling2D()(L.Conv2D(8, 3, name="second")(L.ReLU()(z)))
+    own = keras.Model(inputs, L.Dense(3, name="head")(z))
+    own.get_layer("second").trainable = False
+    model = pruning(own)
+    frozen = numpy(model.network.get_layer("second").kernel)
+    model.fit(x, y, batch_size=32, epochs=2, verbose=0)
+    kernel = numpy(model.network.get_layer("first").kernel)
+    assert (kernel >= 0).all() and (kernel.sum(axis=(0, 1, 2)) == 0).sum() == 8 - model.architecture()["widths"][
+        "first"
+    ]
+    np.testing.assert_array_equal(frozen, numpy(model.network.get_layer("second").kernel))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"regularizer": "l1"}, "`regularizer` to be one of"),
+        ({"strength": -1.0}, "`strength` from 0"),
+        ({"begin": 0.5, "end": 0.5}, "`begin` and `end`"),
+        ({"target_macs": 0.001}, "`target_macs` within what pruning reaches"),
+        ({"target_macs": None}, "one of `target_macs`"),
+        ({"importance": "taylor2"}, "`importance` to be one of"),
+        ({"ratio": 0.5}, "one of `target_macs`"),
+    ],
+)
+def test_bad_arguments(tiny, options, message):
+    with pytest.raises(ValueError, match=message):
+        Pruning(tiny(), **{"target_macs": 0.5, "round_to": 1, **options})
+
+
+def test_too_few_epochs_and_no_data(pruning, images):
+    x, y = images
+    with pytest.raises(ValueError, match="more `epochs`.*Received: epochs=1"):
+        pruning().fit(x, y, epochs=1, verbose=0)
+    with pytest.raises(ValueError, match="`data` for importance 'taylor'"):
+        pruning(importance="taylor").fit(x, y, epochs=4, verbose=0)

@@ -1,0 +1,64 @@
+"""What libraries print by themselves, kept away from the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def no_output() -> Iterator[None]:
+    """Keeps what this process prints away from the terminal, C++ code included; exceptions are raised as ever."""
+    with contextlib.ExitStack() as stack:
+        sink = stack.enter_context(tempfile.TemporaryFile("w"))
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for descriptor in (1, 2):
+            saved = os.dup(descriptor)
+            stack.callback(os.close, saved)
+            stack.callback(os.dup2, saved, descriptor)
+            os.dup2(sink.fileno(), descriptor)
+        yield
+
+
+def silence_tensorflow() -> None:
+    """Keeps TensorFlow from printing what is not an error, from its import on, whoever imports it.
+
+    TensorFlow's C++ code reads `TF_CPP_MIN_LOG_LEVEL` only after its first lines. Whoever has set that variable to less
+    than 3, no line at all, wants to see some: nothing changes then.
+    """
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
+        return
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    sys.meta_path.insert(0, _Silent())
+
+
+class _Silent:
+    """A finder that finds TensorFlow where the others find it, and lets it be imported without a word."""
+
+    searching = False
+
+    def find_spec(self, name, path=None, target=None):
+        """The specification of TensorFlow, by the other finders."""
+        if name != "tensorflow" or self.searching:
+            return None
+        self.searching = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self.searching = False
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module):
+                with no_output():
+                    execute(module)
+
+            spec.loader.exec_module = exec_module
+        return spec

@@ -1,0 +1,390 @@
+"""Pruning while training: channels are made small, dropped step by step up to a budget, and what is left trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfjointrd.layers.batch_normalization import check_synchronized
+from tfjointrd.layers.weight_names import weight_name
+from tfjointrd.surgery.channels import Channels
+from tfjointrd.surgery.graph import functional
+from tfjointrd.surgery.importance.criterion import name_of, resolve, scores_of
+from tfjointrd.surgery.pruning_plan import PruningPlan
+from tfjointrd.surgery.read_graph import read_graph
+from tfjointrd.surgery.slim import slim
+from tfjointrd.surgery.tasks import tasks_of
+from tfjointrd.surgery.tied_sets import TiedSets
+from tfjointrd.surgery.unit_masks import Axes, UnitMasks
+from tfjointrd.training.losses import per_replica
+from tfjointrd.training.objective import Objective
+from tfjointrd.training.precision import loss_dtype
+from tfjointrd.training.scheduled_model import ScheduledModel, serialized
+
+REGULARIZERS = ("group", "gamma")
+
+
+@keras.saving.register_keras_serializable(package="tfjointrd")
+class Pruning(ScheduledModel):
+    """Trains a network while it is pruned to a budget.
+
+    At the start of each epoch from `begin` to `end`, parts of the training, the channels that rank lowest are dropped:
+    all of their weights, in all layers that are tied, become zero and stay zero. The cost falls from the full
+    network's, C, to the budget, B, as C - (C - B) (1 - (1 - u)³), where u is the part of the way from `begin` to `end`.
+    The rest of the training lets the network recover. Up to `end` a regulariser may make channels small first.
+
+    An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual.
+    `derive()` is the result, an ordinary narrow network. Its function is that of the training, unless a layer
+    normalises over channels, those that are zero among them.
+
+    Args:
+        model: The network, functional or Sequential, trained or new. It is copied, and not changed.
+        importance: By what channels are ranked; see `tfjointrd.prune`.
+        target_macs: The budget, as for `tfjointrd.prune`; so are all up to `min_channels`.
+        target_parameters: Weights that may be left.
+        target_latency_ms: Milliseconds that may be left.
+        latency_table: What layers take, for milliseconds.
+        ratio: The part of the channels to drop, in place of a budget.
+        scope: What is ranked together.
+        round_to: Multiple that widths are rounded to.
+        keep: Layers that stay full.
+        min_channels: The fewest channels of a layer.
+        regularizer: `"group"`: the sum over channels of the norm of all weights that go with a channel. `"gamma"`: the
+            sum of the absolute scales of batch normalisations. `None`: nothing.
+        strength: The regulariser's weight in the loss.
+        begin: The part of the training before channels are dropped.
+        end: The part of the training after which the budget is reached.
+        data: Images, with labels where `importance` needs them. It is not saved: a model that was loaded is given its
+            `data` as an attribute.
+        name: The model's name.
+
+    Call arguments:
+        inputs: What the network takes.
+
+    Returns:
+        What the network returns.
+
+    Attributes:
+        network: The full network, with zeros in place of what was dropped.
+        alive: For each unit of the tied sets 1, or 0 once it was dropped; a non-trainable weight.
+
+    Metrics:
+        `fit` adds to each epoch's what is left, as a part of the full network's cost: `left_macs`, or
+        `left_parameters`, `left_latency_ms`, `left_channels` where the budget is in these.
+
+    Raises:
+        ValueError: As for `tfjointrd.prune`; if `begin` and `end` are not parts of the training in this order,
+            `regularizer` is not one of those described or has nothing to act on, or `strength` is negative.
+
+    Example:
+
+    >>> pruning = Pruning(tfjointrd.models.cifar_resnet(8), target_macs=0.5, regularizer="group", strength=1e-4)
+    >>> pruning.compile("adam", metrics=["accuracy"])
+    >>> small = pruning.derive()  # after `pruning.fit(...)`
+
+    Reference:
+        To prune, or not to prune (https://arxiv.org/abs/1710.01878), Eqn 1, for the course of the cost; Network
+        Slimming (https://arxiv.org/abs/1708.06519), Eqn 1, for `"gamma"`; Learning Structured Sparsity
+        (https://arxiv.org/abs/1608.03665), Eqn 2, over tied channels as in DepGraph (https://arxiv.org/abs/2301.12900),
+        for `"group"`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        importance: Any = "l2",
+        *,
+        target_macs: float | None = None,
+        target_parameters: float | None = None,
+        target_latency_ms: float | None = None,
+        latency_table: Any = None,
+        ratio: float | None = None,
+        scope: str = "global",
+        round_to: int = 8,
+        keep: Iterable[str] | str | None = (),
+        min_channels: int | None = None,
+        regularizer: str | None = None,
+        strength: float = 1e-4,
+        begin: float = 0.0,
+        end: float = 0.5,
+        data: Any = None,
+        name: str | None = None,
+    ):
+        super().__init__(name=name)
+        self._check(regularizer, strength, begin, end)
+        self.take_over_loss(model)
+        model = functional(model)
+        check_synchronized(model)
+        graph = read_graph(model)
+        budget = {
+            "target_macs": target_macs,
+            "target_parameters": target_parameters,
+            "target_latency_ms": target_latency_ms,
+            "latency_table": latency_table,
+            "ratio": ratio,
+            "scope": scope,
+            "round_to": round_to,
+            "keep": keep if keep is None or isinstance(keep, str) else list(keep),
+            "min_channels": min_channels,
+        }
+        resolve(importance, 0 if data is None and isinstance(importance, str) else data)  # a loaded one gets its data
+        self.importance, self.data = importance, data
+        self.regularizer, self.strength, self.begin, self.end = regularizer, float(strength), float(begin), float(end)
+        self.objective = Objective(tasks_of(graph))
+        self._arguments = {"model": serialized(model), **budget}
+        self.network = graph.build()
+        self._plan = PruningPlan(read_graph(self.network), **budget)
+        masks = UnitMasks(self._plan.sets)
+        self.alive = self.add_weight(
+            name="alive",
+            shape=(masks.size,),
+            initializer="ones",
+            trainable=False,
+            dtype="float32",
+            autocast=False,
+            aggregation="only_first_replica",
+        )
+        self.pruned_in = self.add_weight(
+            name="pruned_in",
+            shape=(),
+            initializer=keras.initializers.Constant(-1),
+            trainable=False,
+            dtype="int32",
+            aggregation="only_first_replica",
+        )
+        self._masks = masks
+        self._constrain()
+        self._scales, self._groups = self._regularized()
+        self.built = True
+
+    @staticmethod
+    def _check(regularizer, strength, begin, end):
+        if regularizer not in (None, *REGULARIZERS):
+            raise ValueError(
+                f"Expected `regularizer` to be one of {REGULARIZERS}, or None. Received: regularizer={regularizer!r}."
+            )
+        if not strength >= 0:
+            raise ValueError(f"Expected `strength` from 0. Received: strength={strength}.")
+        if not 0 <= begin < end < 1:
+            raise ValueError(
+                "Expected `begin` and `end`, parts of the training, in rising order, from 0 and below 1. Received: "
+                f"begin={begin}, end={end}."
+            )
+
+    def objectives(self):
+        """The losses of the network."""
+        return [self.objective]
+
+    # === Weights of dropped channels ===
+
+    def _variables(self) -> dict[tuple[str, str], Any]:
+        """The trainable weights that have entries for channels, by layer and name."""
+        sources = self._plan.sets.channels.graph.sources
+        found = {}
+        for layer, weight in self._masks.axes():
+            for variable in sources[layer].trainable_variables:
+                if weight_name(sources[layer], variable) == weight:
+                    found[layer, weight] = variable
+        return found
+
+    def _constrain(self) -> None:
+        axes = self._masks.axes()
+        for key, variable in self._variables().items():
+            variable.constraint = Living(self.alive, axes[key], variable.constraint)
+
+    def _regularized(self) -> tuple[list, list]:
+        """The scales of batch normalisations; and for each set, weights, axes and places of its units' entries."""
+        variables, groups, scales = self._variables(), {}, []
+        for site in self._plan.sets.sites():
+            variable = variables.get((site.layer, site.weight))
+            if variable is None or site.tied in self._plan.steps.reasons:
+                continue
+            groups.setdefault(site.tied, []).append((variable, site.axis, site.entries))
+            if site.role == "channel" and site.weight in ("gamma", "scale"):
+                scales.append((variable, site.entries.reshape(-1)))
+        if self.regularizer == "gamma" and not scales:
+            raise ValueError(
+                "Expected a network with scales of batch normalisations for regularizer='gamma'. Received: "
+                f"'{self.network.name}' without any that can be pruned and trained."
+            )
+        return scales, list(groups.values())
+
+    def penalty(self):
+        """The regulariser's value, without its weight; a scalar."""
+        total = ops.zeros((), loss_dtype())
+        if self.regularizer == "gamma":
+            for variable, entries in self._scales:
+                total = total + ops.sum(ops.abs(ops.take(_wide(variable), entries)))
+        elif self.regularizer == "group":
+            for group in self._groups:
+                squares = 0.0
+                for variable, axis, entries in group:
+                    others = [i for i in range(len(variable.shape)) if i != axis]
+                    along = ops.sum(ops.square(_wide(variable)), axis=others)
+                    squares = squares + ops.sum(ops.take(along, entries), axis=-1)
+                total = total + ops.sum(ops.sqrt(squares + 1e-12))
+        return total
+
+    # === Training ===
+
+    def changing(self):
+        """Names of the arguments by which the loss changes over the training."""
+        return [*super().changing(), *(["regularizer"] if self.regularizer else [])]
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
+        """Trains as `ScheduledModel` does, and drops channels at the start of epochs.
+
+        Raises:
+            ValueError: If there are too few epochs for the budget to be reached at the start of one, or `importance`
+                needs `data`.
+        """
+        resolve(self.importance, self.data)
+        if not any(self._way(epoch, epochs) == 1 for epoch in range(epochs)):
+            raise ValueError(
+                f"Expected more `epochs`: channels are dropped at the start of epochs, up to end={self.end} of the "
+                f"training, and the last epoch starts at {(epochs - 1) / epochs:.2f}. Received: epochs={epochs}."
+            )
+        callbacks = [_DropChannels(), *keras.tree.flatten(callbacks or ())]
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def _way(self, epoch: int, epochs: int) -> float:
+        """The part of the way to the budget that is gone once an epoch has started."""
+        gone = min(max((epoch / epochs - self.begin) / (self.end - self.begin), 0.0), 1.0)
+        return 1 - (1 - gone) ** 3
+
+    def drop(self, amount: float = 1.0) -> None:
+        """Drops the channels that rank lowest until that part of the way to the budget is gone.
+
+        `fit` calls it. What was dropped before stays so.
+
+        Args:
+            amount: From 0 to 1.
+        """
+        alive = ops.convert_to_numpy(self.alive.value)
+        before = self._masks.counts(alive)
+        counts = self._plan.counts(self._scores(alive), name_of(self.importance), amount, before)
+        self.alive.assign(self._masks.of_sets(self._plan.steps.kept(counts)))
+        for variable in self._variables().values():
+            variable.assign(variable.constraint(variable))
+
+    def _scores(self, alive: np.ndarray) -> dict[str, np.ndarray]:
+        """The importance of what is left, as the network without the rest has it; -1 for what was dropped."""
+        small = self.derive()
+        left = TiedSets(Channels(read_graph(small)))
+        scores = scores_of(small, left, resolve(self.importance, self.data), self.data)
+        kept, found = self._masks.by_set(alive), {}
+        for tied, own in zip(self._plan.sets, left, strict=True):
+            if own.name in scores:
+                units = kept.get(tied.name, np.arange(len(tied)))
+                found[tied.name] = np.full(len(tied), -1.0)
+                found[tied.name][units] = scores[own.name]
+        return found
+
+    def call(self, inputs, training=None):
+        """What the network returns."""
+        return self.network(inputs, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The loss on the labels, and up to `end` the regulariser."""
+        loss = self.objective.loss(y, keras.tree.flatten(y_pred), sample_weight)
+        if training:
+            if self.regularizer:
+                before = ops.cast(ops.cast(self.step, "float32") < self.end * self.total_steps, loss_dtype())
+                loss = loss + per_replica(self.strength * before * self.penalty())
+            self.count_step()
+        return loss + per_replica(sum(self.losses)) if self.losses else loss
+
+    # === What comes out of it ===
+
+    def architecture(self) -> dict[str, Any]:
+        """What is left, as `tfjointrd.surgery.prune_architecture` describes it."""
+        alive = ops.convert_to_numpy(self.alive.value)
+        described = self._plan.described(self._masks.counts(alive), self._masks.by_set(alive))
+        return {"importance": name_of(self.importance), **described}
+
+    def left(self) -> tuple[str, float]:
+        """What the budget is in, and the part of the full network's that is left."""
+        counts = self._masks.counts(ops.convert_to_numpy(self.alive.value))
+        name = self._plan.argument.removeprefix("target_").replace("ratio", "channels")
+        return name, self._plan.cost(counts) / self._plan.full
+
+    def derive(self, name: str | None = None) -> keras.Model:
+        """The narrow network of the channels that are left, with their weights.
+
+        Args:
+            name: Its name; that of the network by default.
+        """
+        alive = ops.convert_to_numpy(self.alive.value)
+        return slim(self.network, self._plan.sets.kept_positions(self._masks.by_set(alive)), name)
+
+    # === Saving ===
+
+    def get_config(self):
+        """The configuration from which the model can be made again, without `data`."""
+        return {
+            **self._arguments,
+            "importance": self.importance
+            if isinstance(self.importance, str)
+            else keras.saving.serialize_keras_object(self.importance),
+            "regularizer": self.regularizer,
+            "strength": self.strength,
+            "begin": self.begin,
+            "end": self.end,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the model again, with new weights."""
+        read = {
+            key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+            for key in ("model", "importance")
+        }
+        return cls(**{**config, **read})
+
+
+class Living(keras.constraints.Constraint):
+    """Multiplies a weight by zero where it belongs to a dropped channel.
+
+    Args:
+        alive: The vector of ones and zeros.
+        axes: Where the entries of the weight's axes find theirs; see `tfjointrd.surgery.unit_masks`.
+        before: The constraint that the weight has already, or `None`.
+    """
+
+    def __init__(self, alive, axes: Axes, before=None):
+        self.alive, self.axes, self.before = alive, axes, before
+
+    def __call__(self, w):
+        """The weight with zeros."""
+        w = w if self.before is None else self.before(w)
+        for axis, places in self.axes:
+            mask = ops.cast(ops.take(self.alive.value, places), w.dtype)
+            w = w * ops.reshape(mask, [-1 if i == axis else 1 for i in range(len(w.shape))])
+        return w
+
+
+class _DropChannels(keras.callbacks.Callback):
+    """Drops channels at the start of epochs."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Called by Keras ahead of each epoch; one that is gone on with has been seen to."""
+        way = self.model._way(epoch, self.params["epochs"])
+        before = self.model._way(epoch - 1, self.params["epochs"])
+        if way > before and epoch > int(ops.convert_to_numpy(self.model.pruned_in.value)):
+            self.model.drop(way)
+            self.model.pruned_in.assign(epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds what is left to the metrics."""
+        name, part = self.model.left()
+        if logs is not None:
+            logs[f"left_{name}"] = part
+
+
+def _wide(variable):
+    return ops.cast(variable.value, loss_dtype())
