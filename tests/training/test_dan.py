@@ -448,7 +448,7 @@ def test_a_second_training_steers_anew(tiny, images):
     """Its penalty is what the loss holds besides cross-entropy and KL, and may be negative."""
     dan = searching(tiny, target_macs=0.9, warm_up=0, kl_weight=1.0)
     seen = []
-    look = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda *_: seen.append(float(dan.multiplier)))
+    look = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: seen.append(float(dan.multiplier)))
     for _ in range(2):
         history = dan.fit(*images, batch_size=64, epochs=2, callbacks=[look], verbose=0).history
         for loss, full, kl, penalty in zip(

@@ -30,7 +30,7 @@ def test_the_loss_that_rises(tiny, images):
     with pytest.warns(UserWarning, match="EarlyStopping looks for the lowest 'val_loss', which rises with `kl_weight`"):
         pair.check_callbacks([STOP()])
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         pair.check_callbacks([SAVE("x.keras"), STOP("val_small_loss"), keras.callbacks.Callback()])
         adjoin(tiny(), 2, round_to=1, kl_weight=1.0).check_callbacks([STOP()])
         search(tiny(), (1, 2), round_to=1, kl_weight=1.0).check_callbacks([STOP()])
