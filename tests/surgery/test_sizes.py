@@ -38,7 +38,7 @@ def test_one_message_and_its_remedy(way, tmp_path):
     with pytest.raises(ValueError, match=expected) as error:
         WAYS[way](network, tmp_path)
     _, found, rest = str(error.value).partition("keras.Sequential(")
-    remedy = eval(found + rest.rstrip("."), {"keras": keras, "network": network})
+    remedy = eval(found + rest.rstrip("`."), {"keras": keras, "network": network})
     assert WAYS[way](remedy, tmp_path) is not None
 
 

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 
 from tfjointrd import data as datasets
-from tfjointrd.data.information import PIXEL_RANGES
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
 from tfjointrd.experiments.networks import load_network
@@ -19,6 +18,7 @@ from tfjointrd.experiments.recipes import Recipe, all_fields
 from tfjointrd.experiments.run_folder import RECIPE, Run, check_recipe, find_file, load_data, locked
 from tfjointrd.experiments.runner import make_repeatable, run
 from tfjointrd.files import replacing
+from tfjointrd.pixel_ranges import PIXEL_RANGES
 from tfjointrd.stacklevel import stacklevel_outside_the_package
 from tfjointrd.surgery import functional, new_head
 from tfjointrd.surgery.pixel_range import misfits, says_its_range

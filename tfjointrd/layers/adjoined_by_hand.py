@@ -172,7 +172,7 @@ class AdjoinedConv2D(_MaskedPair):
     >>> images = keras.ops.ones((1, 8, 8, 3))
     >>> [tuple(z.shape) for z in second(first([images, images]))]
     [(1, 4, 4, 64), (1, 4, 4, 16)]
-    >>> second.small_layer().kernel.shape  # an ordinary convolution, to be deployed
+    >>> tuple(second.small_layer().kernel.shape)  # an ordinary convolution, to be deployed
     (3, 3, 16, 16)
 
     Reference:

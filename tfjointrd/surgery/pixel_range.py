@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tfjointrd.data.information import PIXEL_RANGES
+from tfjointrd.pixel_ranges import PIXEL_RANGES
 from tfjointrd.surgery.graph import Graph, refs_in
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.rules import describe

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tfjointrd.data.information import PIXEL_RANGES
 from tfjointrd.experiments.recipes.base import RANDOM, Recipe, method
 from tfjointrd.experiments.recipes.option import option
+from tfjointrd.pixel_ranges import PIXEL_RANGES
 
 # === What several methods have ===
 
