@@ -1,4 +1,4 @@
-"""The ranges that networks take pixels in. Needs no NumPy, so that the command line can list them at once."""
+"""The numbers that networks take for pixels from 0 to 255."""
 
 # Statistics that networks for photographs are customarily normalised with.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)

@@ -30,10 +30,12 @@ def masked(model, kept):
     positions = Channels(graph).keep(kept)
 
     def apply(call, *args, **kwargs):
-        y = graph.sources[call.layer](*args, **kwargs)
-        mask = np.zeros(graph.shapes[call.output][-1], "float32")
-        mask[positions[call.output]] = 1
-        return y * mask
+        found = keras.tree.flatten(graph.sources[call.layer](*args, **kwargs))
+        for place, ref in enumerate(graph.outputs_of(call)):
+            mask = np.zeros(graph.shapes[ref][-1], "float32")
+            mask[positions[ref]] = 1
+            found[place] = found[place] * mask
+        return found if len(found) > 1 else found[0]
 
     return replace(graph).assemble(apply, graph.sources)
 

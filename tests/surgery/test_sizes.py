@@ -14,7 +14,8 @@ def any_size():
     inputs = keras.Input((None, None, 3))
     x = L.Conv2D(8, 3, padding="same", name="stem")(inputs)
     for stage in (1, 2):
-        z = L.Conv2D(8, 3, padding="same", name=f"stage{stage}_conv")(x)
+        z = L.Conv2D(8 * stage, 3, padding="same", name=f"stage{stage}_conv")(x)
+        x = x if stage == 1 else L.Conv2D(16, 1, name="stage2_shortcut")(x)
         x = L.ReLU(name=f"stage{stage}_relu")(L.Add(name=f"stage{stage}_add")([x, z]))
         x = L.MaxPooling2D(name=f"stage{stage}_pool")(x)
     return keras.Model(inputs, L.Dense(4)(L.GlobalAveragePooling2D()(x)), name="any_size")
@@ -38,7 +39,7 @@ def test_one_message_and_its_remedy(way, tmp_path):
     with pytest.raises(ValueError, match=expected) as error:
         WAYS[way](network, tmp_path)
     _, found, rest = str(error.value).partition("keras.Sequential(")
-    remedy = eval(found + rest.rstrip("."), {"keras": keras, "network": network})
+    remedy = eval(found + rest.rstrip("`."), {"keras": keras, "network": network})
     assert WAYS[way](remedy, tmp_path) is not None
 
 

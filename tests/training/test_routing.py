@@ -45,7 +45,7 @@ def test_no_boundary_is_found(tiny):
     with pytest.raises(ValueError, match="Found no stage"):  # a plain teacher has no stages
         JointRD(plain(tiny), plain(tiny))
     unsized = network_of_any_size()
-    with pytest.raises(ValueError, match="same, known resolution"):
+    with pytest.raises(ValueError, match="known image size, or `boundaries`"):
         JointRD(remove_shortcuts(unsized), unsized)
 
 

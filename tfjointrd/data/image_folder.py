@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tfjointrd.data.information import IMAGENET_MEAN, IMAGENET_STD, DatasetInfo
+from tfjointrd.data.information import DatasetInfo
 from tfjointrd.data.photographs import PhotographPipeline
+from tfjointrd.pixel_ranges import IMAGENET_MEAN, IMAGENET_STD
 from tfjointrd.stacklevel import stacklevel_outside_the_package
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

@@ -12,8 +12,9 @@ import keras
 import numpy as np
 
 from tfjointrd.data.arrays import Arrays
-from tfjointrd.data.information import IMAGENET_MEAN, IMAGENET_STD, KNOWN, DatasetInfo
+from tfjointrd.data.information import KNOWN, DatasetInfo
 from tfjointrd.data.photographs import PhotographPipeline
+from tfjointrd.pixel_ranges import IMAGENET_MEAN, IMAGENET_STD
 
 # Sets of images of one size that take no more than this are read into memory.
 MEMORY_LIMIT = 2**30

@@ -17,8 +17,6 @@ from tfjointrd.layers.fit_channels import FitChannels
 # Mean and standard deviation of each channel over the training images, pixels from 0 to 255.
 CIFAR10_MEAN = (125.31, 122.95, 113.87)
 CIFAR10_STD = (62.99, 62.09, 66.70)
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 def image_input(

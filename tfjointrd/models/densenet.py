@@ -9,6 +9,7 @@ from keras import layers
 
 from tfjointrd.models import blocks
 from tfjointrd.models.naming import depth_function
+from tfjointrd.pixel_ranges import IMAGENET_MEAN, IMAGENET_STD
 
 GROWTH = 32
 _LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32)}
@@ -60,7 +61,7 @@ def densenet(
     if stem not in STEMS:
         raise ValueError(f"Expected `stem` to be one of {STEMS} or None. Received: stem={stem!r}")
     cifar = stem == "cifar"
-    defaults = (blocks.CIFAR10_MEAN, blocks.CIFAR10_STD) if cifar else (blocks.IMAGENET_MEAN, blocks.IMAGENET_STD)
+    defaults = (blocks.CIFAR10_MEAN, blocks.CIFAR10_STD) if cifar else (IMAGENET_MEAN, IMAGENET_STD)
     image, x = blocks.image_input(input_shape, mean, std, *defaults)
 
     # === Functional model ===

@@ -12,6 +12,7 @@ import keras
 
 from tfjointrd.models import blocks
 from tfjointrd.models.naming import depth_function
+from tfjointrd.pixel_ranges import IMAGENET_MEAN, IMAGENET_STD
 
 _SHORTCUTS = {"A": blocks.zero_padding, "B": blocks.projection}
 
@@ -153,7 +154,7 @@ def imagenet_resnet(
     """
     blocks.check_arguments(num_classes, input_shape)
     counts, block = blocks.of_depth(depth, (18, 34, 50, 101, 152))
-    image, x = blocks.image_input(input_shape, mean, std, blocks.IMAGENET_MEAN, blocks.IMAGENET_STD)
+    image, x = blocks.image_input(input_shape, mean, std, IMAGENET_MEAN, IMAGENET_STD)
 
     # === Functional model ===
     x = blocks.convolution(x, 64, 7, 2, name="stem")

@@ -8,6 +8,7 @@ import keras
 
 from tfjointrd.models import blocks
 from tfjointrd.models.naming import depth_function
+from tfjointrd.pixel_ranges import IMAGENET_MEAN, IMAGENET_STD
 
 
 def xresnet(
@@ -53,7 +54,7 @@ def xresnet(
     """
     blocks.check_arguments(num_classes, input_shape)
     counts, block = blocks.of_depth(depth, (18, 34, 50, 100, 101, 152))
-    image, x = blocks.image_input(input_shape, mean, std, blocks.IMAGENET_MEAN, blocks.IMAGENET_STD)
+    image, x = blocks.image_input(input_shape, mean, std, IMAGENET_MEAN, IMAGENET_STD)
 
     # === Functional model ===
     for index, (filters, strides) in enumerate(((32, 2), (64, 1), (64, 1)), start=1):
