@@ -124,6 +124,7 @@ def test_resnet20_both_ways(tmp_path):
     assert int8.max_difference < 0.1 * int8.output_scale
 
 
+@pytest.mark.slow
 def test_mobilenet_v2(tmp_path):
     model = keras.applications.MobileNetV2(
         weights=None, input_shape=(96, 96, 3), classes=10, classifier_activation=None, alpha=0.35
