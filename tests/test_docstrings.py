@@ -14,6 +14,9 @@ import pytest
 from PIL import Image
 
 import tfjointrd
+from tfjointrd.export import quantize
+from tfjointrd.surgery.importance import criterion
+from tfjointrd.surgery.rules import rule
 
 MODULES = [
     importlib.import_module(module.name)
@@ -95,8 +98,15 @@ def test_examples_are_found():
     assert len(RUN) >= 49 and EXAMPLES.keys() > ELSEWHERE.keys()
 
 
+@pytest.fixture
+def registries(monkeypatch):
+    """What examples register is known to no other test."""
+    for owner, table in ((quantize, "_QUANTIZERS"), (criterion, "_CRITERIA"), (rule, "_RULES")):
+        monkeypatch.setattr(owner, table, dict(getattr(owner, table)))
+
+
 @pytest.mark.parametrize("name", RUN)
-def test_examples(name, names, files, tmp_path, monkeypatch):
+def test_examples(name, names, files, tmp_path, monkeypatch, registries):
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     example, report = EXAMPLES[name], []

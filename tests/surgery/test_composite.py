@@ -23,7 +23,7 @@ class Gate(L.Layer):
         return x * ops.sigmoid(self.excite(self.squeeze(ops.mean(x, axis=(1, 2), keepdims=True))))
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable("composite")
 class Block(L.Layer):
     """A residual block with parts in lists, a network of its own, a block within, and a shortcut."""
 
