@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import tfjointrd
-from tfjointrd.export import quantize
+from tfjointrd.export import quantizer
 from tfjointrd.surgery.importance import criterion
 from tfjointrd.surgery.rules import rule
 
@@ -101,8 +101,9 @@ def test_examples_are_found():
 @pytest.fixture
 def registries(monkeypatch):
     """What examples register is known to no other test."""
-    for owner, table in ((quantize, "_QUANTIZERS"), (criterion, "_CRITERIA"), (rule, "_RULES")):
-        monkeypatch.setattr(owner, table, dict(getattr(owner, table)))
+    for owner, table in ((quantizer, "_QUANTIZERS"), (criterion, "_CRITERIA"), (rule, "_RULES")):
+        copied = {key: dict(one) if isinstance(one, dict) else one for key, one in getattr(owner, table).items()}
+        monkeypatch.setattr(owner, table, copied)
 
 
 @pytest.mark.parametrize("name", RUN)
