@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfjointrd import recalibrate_batchnorm
-from tfjointrd.data.information import PIXEL_RANGES
+from tfjointrd.pixel_ranges import PIXEL_RANGES
 from tfjointrd.surgery.pixel_range import misfits, says_its_range, with_pixel_range
 
 L = keras.layers
