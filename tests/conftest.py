@@ -84,13 +84,6 @@ def traced_with_less_work(pytestconfig):
         yield
 
 
-@pytest.fixture(autouse=True, scope="module")
-def memory():
-    """The networks of a file of tests leave the memory with it; one process runs a hundred files."""
-    yield
-    gc.collect()
-
-
 @pytest.fixture(autouse=True)
 def seed():
     """Every test draws the same random numbers, alone or in the whole suite."""
