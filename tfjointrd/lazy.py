@@ -5,6 +5,7 @@ The command line can then set what TensorFlow reads when it is imported, and ans
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -53,20 +54,25 @@ def _import(modules: Iterable[str]) -> None:
         importlib.import_module(module)
 
 
-class _WithKeras:
-    """A finder that finds what the others find, and imports modules after Keras.
+class Finder:
+    """A finder of modules that finds what the others find, and runs it in another way.
 
-    A part of the package that imports Keras itself is half imported then. So it is the end of the outermost import
-    that counts: of Keras, or of that part.
+    Subclasses define `wants` and `run`.
     """
 
-    def __init__(self, package: str, modules: Iterable[str]):
-        self.package, self.modules = package, tuple(modules)
-        self.searching, self.depth = False, 0
+    searching = False
+
+    def wants(self, name: str) -> bool:
+        """Whether a module, by its full name, is one of those."""
+        raise NotImplementedError(f"{type(self).__name__} does not define `wants(name)`.")
+
+    def run(self, execute: Callable, module) -> None:
+        """Runs `execute(module)`, which imports it."""
+        raise NotImplementedError(f"{type(self).__name__} does not define `run(execute, module)`.")
 
     def find_spec(self, name, path=None, target=None):
-        """The specification of Keras or of a part of the package, by the other finders."""
-        if self.searching or (name != "keras" and name.rpartition(".")[0] != self.package):
+        """The specification of a module, by the other finders."""
+        if self.searching or not self.wants(name):
             return None
         self.searching = True
         try:
@@ -74,18 +80,31 @@ class _WithKeras:
         finally:
             self.searching = False
         if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = self._followed(spec.loader.exec_module)
+            spec.loader.exec_module = functools.partial(self.run, spec.loader.exec_module)
         return spec
 
-    def _followed(self, execute: Callable) -> Callable:
-        def exec_module(module):
-            self.depth += 1
-            try:
-                execute(module)
-            finally:
-                self.depth -= 1
-            if not self.depth and sys.modules.get("keras") is not None and self in sys.meta_path:
-                sys.meta_path.remove(self)
-                _import(self.modules)
 
-        return exec_module
+class _WithKeras(Finder):
+    """Imports modules after Keras.
+
+    A part of the package that imports Keras itself is half imported then. So it is the end of the outermost import
+    that counts: of Keras, or of that part.
+    """
+
+    def __init__(self, package: str, modules: Iterable[str]):
+        self.package, self.modules, self.depth = package, tuple(modules), 0
+
+    def wants(self, name):
+        """Keras, and the parts of the package."""
+        return name == "keras" or name.rpartition(".")[0] == self.package
+
+    def run(self, execute, module):
+        """Imports it, and at the end of the outermost import the modules."""
+        self.depth += 1
+        try:
+            execute(module)
+        finally:
+            self.depth -= 1
+        if not self.depth and sys.modules.get("keras") is not None and self in sys.meta_path:
+            sys.meta_path.remove(self)
+            _import(self.modules)

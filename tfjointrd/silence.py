@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+
+from tfjointrd.lazy import Finder
 
 
 @contextlib.contextmanager
@@ -39,26 +40,14 @@ def silence_tensorflow() -> None:
     sys.meta_path.insert(0, _Silent())
 
 
-class _Silent:
-    """A finder that finds TensorFlow where the others find it, and lets it be imported without a word."""
+class _Silent(Finder):
+    """Lets TensorFlow be imported without a word."""
 
-    searching = False
+    def wants(self, name):
+        """TensorFlow alone."""
+        return name == "tensorflow"
 
-    def find_spec(self, name, path=None, target=None):
-        """The specification of TensorFlow, by the other finders."""
-        if name != "tensorflow" or self.searching:
-            return None
-        self.searching = True
-        try:
-            spec = importlib.util.find_spec(name)
-        finally:
-            self.searching = False
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def exec_module(module):
-                with no_output():
-                    execute(module)
-
-            spec.loader.exec_module = exec_module
-        return spec
+    def run(self, execute, module):
+        """Imports it."""
+        with no_output():
+            execute(module)

@@ -115,6 +115,9 @@ def test_saved_and_trained_on(pruning, images, tmp_path):
     again.fit(x, y, epochs=4, callbacks=[Stop()], **options)
     assert 0.5 < again.left()[1] < 1
     again.save(tmp_path / "pruning.keras")
+    written = {id(variable) for variable in again.weights}
+    assert len(written) == len(again.weights) == len(again.network.weights) + 4  # steps twice, units, epoch
+    assert not again._trainable_variables  # each weight is in the file once
     loaded = keras.saving.load_model(tmp_path / "pruning.keras")
     assert loaded.left() == again.left() and isinstance(loaded.importance, importance.L2)
     assert loaded.importance.reduction == "max"

@@ -283,6 +283,13 @@ class AdjoinedGraph:
         return {name: weights_of(layers.get(name)) for name in self.graph.layers}
 
 
+def take_own_weights(network: keras.Model, path: str, small: keras.Model) -> None:
+    """Gives a small path of an adjoined network, where it has weights of its own, those of a narrow network."""
+    for layer in network.layers:
+        if isinstance(layer, AdjoinedLayer) and path in layer.own:
+            assign_weights(layer.own[path], weights_of(small.get_layer(layer.name)))
+
+
 def _with_fused_kernel(spec: LayerSpec) -> LayerSpec:
     """The same layer, on TensorFlow's fused kernel where there is one. `full()` and `small()` have Keras' own."""
     return LayerSpec(FusedBatchNormalization, spec.config) if spec.cls is keras.layers.BatchNormalization else spec

@@ -89,36 +89,14 @@ def prune(
     return slim(model, architecture["kept"], name)
 
 
-def prune_architecture(
-    model: keras.Model,
-    importance: Any = "l2",
-    *,
-    target_macs: float | None = None,
-    target_parameters: float | None = None,
-    target_latency_ms: float | None = None,
-    latency_table: Any = None,
-    ratio: float | None = None,
-    scope: str | Mapping[str, float] = "global",
-    round_to: int = 8,
-    keep: Iterable[str] | str | None = (),
-    min_channels: int | None = None,
-    data: Any = None,
-) -> dict[str, Any]:
+def prune_architecture(model: keras.Model, importance: Any = "l2", *, data: Any = None, **budget) -> dict[str, Any]:
     """What `prune` keeps, as a plain dict that JSON takes.
 
     Args:
         model: As for `prune`, and so are all others.
-        importance: The criterion.
-        target_macs: Multiply-accumulates that may be left.
-        target_parameters: Weights that may be left.
-        target_latency_ms: Milliseconds that may be left.
-        latency_table: What layers take.
-        ratio: The part of the channels to drop.
-        scope: What is ranked together.
-        round_to: Multiple that widths are rounded to.
-        keep: Layers that stay full.
-        min_channels: The fewest channels of a layer.
+        importance: By what channels are ranked.
         data: Images.
+        **budget: The target or `ratio`, `latency_table`, `scope`, `round_to`, `keep` and `min_channels`.
 
     Returns:
         `importance`: its name; `kept`: by the name of each layer that is narrowed, the positions of the channels that
@@ -134,17 +112,6 @@ def prune_architecture(
     >>> adjoined = tfjointrd.adjoin(network, widths=architecture["kept"])
     """
     criterion = resolve(importance, data)
-    plan = PruningPlan(
-        read_graph(model),
-        target_macs=target_macs,
-        target_parameters=target_parameters,
-        target_latency_ms=target_latency_ms,
-        latency_table=latency_table,
-        ratio=ratio,
-        scope=scope,
-        round_to=round_to,
-        keep=keep,
-        min_channels=min_channels,
-    )
+    plan = PruningPlan(read_graph(model), **budget)
     counts = plan.counts(scores_of(model, plan.sets, criterion, data), name_of(importance))
     return {"importance": name_of(importance), **plan.described(counts, plan.steps.kept(counts))}

@@ -36,6 +36,9 @@ class PruningPlan:
 
     Attributes:
         sets: The network's tied sets.
+        counted: What is limited: `"macs"`, `"parameters"`, `"latency_ms"` or `"channels"`.
+        cost: That, as a function of how many units each set keeps.
+        full: That of the full network.
         argument: The name of the target that was given: `"target_macs"`, ..., `"ratio"`, or `"scope"` for ratios by
             layer.
 
@@ -77,7 +80,9 @@ class PruningPlan:
         by_layer = isinstance(scope, Mapping)
         self.ratios = _ratios_by_set(self.steps, scope) if by_layer else dict.fromkeys(self.steps.names(), ratio)
         self._costs = _costs(self.sets, table, needed=self.argument)
-        self.cost = self._costs.get(self.argument.removeprefix("target_"), self.steps.channels)
+        self.counted = self.argument.removeprefix("target_")
+        self.counted = self.counted if self.counted in self._costs else "channels"
+        self.cost = self._costs.get(self.counted, self.steps.channels)
         self._value = value
         self.full, self.limit = self._ends()  # refused before scores are computed, which may take long
 

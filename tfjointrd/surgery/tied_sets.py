@@ -265,6 +265,10 @@ class TiedSets:
                 )
         return self._weights
 
+    def forget_weights(self) -> None:
+        """Lets go of the copies; they are read anew when they are asked for."""
+        self._weights = None
+
 
 def tied_sets(model: keras.Model) -> list[TiedSet]:
     """The tied sets of a network: which layers have to be narrowed together, and what cannot be.

@@ -4,7 +4,8 @@ from tfjointrd.training.callbacks.gate_recorder import GateRecorder
 from tfjointrd.training.callbacks.gradient_recorder import GradientRecorder
 from tfjointrd.training.engines import distribute, resident
 from tfjointrd.training.losses import kullback_leibler
-from tfjointrd.training.methods.adjoined import Adjoined, adjoin
+from tfjointrd.training.methods.adjoin import adjoin
+from tfjointrd.training.methods.adjoined import Adjoined
 from tfjointrd.training.methods.dan import DAN
 from tfjointrd.training.methods.distillation import Distillation
 from tfjointrd.training.methods.jointrd import JointRD

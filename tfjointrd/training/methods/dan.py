@@ -10,12 +10,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfjointrd.layers.adjoined import AdjoinedLayer
-from tfjointrd.layers.batch_normalization import replicas
 from tfjointrd.layers.gates import check_alphas
 from tfjointrd.layers.positions import listed
 from tfjointrd.surgery import expected_cost
-from tfjointrd.surgery.adjoined_graph import compact
+from tfjointrd.surgery.adjoined_graph import compact, take_own_weights
 from tfjointrd.surgery.budgets import read_table
 from tfjointrd.surgery.gated import SMALL, GatedGraph
 from tfjointrd.surgery.slim import slim
@@ -24,7 +22,7 @@ from tfjointrd.training import schedules
 from tfjointrd.training.losses import per_replica
 from tfjointrd.training.methods.adjoined import Adjoined
 from tfjointrd.training.methods.budget import Budget
-from tfjointrd.training.methods.gate_images import HELD, as_held, held_of, side_by_side
+from tfjointrd.training.methods.gate_images import HELD, as_held, check_held_out, held_of, side_by_side
 from tfjointrd.training.objective import Divergence, deserialize_divergence
 from tfjointrd.training.optimizers import OptimizerPair
 from tfjointrd.training.scheduled_model import ScheduledModel
@@ -214,16 +212,7 @@ class DAN(Adjoined):
             gates and weights; here both are taken at once, from the same weights.
         """
         if held_out is not None:
-            names = ("sample_weight", "class_weight", "steps_per_epoch")
-            refused = {key: kwargs[key] for key in names if kwargs.get(key) is not None}
-            several = keras.distribution.distribution()
-            devices = replicas() if several is None else several.device_mesh.devices.size
-            if len(self.objective.tasks) > 1 or devices > 1 or refused:
-                raise ValueError(
-                    "Expected `held_out` for a network with one output, trained on one device, without "
-                    "`sample_weight`, `class_weight` and `steps_per_epoch`. Received: "
-                    f"{len(self.objective.tasks)} output(s), {devices} device(s), {refused!r:.80}."
-                )
+            check_held_out(len(self.objective.tasks), kwargs)
             order = {"shuffle": kwargs.get("shuffle", True), "epoch": kwargs.get("initial_epoch", 0)}
             both = side_by_side(x, y, held_out, batch_size, **order)
             self._check_labels(x, y)
@@ -394,10 +383,7 @@ class DAN(Adjoined):
         )
         pair._taken_over = self._taken_over
         if inherit_weights:
-            small = self.small()
-            for layer in pair.network.layers:
-                if isinstance(layer, AdjoinedLayer) and SMALL in layer.own:
-                    assign_weights(layer.own[SMALL], weights_of(small.get_layer(layer.name)))
+            take_own_weights(pair.network, SMALL, self.small())
         return pair
 
     # === Saving ===

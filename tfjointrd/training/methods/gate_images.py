@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tfjointrd.data.pipeline import Pipeline, Rest
+from tfjointrd.layers.batch_normalization import replicas
 
 HELD = "held_"  # begins the keys of outputs for images that only the gates learn from
 
@@ -102,6 +103,28 @@ def _pair(batch: tuple) -> tuple:
     if len(batch) != 2:
         raise ValueError(f"Expected batches of images and labels beside `held_out`. Received: {len(batch)} parts.")
     return batch
+
+
+def check_held_out(outputs: int, options: Mapping[str, Any]) -> None:
+    """Looks at what a training with held-out images cannot have.
+
+    Args:
+        outputs: The number of the network's outputs.
+        options: Other arguments of `fit`.
+
+    Raises:
+        ValueError: If there are several outputs or devices, or weights or steps per epoch.
+    """
+    names = ("sample_weight", "class_weight", "steps_per_epoch")
+    refused = {key: options[key] for key in names if options.get(key) is not None}
+    several = keras.distribution.distribution()
+    devices = replicas() if several is None else several.device_mesh.devices.size
+    if outputs > 1 or devices > 1 or refused:
+        raise ValueError(
+            "Expected `held_out` for a network with one output, trained on one device, without `sample_weight`, "
+            f"`class_weight` and `steps_per_epoch`. Received: {outputs} output(s), {devices} device(s), "
+            f"{refused!r:.80}."
+        )
 
 
 def side_by_side(x: Any, y: Any, held_out: Any, batch_size: int | None, shuffle: bool = True, epoch: int = 0) -> Any:

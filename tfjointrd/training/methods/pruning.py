@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from keras import ops
 
 from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.layers.weight_names import weight_name
+from tfjointrd.surgery.budgets import read_table
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import functional
 from tfjointrd.surgery.importance.criterion import name_of, resolve, scores_of
@@ -44,15 +46,6 @@ class Pruning(ScheduledModel):
     Args:
         model: The network, functional or Sequential, trained or new. It is copied, and not changed.
         importance: By what channels are ranked; see `tfjointrd.prune`.
-        target_macs: The budget, as for `tfjointrd.prune`; so are all up to `min_channels`.
-        target_parameters: Weights that may be left.
-        target_latency_ms: Milliseconds that may be left.
-        latency_table: What layers take, for milliseconds.
-        ratio: The part of the channels to drop, in place of a budget.
-        scope: What is ranked together.
-        round_to: Multiple that widths are rounded to.
-        keep: Layers that stay full.
-        min_channels: The fewest channels of a layer.
         regularizer: `"group"`: the sum over channels of the norm of all weights that go with a channel. `"gamma"`: the
             sum of the absolute scales of batch normalisations. `None`: nothing.
         strength: The regulariser's weight in the loss.
@@ -61,6 +54,8 @@ class Pruning(ScheduledModel):
         data: Images, with labels where `importance` needs them. It is not saved: a model that was loaded is given its
             `data` as an attribute.
         name: The model's name.
+        **budget: As for `tfjointrd.prune`: `target_macs`, `target_parameters`, `target_latency_ms` with
+            `latency_table`, or `ratio`; `scope`, `round_to`, `keep` and `min_channels`.
 
     Call arguments:
         inputs: What the network takes.
@@ -98,21 +93,13 @@ class Pruning(ScheduledModel):
         model: keras.Model,
         importance: Any = "l2",
         *,
-        target_macs: float | None = None,
-        target_parameters: float | None = None,
-        target_latency_ms: float | None = None,
-        latency_table: Any = None,
-        ratio: float | None = None,
-        scope: str = "global",
-        round_to: int = 8,
-        keep: Iterable[str] | str | None = (),
-        min_channels: int | None = None,
         regularizer: str | None = None,
         strength: float = 1e-4,
         begin: float = 0.0,
         end: float = 0.5,
         data: Any = None,
         name: str | None = None,
+        **budget,
     ):
         super().__init__(name=name)
         self._check(regularizer, strength, begin, end)
@@ -120,17 +107,9 @@ class Pruning(ScheduledModel):
         model = functional(model)
         check_synchronized(model)
         graph = read_graph(model)
-        budget = {
-            "target_macs": target_macs,
-            "target_parameters": target_parameters,
-            "target_latency_ms": target_latency_ms,
-            "latency_table": latency_table,
-            "ratio": ratio,
-            "scope": scope,
-            "round_to": round_to,
-            "keep": keep if keep is None or isinstance(keep, str) else list(keep),
-            "min_channels": min_channels,
-        }
+        if isinstance(budget.get("keep"), Iterable) and not isinstance(budget["keep"], str):
+            budget["keep"] = list(budget["keep"])  # which a file can hold
+        budget["latency_table"] = read_table(budget.get("latency_table"))
         resolve(importance, 0 if data is None and isinstance(importance, str) else data)  # a loaded one gets its data
         self.importance, self.data = importance, data
         self.regularizer, self.strength, self.begin, self.end = regularizer, float(strength), float(begin), float(end)
@@ -157,8 +136,10 @@ class Pruning(ScheduledModel):
             aggregation="only_first_replica",
         )
         self._masks = masks
-        self._constrain()
-        self._scales, self._groups = self._regularized()
+        # In a plain namespace Keras does not take them for weights of this model, besides those of its network.
+        self._masked = SimpleNamespace(variables=self._constrained())
+        self._masked.scales, self._masked.groups = self._regularized()
+        self._plan.sets.forget_weights()
         self.built = True
 
     @staticmethod
@@ -181,24 +162,20 @@ class Pruning(ScheduledModel):
 
     # === Weights of dropped channels ===
 
-    def _variables(self) -> dict[tuple[str, str], Any]:
-        """The trainable weights that have entries for channels, by layer and name."""
+    def _constrained(self) -> dict[tuple[str, str], Any]:
+        """The trainable weights that have entries for channels, by layer and name, each now with its mask."""
         sources = self._plan.sets.channels.graph.sources
         found = {}
-        for layer, weight in self._masks.axes():
+        for (layer, weight), axes in self._masks.axes().items():
             for variable in sources[layer].trainable_variables:
                 if weight_name(sources[layer], variable) == weight:
+                    variable.constraint = Living(self.alive, axes, variable.constraint)
                     found[layer, weight] = variable
         return found
 
-    def _constrain(self) -> None:
-        axes = self._masks.axes()
-        for key, variable in self._variables().items():
-            variable.constraint = Living(self.alive, axes[key], variable.constraint)
-
     def _regularized(self) -> tuple[list, list]:
         """The scales of batch normalisations; and for each set, weights, axes and places of its units' entries."""
-        variables, groups, scales = self._variables(), {}, []
+        variables, groups, scales = self._masked.variables, {}, []
         for site in self._plan.sets.sites():
             variable = variables.get((site.layer, site.weight))
             if variable is None or site.tied in self._plan.steps.reasons:
@@ -217,10 +194,10 @@ class Pruning(ScheduledModel):
         """The regulariser's value, without its weight; a scalar."""
         total = ops.zeros((), loss_dtype())
         if self.regularizer == "gamma":
-            for variable, entries in self._scales:
+            for variable, entries in self._masked.scales:
                 total = total + ops.sum(ops.abs(ops.take(_wide(variable), entries)))
         elif self.regularizer == "group":
-            for group in self._groups:
+            for group in self._masked.groups:
                 squares = 0.0
                 for variable, axis, entries in group:
                     others = [i for i in range(len(variable.shape)) if i != axis]
@@ -268,7 +245,7 @@ class Pruning(ScheduledModel):
         before = self._masks.counts(alive)
         counts = self._plan.counts(self._scores(alive), name_of(self.importance), amount, before)
         self.alive.assign(self._masks.of_sets(self._plan.steps.kept(counts)))
-        for variable in self._variables().values():
+        for variable in self._masked.variables.values():
             variable.assign(variable.constraint(variable))
 
     def _scores(self, alive: np.ndarray) -> dict[str, np.ndarray]:
@@ -309,8 +286,7 @@ class Pruning(ScheduledModel):
     def left(self) -> tuple[str, float]:
         """What the budget is in, and the part of the full network's that is left."""
         counts = self._masks.counts(ops.convert_to_numpy(self.alive.value))
-        name = self._plan.argument.removeprefix("target_").replace("ratio", "channels")
-        return name, self._plan.cost(counts) / self._plan.full
+        return self._plan.counted, self._plan.cost(counts) / self._plan.full
 
     def derive(self, name: str | None = None) -> keras.Model:
         """The narrow network of the channels that are left, with their weights.
