@@ -82,7 +82,7 @@ def test_formats(name, converter, wide, saved, images, float_file, tmp_path):
     found = report.quantization_error(path, wide, images[:4])
     convolution = next(one for one in found.layers if one.operator == "CONV_2D")
     assert (convolution.weights.lower(), convolution.activations.lower()) == (weights, output)
-    assert weights in report.file_profile(path).weight_bytes
+    assert weights in report.file_profile(path).weight_bytes and formats_of(path)["CONV_2D"] == (weights, output)
 
 
 def test_ends_of_int16(wide, saved, images, tmp_path):

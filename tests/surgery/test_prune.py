@@ -9,8 +9,9 @@ import pytest
 from test_gated import every_part, grouped
 
 from tfjointrd import adjoin, dirac, models, prune, report, search, slim, sort_channels
-from tfjointrd.surgery import Channels, channel_importance, prune_architecture, read_graph, tied_sets
+from tfjointrd.surgery import Channels, channel_importance, kept_cost, prune_architecture, read_graph, tied_sets
 from tfjointrd.surgery.importance import importance_names
+from tfjointrd.surgery.tied_sets import TiedSets
 
 L = keras.layers
 
@@ -342,3 +343,17 @@ def test_data_come_in_any_form(randomised):
         assert found[0].get_layer("inner").filters == 8
         check_close(values(found[0], x), values(found[1], x))
     assert set(importance_names()) >= {"l1", "l2", "gamma", "fpgm", "lamp", "taylor", "hrank", "nisp", "random"}
+
+
+def test_costs_count_kernels_as_profiles_do():
+    """What an adapted layer keeps beside its kernel is none of it; the layer stays full."""
+    inputs = keras.Input((8, 8, 3))
+    x = L.ReLU()(L.Conv2D(16, 3, name="first")(inputs))
+    x = L.GlobalAveragePooling2D()(L.ReLU()(L.Conv2D(16, 3, name="second")(x)))
+    model = keras.Model(inputs, L.Dense(4, name="logits")(x))
+    model.get_layer("logits").enable_lora(2)
+    graph = read_graph(model)
+    sets, cost = TiedSets(Channels(graph)), report.profile(model)
+    full = [len(tied) for tied in sets]
+    assert kept_cost.macs(sets)(full) == pytest.approx(cost.macs)
+    assert kept_cost.parameters(sets)(full) == pytest.approx(cost.parameters)

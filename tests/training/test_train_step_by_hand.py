@@ -15,7 +15,7 @@ ENDS = ["stage1_relu", "stage2_relu"]
 STEPS = 10
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def routed_student():
     """The notebook's class."""
     import tensorflow as tf
@@ -81,3 +81,13 @@ def test_a_training_by_hand_is_that_of_jointrd(routed_student, tiny, images):
         np.testing.assert_allclose(a, b, atol=1e-4)
     for now, before in zip((w for tail in by_hand.tails for w in tail.get_weights()), frozen, strict=True):
         np.testing.assert_array_equal(now, before)
+
+
+def test_in_double_precision_a_training_is_the_same(float64, routed_student, tiny, images):
+    by_hand, by_package = pair(routed_student, tiny)
+    options = {"batch_size": 32, "epochs": STEPS // 2, "shuffle": False, "verbose": 0}
+    histories = [model.fit(*images, **options).history["loss"] for model in (by_hand, by_package)]
+    np.testing.assert_allclose(*histories, rtol=1e-6)  # Keras averages the loss in single precision
+    for a, b in zip(by_hand.student.get_weights(), by_package.student.get_weights(), strict=True):
+        assert a.dtype == "float64"
+        np.testing.assert_allclose(a, b, atol=1e-11)

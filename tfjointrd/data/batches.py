@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfjointrd.data.labels import CLASSES, check_labels
+from tfjointrd.data.labels import CLASSES, check_labels, fits
 
 
 def batches(
@@ -46,7 +46,7 @@ def batches(
     """
     found = False
     for x, y in _pairs(data, batch_size, argument):
-        if shape is not None and not (_is_array(x) and _fits(x.shape[1:], shape)):
+        if shape is not None and not (_is_array(x) and fits(x.shape[1:], shape)):
             expected = f"(count, {', '.join(map(str, shape))})"
             received = f"shape {tuple(x.shape)}" if _is_array(x) else f"a {type(x).__name__}"
             raise ValueError(f"Expected `{argument}` of shape {expected}. Received: {received}")
@@ -201,9 +201,3 @@ def _is_labelled(parts: tuple) -> bool:
 
 def _is_array(value: Any) -> bool:
     return hasattr(value, "shape") and len(value.shape) > 0
-
-
-def _fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
-    return len(shape) == len(expected) and all(
-        size is None or size == other for other, size in zip(shape, expected, strict=True)
-    )

@@ -43,8 +43,8 @@ def check_labels(y: Any, shape: Sequence[int | None], kind: str | None = None, p
             they do not tell what they are. The message says what to do.
     """
     y, channels = numeric(y, place), shape[-1]
-    full = _fits(y.shape[1:], shape[1:])
-    short = _fits(y.shape[1:], shape[1:-1]) or _fits(y.shape[1:], (*shape[1:-1], 1))
+    full = fits(y.shape[1:], shape[1:])
+    short = fits(y.shape[1:], shape[1:-1]) or fits(y.shape[1:], (*shape[1:-1], 1))
     if not full and not (short and (channels == 1 or kind in (CLASSES, None))):
         raise ValueError(_wrong_shape(y, shape, kind, place))
     if channels is None:
@@ -90,7 +90,8 @@ def numeric(y: Any, place: str = "") -> np.ndarray:
     return y
 
 
-def _fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
+def fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
+    """Whether a shape is the expected one, of which sizes that are `None` may be any."""
     return len(shape) == len(expected) and all(e is None or s == e for s, e in zip(shape, expected, strict=True))
 
 

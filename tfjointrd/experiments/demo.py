@@ -26,9 +26,7 @@ ROWS = {
     "AN-20 full": ("adjoined", "full"),
     "AN-20 small": ("adjoined", "small"),
 }
-
-
-METHODS = ("standard", "plain", "jointrd", "narrow", "adjoined")
+METHODS = list(dict.fromkeys(folder for folder, _ in ROWS.values()))
 
 
 class _OneLine(keras.callbacks.Callback):
@@ -73,7 +71,7 @@ def demo(
     out, began = Path(out), time.perf_counter()
     runs: dict[str, Run] = {}
     for number, method in enumerate(METHODS, start=1):
-        line, title = Line(verbose), f"[{number}/6] training {method}"
+        line, title = Line(verbose), f"[{number}/{len(METHODS) + 1}] training {method}"
         line.write(title)
         own = {"method": method}
         if method == "jointrd":  # as the recipes of that name
@@ -83,11 +81,11 @@ def demo(
         runs[method] = run(recipe, out / method, verbose=0, callbacks=[_OneLine(line, title, epochs)], **own)
         accuracies = [f"{name} {runs[method].accuracy(name):.4f}" for name in runs[method].networks]
         line.end(f"{title}: accuracy of {', '.join(accuracies)}")
-    rows, line = [], Line(verbose)
+    rows, line, title = [], Line(verbose), f"[{len(METHODS) + 1}/{len(METHODS) + 1}] measuring files"
     for name, (folder, network) in ROWS.items():
-        line.write(f"[6/6] measuring files: {name}")
+        line.write(f"{title}: {name}")
         rows.append(measure(name, runs[folder], network))
-    line.end("[6/6] measuring files")
+    line.end(title)
     write(out / "table.md", markdown(rows) + "\n")
     write_json(out / "table.json", [row.as_dict() for row in rows])
     report.accuracy_against_cost([row.as_dict() for row in rows], path=out / "accuracy_against_macs.png")

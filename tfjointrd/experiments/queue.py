@@ -155,8 +155,10 @@ def run_queue(
             _check_space(out)
             began = time.monotonic()
             if not quiet:
-                left = sum(_to_do(other.state(out)) for other in trainings[number - 1 :])
-                pace = f"; if all take as long, {time_left(left * sum(took) / len(took))}" if took else ""
+                pace = ""
+                if took:
+                    left = 1 + sum(_to_do(other.state(out)) for other in trainings[number:])
+                    pace = f"; if all take as long, {time_left(left * sum(took) / len(took))}"
                 print(f"{place}: {state}, begins at {time.strftime('%H:%M')}{pace}", flush=True)
             log = out / QUEUE / f"{training.recipe}_seed{training.seed}.log"
             written = log.stat().st_size if log.exists() else 0

@@ -15,6 +15,7 @@ import keras
 
 from tfjointrd import data
 from tfjointrd.experiments import card as cards
+from tfjointrd.experiments.networks import load_network
 from tfjointrd.experiments.recipes import Recipe
 from tfjointrd.files import write_json
 
@@ -170,7 +171,7 @@ def finished_run(folder: str | os.PathLike) -> Run:
     card = cards.read(folder)
     recipe = Recipe(**card["recipe"], seed=int(min(card["seeds"], key=int)))
     paths = {name: find_file(folder, f"{name}.keras", recipe.seed) for name in card["networks"]}
-    networks = {name: keras.saving.load_model(path, compile=False) for name, path in paths.items()}
+    networks = {name: load_network(path) for name, path in paths.items()}
     return Run(recipe, folder, networks, card)
 
 

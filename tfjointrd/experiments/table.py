@@ -173,7 +173,7 @@ def outcomes(
     Args:
         recipes: Names of recipes; see `tfjointrd.experiments.catalog`.
         folder: Folder of all recipes' folders.
-        scale: `smoke`, `laptop` or `paper`.
+        scale: `smoke`, `laptop`, `study` or `paper`.
         seeds: Those to run where nothing was run.
         network: Which of a training's networks.
 

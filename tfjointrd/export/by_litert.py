@@ -43,7 +43,7 @@ _SETTINGS = {
 }
 FORMATS = tuple(_SETTINGS)
 # Depthwise convolutions whose activations are quantized while the file runs have no fast kernel: EfficientNet-Lite0 in
-# dynamic took 49 ms on one thread, with theirs computed in float 14 ms (`benchmarks/quantization.md`).
+# dynamic takes 33 ms as TensorFlow converts it, and 13 ms with theirs in float (`benchmarks/quantization.md`).
 _COMPUTED_IN_FLOAT = {
     (name, "DEPTHWISE_CONV_2D"): [(_MIN_MAX, _setting(_WEIGHTS, in_integers=False))] for name in ("dynamic", "int4")
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,7 @@ def quantize_file(
     _check_types(quantizer, quantization, input_type, output_type)
     _check_images_given(quantizer, representative_data)
     classes = network.classifying()
-    least = _agreement_by_output(min_agreement, classes)
+    least = _agreement_by_output(min_agreement, classes, named=str)
     with replacing(path) as part:
         shape = network.file.input_shape[1:]
         images = random_images(shape) if representative_data is None else sample_of_shape(representative_data, shape)
@@ -198,7 +198,7 @@ def quantize_file(
         calibration, check = _parted(images, quantizer)
         source = FileSource(network.content, network.name, input_type, output_type)
         part.write_bytes(quantizer.function(source, calibration))
-        report = compare(network, part, check, Path(path), quantization, classes)
+        report = compare(network, part, check, Path(path), quantization, classes, named=str)
         check_agreement(report, quantizer.exact, 1e-3, least, max_error)
     return report
 
@@ -285,12 +285,14 @@ def _check_images_given(quantizer: Quantizer, representative_data: Any) -> None:
     if quantizer.needs_images and representative_data is None:
         raise ValueError(
             f"Expected `representative_data`, images to calibrate {quantizer} on. Received: None. Formats that need "
-            "no images: float16, dynamic, int4"
+            f"no images: {', '.join(name for name, one in quantize.defaults().items() if not one.needs_images)}"
         )
 
 
 def _agreement_by_output(
-    min_agreement: float | Mapping[str, float | None] | None, classes: dict[str, bool]
+    min_agreement: float | Mapping[str, float | None] | None,
+    classes: dict[str, bool],
+    named: Callable[[str], str] = file_name,
 ) -> dict[str, float | None]:
     """The least agreement of each output, by its name in the file; `classes` learns which are said to have none."""
     if isinstance(min_agreement, Mapping) and not set(min_agreement) <= set(classes):
@@ -301,5 +303,5 @@ def _agreement_by_output(
     for name in classes:
         least = min_agreement.get(name, 0.8) if isinstance(min_agreement, Mapping) else min_agreement
         classes[name] = classes[name] and least is not None
-        found[file_name(name)] = least if classes[name] else None
+        found[named(name)] = least if classes[name] else None
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 _IDENTIFIER = b"TFL3"
-_SAME_VALUES = ("QUANTIZE", "DEQUANTIZE", "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS")
+CASTS = ("QUANTIZE", "DEQUANTIZE")  # from one number format to another
+_SAME_VALUES = (*CASTS, "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS")
+_WEIGHTS = ("FLOAT32", "FLOAT16", "INT8", "INT4")  # sizes and axes, and biases of integer layers, are others
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,25 @@ class FileGraph:
     def layers(self) -> list[str]:
         """All layers that operators are known to come from."""
         return list(dict.fromkeys(name for step in self.operators for name in step.layers))
+
+    @functools.cached_property
+    def makers(self) -> dict[int, Operator]:
+        """The operator that computes each tensor."""
+        return {output: step for step in self.operators for output in step.outputs}
+
+    def maker(self, tensor: int, through: Iterable[str] = CASTS) -> Operator | None:
+        """The operator that computes a tensor, ahead of operators of these kinds; `None` for the file's input."""
+        step = self.makers.get(tensor)
+        while step is not None and step.kind in through and step.inputs:
+            step = self.makers.get(step.inputs[0])
+        return step
+
+    def weights(self, step: Operator) -> int | None:
+        """The largest stored tensor of weights that an operator takes, also by way of a cast; `None` if it has none."""
+        casts = (self.makers.get(index) for index in step.inputs)
+        cast = [made.constants[0] for made in casts if made is not None and made.kind in CASTS and made.constants]
+        stored = [index for index in (*step.constants, *cast) if self.types[index] in _WEIGHTS]
+        return max(stored, key=lambda index: self.sizes[index], default=None)
 
 
 def unpack(content: bytes):
@@ -118,7 +140,7 @@ def read_file(content: bytes, known: Iterable[str] | None = None, network: str |
         )
     signature = model.signatureDefs[0] if model.signatureDefs else None
     maps = tuple(
-        {} if signature is None else {int(entry.tensorIndex): entry.name.decode() for entry in side}
+        {int(entry.tensorIndex): entry.name.decode() for entry in side}
         for side in ((signature.inputs, signature.outputs) if signature else ((), ()))
     )
     ends = (tuple(int(i) for i in np.atleast_1d(side)) for side in (graph.inputs, graph.outputs))
@@ -137,10 +159,7 @@ def takes_pixels(content: bytes) -> bool:
 
 def names_classes(graph: FileGraph, output: int) -> bool:
     """Whether an output of several channels is not a sigmoid's, as yes or no for each channel is."""
-    makers = {tensor: step for step in graph.operators for tensor in step.outputs}
-    step = makers.get(output)
-    while step is not None and step.kind in _SAME_VALUES and step.inputs:
-        step = makers.get(step.inputs[0])
+    step = graph.maker(output, through=_SAME_VALUES)
     return step is None or step.kind != "LOGISTIC"
 
 
@@ -151,7 +170,7 @@ def in_integers(content: bytes) -> bool:
         graph.types[output] == "FLOAT32"
         for step in graph.operators
         for output in step.outputs
-        if step.kind not in ("QUANTIZE", "DEQUANTIZE")
+        if step.kind not in CASTS
     )
 
 

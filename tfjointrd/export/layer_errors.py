@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfjointrd.export.file_graph import FileGraph, Operator, read_file
+from tfjointrd.export.file_graph import CASTS, FileGraph, Operator, read_file
 from tfjointrd.export.interpreter import TFLiteModel
 from tfjointrd.export.source import file_name
 from tfjointrd.surgery.graph import Call, Graph, Ref, refs_in, substitute
@@ -19,8 +19,6 @@ from tfjointrd.surgery.output_activation import output_names
 from tfjointrd.surgery.read_graph import read_graph
 
 _AT_ONCE = 8  # images whose activations are in memory
-_CASTS = ("QUANTIZE", "DEQUANTIZE")
-_NUMBERS = ("FLOAT32", "FLOAT16", "INT8", "INT4")
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def _matches(file: FileGraph, network: Graph, runner: TFLiteModel) -> dict[str, 
     last = _last_layers(file, network)
     found: dict[str, _Match] = {}
     for step in file.operators:
-        if step.kind in _CASTS or len(step.outputs) != 1:
+        if step.kind in CASTS or len(step.outputs) != 1:
             continue
         names = [name for name in step.layers if name in order]
         name = last.get(step.outputs[0]) or max(names, key=order.get, default=None)
@@ -124,17 +122,8 @@ def _last_layers(file: FileGraph, network: Graph) -> dict[int, str]:
     tensors = {name: index for index, name in file.signature[1].items()}
     if len(refs) == 1:
         tensors = dict.fromkeys(refs, file.outputs[0])
-    found = {refs[name]: _maker(file, tensor) for name, tensor in tensors.items() if name in refs}
+    found = {refs[name]: file.maker(tensor) for name, tensor in tensors.items() if name in refs}
     return {step.outputs[0]: ref.layer for ref, step in found.items() if step is not None}
-
-
-def _maker(file: FileGraph, tensor: int) -> Operator | None:
-    """The operator that computes a tensor, before it is cast to another number format."""
-    makers = {output: step for step in file.operators for output in step.outputs}
-    step = makers.get(tensor)
-    while step is not None and step.kind in _CASTS:
-        step = makers.get(step.inputs[0])
-    return step
 
 
 def _run(runner: TFLiteModel, images: np.ndarray, tensors: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -149,25 +138,16 @@ def _run(runner: TFLiteModel, images: np.ndarray, tensors: Mapping[str, int]) ->
 
 def _layer_error(name: str, match: _Match, file: FileGraph) -> LayerError:
     step, scale = match.operator, max(match.reference, np.finfo("float32").tiny)
-    stored = [*step.constants, *(_stored(file, index) for index in step.inputs)]
-    weights = [i for i in stored if i is not None and file.types[i] in _NUMBERS]  # and no sizes, axes and int32 biases
-    largest = max(weights, key=lambda index: file.sizes[index], default=None)
+    weights = file.weights(step)
     return LayerError(
         layer=name,
         fused=step.layers,
         operator=step.kind,
-        weights="" if largest is None else file.types[largest],
+        weights="" if weights is None else file.types[weights],
         activations=file.types[match.tensor],
         error=float(np.sqrt(match.error / scale)),
         own_error=float(np.sqrt(match.own_error / scale)),
     )
-
-
-def _stored(file: FileGraph, tensor: int) -> int | None:
-    """The stored tensor that another one is a cast of, as weights in float16 are."""
-    made_by = next((step for step in file.operators if tensor in step.outputs), None)
-    cast = made_by is not None and made_by.kind in _CASTS and bool(made_by.constants)
-    return made_by.constants[0] if cast else None
 
 
 class _Evaluation:

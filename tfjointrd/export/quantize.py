@@ -66,8 +66,9 @@ def describe(quantization: str | Mapping[str, str | None] | None) -> str:
 def _best(named: Mapping[str, Quantizer]) -> Quantizer:
     """What makes the better file of a format, where several can.
 
-    litert-quantizer's are as accurate and no larger: see benchmarks/quantization.md. But it knows fewer operators in
-    integers and leaves others in float, where TensorFlow's converter may not have to.
+    Accuracies and bytes of both hardly differ (benchmarks/quantization.md), and litert-quantizer's also read float32
+    files without TensorFlow. But it knows fewer operators in integers and leaves others in float, where TensorFlow's
+    converter may not have to.
     """
     best = named.get(LITERT) or next(iter(named.values()))
     other = named.get(TENSORFLOW)
@@ -100,13 +101,13 @@ def _by_layer(formats: Mapping[str, str | None], converter: str | None) -> Quant
             f"Received: converter={converter!r}"
         )
     parts = [registered()[name][LITERT] for name in formats.values() if name != FLOAT32]
-    in_bytes = any(part.name == "int8" for part in parts)
+    in_bytes = next((part for part in parts if part.input_type != FLOAT32), None)
     return Quantizer(
         name=describe(formats),
         function=partial(by_litert.by_layer, formats=formats),
         needs_images=any(part.needs_images for part in parts),
-        types=by_tensorflow.INT8["types"] if in_bytes else (FLOAT32,),
-        input_type=by_tensorflow.INT8["input_type"] if in_bytes else FLOAT32,
+        types=in_bytes.types if in_bytes else (FLOAT32,),
+        input_type=in_bytes.input_type if in_bytes else FLOAT32,
         exact=not parts,
         converter=LITERT,
     )

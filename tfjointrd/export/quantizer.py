@@ -55,7 +55,7 @@ class Quantizer:
         return f"{self.name} ({self.description})" if self.description else self.name
 
 
-_QUANTIZERS: dict[str, dict[str, Quantizer]] = {}  # name -> converter -> how; the first one is the default
+_QUANTIZERS: dict[str, dict[str, Quantizer]] = {}  # name -> converter -> how; `quantize.defaults` chooses among them
 
 
 def register_quantizer(name: str, **options) -> Callable[[Callable], Callable]:
@@ -89,5 +89,5 @@ def register_quantizer(name: str, **options) -> Callable[[Callable], Callable]:
 
 
 def registered() -> dict[str, dict[str, Quantizer]]:
-    """All quantizers: name -> converter -> how. Of each name the first converter is the default."""
+    """All quantizers: name -> converter -> how."""
     return _QUANTIZERS

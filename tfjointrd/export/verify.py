@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,7 @@ def compare(
     path: Path,
     quantization: str | Mapping[str, str | None] | None,
     classes: Mapping[str, bool],
+    named: Callable[[str], str] = file_name,
 ) -> ExportReport:
     """Runs file and network on the same images.
 
@@ -155,6 +156,7 @@ def compare(
         path: The file's place in the end.
         quantization: Its quantization.
         classes: Whether each output, by its name, names classes.
+        named: What an output is called in the file.
 
     Raises:
         ValueError: If the network returns infinite numbers or NaN.
@@ -168,8 +170,9 @@ def compare(
         expected = np.concatenate([keras.ops.convert_to_numpy(outputs[name]) for outputs in found])
         if not np.isfinite(expected).all():
             raise ValueError(f"Expected `model` to return finite numbers. Received: '{model.name}', which does not")
-        own = actual[file_name(name)] if isinstance(actual, Mapping) else actual
-        reports.append(_compared(file_name(name), own, expected, names_class))
+        inside = named(name)
+        own = actual[inside] if isinstance(actual, Mapping) else actual
+        reports.append(_compared(inside, own, expected, names_class))
     return ExportReport(
         path=path,
         bytes=part.stat().st_size,

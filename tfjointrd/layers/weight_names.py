@@ -16,3 +16,8 @@ def weight_name(layer: Any, variable: Any) -> str:
     if not re.fullmatch(r"variable(_\d+)?", variable.name):
         return variable.name
     return next((name for name, value in vars(layer).items() if value is variable), variable.name)
+
+
+def is_kernel(name: str) -> bool:
+    """Whether a weight is a kernel by its name, and not what a quantised or adapted layer keeps of one besides."""
+    return "kernel" in name and not name.startswith("lora_") and not name.endswith(("_scale", "_zero", "_history"))

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfjointrd.export.file_graph import FileGraph, Operator, read_file
+from tfjointrd.export.file_graph import read_file
 from tfjointrd.export.interpreter import TFLiteModel
 
 _NOT_WEIGHTS = ("INT32", "INT64")  # biases of integer layers, sizes and axes
@@ -65,8 +65,10 @@ def file_profile(path: str | os.PathLike) -> FileProfile:
     dict_keys(['float32'])
     """
     model, graph = TFLiteModel(path), read_file(Path(path).read_bytes())
+    weights = [(step, graph.weights(step)) for step in graph.operators]
     operators = Counter(
-        (step.kind, _weights(graph, step), graph.types[step.outputs[0]].lower()) for step in graph.operators
+        (step.kind, "" if stored is None else graph.types[stored].lower(), graph.types[step.outputs[0]].lower())
+        for step, stored in weights
     )
     sizes: Counter[str] = Counter()
     for name, size in zip(graph.types, graph.sizes, strict=True):
@@ -83,9 +85,3 @@ def file_profile(path: str | os.PathLike) -> FileProfile:
         operators=dict(operators),
         weight_bytes=dict(sizes),
     )
-
-
-def _weights(graph: FileGraph, step: Operator) -> str:
-    stored = [index for index in step.constants if graph.types[index] not in _NOT_WEIGHTS]
-    largest = max(stored, key=lambda index: graph.sizes[index], default=None)
-    return "" if largest is None else graph.types[largest].lower()

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from tfjointrd.export.layer_errors import LayerError, layer_errors
-from tfjointrd.files import writing
+from tfjointrd.report.figures import save
 
 DRAWN = 30  # layers in a figure
 
@@ -77,9 +77,7 @@ class QuantizationError:
                 "Error of a file by layer" + (f" ({left_out} more are smaller)" if left_out else ""), loc="left"
             )
             seaborn.despine(ax=axes, left=True)
-        if path is not None:
-            with writing(path) as file:
-                figure.savefig(file, format="png")
+        save(figure, path)
         return axes
 
 

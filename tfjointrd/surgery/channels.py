@@ -124,13 +124,9 @@ class Channels(Ties):
         spread = set(self.producers()) - single
         return {name for name in spread if all(single & set(group) for group in groups if name in group)}
 
-    def reasons(self) -> dict[int, str]:
-        """Why channels have to stay, by the id that `roots` gives them."""
-        return self._reasons()
-
     def fixed(self, layer: str) -> str | None:
         """Why all output channels of a producer have to stay; `None` if they need not."""
-        fixed = self._reasons()
+        fixed = self.reasons()
         reasons = [fixed.get(self._root(c)) for c in self._made[layer].tolist()]
         return None if None in reasons else reasons[0]
 
@@ -148,7 +144,7 @@ class Channels(Ties):
         Raises:
             ValueError: If a name is not a producer, a position is out of range, or a layer is left without channels.
         """
-        keeps: set[int] = set(self._reasons())
+        keeps: set[int] = set(self.reasons())
         named: set[int] = set()
         for name, positions in wanted.items():
             ids = self._made.get(name)

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from tfjointrd.layers.weight_names import is_kernel, weight_name
 from tfjointrd.surgery.graph import Call, Graph, Ref
 from tfjointrd.surgery.macs import layer_macs
 from tfjointrd.surgery.rules import IN, OUT, rule_for
-from tfjointrd.surgery.rules.counters import kernel_parameters
+from tfjointrd.surgery.rules.counters import kernel_parameters, weight_sizes
 
 
 class CostForm(ABC):
@@ -69,7 +70,7 @@ def add_macs(total: CostForm) -> CostForm:
             )
         return count / kernel if kernel else 0
 
-    return _added(total, graph.calls, positions, lambda weight: "kernel" in weight)
+    return _added(total, graph.calls, positions, is_kernel)
 
 
 def add_parameters(total: CostForm) -> CostForm:
@@ -83,16 +84,18 @@ def _added(
 ) -> CostForm:
     graph = total.graph
     for call in calls:
-        weights = {name: value for name, value in graph.weights(call.layer).items() if counts(name)}
+        layer = graph.sources.get(call.layer)
+        weights = [(weight_name(layer, one), one, size) for one, size in weight_sizes(layer)]
+        weights = [named for named in weights if counts(named[0])]
         scale = factor(call) if weights else 0
         if not scale:
             continue
         spec = graph.layers[call.layer]
         rule = rule_for(call.layer, spec)
-        for name, value in weights.items():
-            kinds = rule.axes_of(spec.config, name, value)
+        for name, weight, size in weights:
+            kinds = rule.axes_of(spec.config, name, weight.shape)
             ins = call.inputs[0] if any(kind == IN or isinstance(kind, tuple) for kind in kinds) else None
             outs = call.output if OUT in kinds else None
             kept = math.prod(graph.shapes[ref][-1] for ref in (ins, outs) if ref is not None)
-            total.add(scale * value.size / kept, ins, outs)
+            total.add(scale * size / kept, ins, outs)
     return total

@@ -163,10 +163,7 @@ class Graph:
 
     def until(self, ref: Ref) -> Graph:
         """The graph from the inputs to one tensor, which is its output."""
-        needed = {(one.layer, one.call) for one in (*self.ancestors()[ref], *refs_in(self.inputs))}
-        calls = [call for call in self.calls if (call.layer, call.number) in needed]
-        used = {call.layer for call in calls}
-        return replace(self, calls=calls, outputs=ref, layers={n: s for n, s in self.layers.items() if n in used})
+        return replace(self, outputs=ref).pruned()
 
     def check_sizes(self, why: str) -> None:
         """Looks at whether the size of every tensor is known.

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from tfjointrd.layers.weight_names import is_kernel
 from tfjointrd.surgery.composite import may_be_composite, network_of, part_names
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, functional, refs_in, substitute
 
@@ -86,7 +87,7 @@ class _Reader:
         kernels = frozenset(
             name
             for name, source in self.sources.items()
-            if any("kernel" in variable.name for variable in getattr(source, "weights", ()))
+            if any(is_kernel(variable.name) for variable in getattr(source, "weights", ()))
         )
         calls = list(self.calls.values())
         return Graph(model.name, self.layers, calls, inputs, outputs, self.shapes, self.sources, kernels)

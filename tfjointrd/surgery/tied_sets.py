@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from tfjointrd.layers.weight_names import is_kernel
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Ref
 from tfjointrd.surgery.read_graph import read_graph
@@ -64,7 +65,7 @@ class Slices:
     @property
     def is_kernel(self) -> bool:
         """Whether it is of a kernel, which multiplies channels and is more than a scale."""
-        return "kernel" in self.weight
+        return is_kernel(self.weight)
 
     @property
     def is_scale(self) -> bool:
@@ -115,6 +116,7 @@ class TiedSets:
         self._places = np.full((len(self._root), 2), -1)
         for number, tied in enumerate(self.sets):
             self._places[list(tied.units)] = [(number, place) for place in range(len(tied))]
+        self._positions: dict[Ref, dict[int, np.ndarray]] = {}
         self._weights: dict[str, dict[str, np.ndarray]] | None = None
 
     def __iter__(self) -> Iterator[TiedSet]:
@@ -122,9 +124,6 @@ class TiedSets:
 
     def __len__(self) -> int:
         return len(self.sets)
-
-    def __getitem__(self, name: str) -> TiedSet:
-        return next(tied for tied in self.sets if tied.name == name)
 
     def _held(self) -> dict[int, str]:
         """Units that layers match by their place, and by which."""
@@ -171,8 +170,10 @@ class TiedSets:
         Returns:
             Number of the set -> `(units, channels of a unit)` positions.
         """
+        if ref in self._positions:
+            return self._positions[ref]
         places = self._places[self._roots[ref]]
-        found = {}
+        found = self._positions[ref] = {}
         for number in dict.fromkeys(places[:, 0].tolist()):
             if number >= 0:
                 here = np.flatnonzero(places[:, 0] == number)
@@ -211,7 +212,7 @@ class TiedSets:
             spec = graph.layers[layer]
             rule = rule_for(layer, spec)
             for weight, value in weights.items():
-                for axis, kind in enumerate(rule.axes_of(spec.config, weight, value)):
+                for axis, kind in enumerate(rule.axes_of(spec.config, weight, value.shape)):
                     if kind is None:
                         continue
                     role = "out" if kind == OUT else "in" if rule.producer else "channel"
@@ -257,7 +258,7 @@ class TiedSets:
                             f"Expected `model` to have finite weights. Received: '{graph.name}', where '{name}' of "
                             f"layer '{layer}' has NaN or infinite ones, as after a training that diverged."
                         )
-            kernels = [x for weights in self._weights.values() for name, x in weights.items() if "kernel" in name]
+            kernels = [x for weights in self._weights.values() for name, x in weights.items() if is_kernel(name)]
             if kernels and not any(np.any(kernel) for kernel in kernels):
                 raise ValueError(
                     f"Expected `model` to have weights to be compared. Received: '{graph.name}', whose kernels are "

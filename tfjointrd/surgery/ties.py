@@ -62,6 +62,6 @@ class Ties:
             channel = self._parent[channel]
         return channel
 
-    def _reasons(self) -> dict[int, str]:
-        """Why channels have to stay."""
+    def reasons(self) -> dict[int, str]:
+        """Why channels have to stay, by the id that `roots` gives them."""
         return {self._root(c): why for ids, why in reversed(self._fixed) for c in ids.tolist()}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import keras
 
 from tfjointrd.layers.adjoined import AdjoinedLayer
+from tfjointrd.layers.weight_names import is_kernel
 from tfjointrd.stacklevel import stacklevel_outside_the_package
 from tfjointrd.surgery.graph import Graph
 
@@ -45,7 +46,7 @@ def _trainable(graph: Graph, name: str) -> bool:
 
 
 def _has_kernel(layer: keras.Layer) -> bool:
-    return any("kernel" in weight.name for weight in layer.weights)
+    return any(is_kernel(weight.name) for weight in layer.weights)
 
 
 def _warn(network: str, frozen: Sequence[str], why: str) -> None:

@@ -33,9 +33,10 @@ class Criterion:
 
     Attributes:
         needs_data: Whether it is computed on images.
+        needs_slices: Whether `members` looks at the parts of weights; else it gets none.
     """
 
-    needs_data = False
+    needs_data, needs_slices = False, True
 
     def __init__(self, reduction: str = "mean", normalize: str | None = "mean"):
         if reduction not in REDUCTIONS:
@@ -208,12 +209,14 @@ def scores_of(model: keras.Model, sets: TiedSets, criterion: Criterion | Mapping
     """As `channel_importance`, for a network whose tied sets are known."""
     if isinstance(criterion, Mapping):
         return _checked(_given(sets, criterion), "importance")
-    slices = sets.slices()
-    if not slices:
+    free = [tied for tied in sets if tied.stays is None]
+    sets.weights()  # refused before long work if they say nothing
+    if not free:
         return {}
+    slices = sets.slices() if criterion.needs_slices else {}
     measured, found = criterion.measure(model, sets, data), {}
-    for tied in sets:
-        members = criterion.members(tied, slices[tied.name], measured) if tied.name in slices else []
+    for tied in free:
+        members = criterion.members(tied, slices.get(tied.name, []), measured)
         if members:
             found[tied.name] = criterion.combined([np.asarray(one, float) for one in members])
     if not found:

@@ -27,7 +27,7 @@ class HRank(Criterion):
         HRank (https://arxiv.org/abs/2002.10179), Eqn 6.
     """
 
-    needs_data = True
+    needs_data, needs_slices = True, False
 
     def __init__(self, images: int = 500, reduction: str = "mean", normalize: str | None = "mean"):
         super().__init__(reduction, normalize)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from tfjointrd.layers.weight_names import is_kernel
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph, Ref
 from tfjointrd.surgery.importance.criterion import Criterion, register_importance
@@ -32,6 +33,8 @@ class NISP(Criterion):
         NISP (https://arxiv.org/abs/1711.05908), Eqn 6: s_k = |W_(k+1)|^T s_(k+1); Infinite Feature Selection
         (https://openaccess.thecvf.com/content_iccv_2015/papers/Roffo_Infinite_Feature_Selection_ICCV_2015_paper.pdf).
     """
+
+    needs_slices = False
 
     def measure(self, model, sets, data):
         """The importance of the channels at the layers that compute them, by the set's name."""
@@ -83,7 +86,7 @@ def _propagated(channels: Channels, last: dict[Ref, np.ndarray]) -> dict[Ref, np
 
 def _has_kernel(graph: Graph, call: Call) -> bool:
     spec = graph.layers[call.layer]
-    return any("kernel" in weight for weight in rule_for(call.layer, spec).weight_axes(spec.config))
+    return any(is_kernel(weight) for weight in rule_for(call.layer, spec).weight_axes(spec.config))
 
 
 def _passed_on(channels: Channels, ref: Ref, own: list[Ref], scores: dict[Ref, np.ndarray]) -> np.ndarray:
@@ -116,7 +119,7 @@ def _through_kernel(graph: Graph, layer: str, scores: np.ndarray) -> np.ndarray:
         weights["kernel"] = np.abs(kernel.astype("float64"))
     for name in ("pointwise_kernel", "kernel", "depthwise_kernel"):
         if name in weights:
-            axes = rule_for(layer, spec).axes_of(spec.config, name, weights[name])
+            axes = rule_for(layer, spec).axes_of(spec.config, name, weights[name].shape)
             scores = _through(weights[name], axes, scores, spec.config.get("groups", 1))
     return scores
 

@@ -134,6 +134,8 @@ class Random(Criterion):
         seed: Two networks of the same sets get the same scores by the same seed.
     """
 
+    needs_slices = False
+
     def __init__(self, seed: int = 0):
         super().__init__(normalize=None)
         self.seed = seed

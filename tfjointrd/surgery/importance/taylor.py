@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from tfjointrd.data.batches import batches
-from tfjointrd.layers.weight_names import weight_name
+from tfjointrd.layers.weight_names import is_kernel, weight_name
 from tfjointrd.surgery.graph import functional
 from tfjointrd.surgery.importance.criterion import Criterion, register_importance
 from tfjointrd.surgery.importance.feature_maps import image_shape
@@ -42,7 +42,7 @@ class Taylor(Criterion):
         Importance Estimation for Neural Network Pruning (https://arxiv.org/abs/1906.10771), Eqn 8.
     """
 
-    needs_data = True
+    needs_data, needs_slices = True, False
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ def _by_layer(sets: TiedSets) -> dict[tuple[str, str, str], list[Site]]:
     """Set, layer and role -> the weights that become zero together."""
     found: dict[tuple[str, str, str], list[Site]] = {}
     for site in sets.sites():
-        if "kernel" in site.weight or site.weight in ("gamma", "scale", *_SHIFTS):
+        if is_kernel(site.weight) or site.weight in ("gamma", "scale", *_SHIFTS):
             role = "channel" if site.weight in _SHIFTS and (site.tied, site.layer, "channel") in found else site.role
             found.setdefault((site.tied, site.layer, role), []).append(site)
     return {key: sites for key, sites in found.items() if any(site.weight not in _SHIFTS for site in sites)}

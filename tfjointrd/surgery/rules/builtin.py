@@ -206,7 +206,6 @@ add("Reshape", replace(_SHAPE, narrow=flow.narrow_newshape))
 _add_operators("Squeeze ExpandDims", _SHAPE)
 add("Split", Rule(flow.split, narrow=flow.narrow_split, keeps_zeros=True, keeps_range=True, macs=counters.free))
 _add_layers("Permute RepeatVector", Rule(flow.opaque, keeps_zeros=True, keeps_range=True, macs=counters.free))
-add("Transpose", Rule(flow.opaque, keeps_zeros=True, keeps_range=True, macs=counters.free))
 _FITTED = Rule(flow.elastic, narrow=flow.narrow_fit, keeps_zeros=True, matches_by_place=True, macs=counters.free)
 add(FitChannels, _FITTED)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tfjointrd.layers.weight_names import is_kernel
 from tfjointrd.surgery.rules.rule import Shape
 from tfjointrd.surgery.weights import nested_layers
 
@@ -24,11 +25,6 @@ def weight_sizes(layer: Any) -> list[tuple[Any, int]]:
             named = [weight for weight in inner.weights if hasattr(inner, weight.name)]
             packed |= {id(w): math.prod(getattr(inner, w.name).shape) for w in named if w.name in _MAY_BE_PACKED}
     return [(weight, packed.get(id(weight), math.prod(weight.shape))) for weight in weights]
-
-
-def is_kernel(name: str) -> bool:
-    """Whether a weight is a kernel by its name, and not what a quantised or adapted layer keeps of one besides."""
-    return "kernel" in name and not name.startswith("lora_") and not name.endswith(("_scale", "_zero", "_history"))
 
 
 def kernel_parameters(layer: Any) -> int:

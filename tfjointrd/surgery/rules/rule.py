@@ -105,14 +105,15 @@ class Rule:
             return {IN: kept_in, OUT: kept_out, None: None}[axis]
 
         return {
-            name: [positions(axis) for axis in self.axes_of(config, name, value)] for name, value in weights.items()
+            name: [positions(axis) for axis in self.axes_of(config, name, value.shape)]
+            for name, value in weights.items()
         }
 
-    def axes_of(self, config: Config, name: str, value: np.ndarray) -> list[Axis]:
+    def axes_of(self, config: Config, name: str, shape: Sequence[int]) -> list[Axis]:
         """What the axes of one weight are; an axis of size one serves all channels."""
         axes = self.weight_axes(config).get(name, ())
-        axes = ((None,) * value.ndim + tuple(axes))[-value.ndim or None :]
-        return [None if size == 1 else axis for axis, size in zip(axes, value.shape, strict=True)]
+        axes = ((None,) * len(shape) + tuple(axes))[-len(shape) or None :]
+        return [None if size == 1 else axis for axis, size in zip(axes, shape, strict=True)]
 
 
 TRAITS = tuple(field.name for field in fields(Rule) if field.default is None and field.name != "channels")

@@ -153,11 +153,6 @@ class Adjoined(ScheduledModel):
         """The full network's layers and calls, without weights."""
         return self._surgery.graph
 
-    @property
-    def softmax(self) -> list[bool]:
-        """Whether each output is the probabilities of classes."""
-        return [task.ending == "softmax" for task in self.objective.tasks]
-
     def objectives(self):
         """The full network's losses, and how far the small ones are from it."""
         return [self.objective]

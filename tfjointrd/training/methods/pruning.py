@@ -110,7 +110,7 @@ class Pruning(ScheduledModel):
         if isinstance(budget.get("keep"), Iterable) and not isinstance(budget["keep"], str):
             budget["keep"] = list(budget["keep"])  # which a file can hold
         budget["latency_table"] = read_table(budget.get("latency_table"))
-        resolve(importance, 0 if data is None and isinstance(importance, str) else data)  # a loaded one gets its data
+        resolve(importance, 0 if data is None else data)  # `fit` asks for them; a loaded one gets them later
         self.importance, self.data = importance, data
         self.regularizer, self.strength, self.begin, self.end = regularizer, float(strength), float(begin), float(end)
         self.objective = Objective(tasks_of(graph))
