@@ -6,6 +6,15 @@ NETWORK is a trained network that takes pixels from 0 to 255, LAYER its last fea
 `y_train`, `x_test` and `y_test`. As in Keras' guide to transfer learning, a new classifier is trained on the frozen
 base first. Each line then is the accuracy of the full and of the small network of `adjoin(network, 2)`, the latter as
 the training leaves it and with `recalibrate_batchnorm`.
+
+EfficientNet-Lite0 with ImageNet weights (`--layer head_norm_relu6`), the first 200 training and 40 validation images of
+each class of the Imagenette 128 px copy, one seed, two cores:
+
+    the network itself: 93.75
+    frozen: full 89.75, small 13.25, recalibrated 40.50
+    frozen, learning rate 0.1: full 93.25, small 17.75, recalibrated 34.50
+    frozen, shared normalisation: full 88.75, small 11.00, recalibrated 38.50
+    all learn: full 89.50, small 25.50, recalibrated 60.50
 """
 
 import argparse

@@ -71,7 +71,9 @@ def adjoin(
     Frozen layers:
         A frozen base (`trainable=False`, as transfer learning leaves it) stays as it is, and the small network uses
         slices of weights that were never trained to work alone. It has batch normalisations of its own, which learn
-        in any case, and there is a warning: that is far from enough. `benchmarks/frozen_base.py` measures it. Set
+        in any case, and there is a warning: that is far from enough. EfficientNet-Lite0 with ImageNet weights, tuned to
+        93.8 % on ten classes, had a small network of 40.5 % after three epochs with a frozen base, and of 60.5 % where
+        all layers learned (`benchmarks/frozen_base.py`; 2,000 images, statistics recalibrated, one seed). Set
         `base.trainable = True` before `adjoin` and train with a low learning rate. If the base has to stay frozen, call
         `tfjointrd.recalibrate_batchnorm` on `small()`, and pass `stop_gradient=True`, so that imitation does not
         change the classifier that both networks share.
