@@ -126,6 +126,7 @@ def report_files(options) -> None:
         images = sample(images, network)[:32]
     for name in options.network:
         print(report.file_profile(name))
+        print(report.file_memory(name))
         if network is not None:
             errors = report.quantization_error(name, network, images)
             print(f"\n{errors}")

@@ -46,6 +46,7 @@ class FileGraph:
         outputs: Indices of its outputs.
         types: Number format of each tensor, as `"INT8"`.
         sizes: Bytes that each tensor takes in the file; 0 if it is computed.
+        shapes: Shape of each tensor.
         signature: Names of inputs and outputs for callers: `(tensor index -> name, tensor index -> name)`.
     """
 
@@ -54,6 +55,7 @@ class FileGraph:
     outputs: tuple[int, ...]
     types: tuple[str, ...]
     sizes: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
     signature: tuple[dict[int, str], dict[int, str]]
 
     @property
@@ -144,7 +146,8 @@ def read_file(content: bytes, known: Iterable[str] | None = None, network: str |
         for side in ((signature.inputs, signature.outputs) if signature else ((), ()))
     )
     ends = (tuple(int(i) for i in np.atleast_1d(side)) for side in (graph.inputs, graph.outputs))
-    return FileGraph(tuple(operators), *ends, tuple(types[t.type] for t in graph.tensors), sizes, maps)
+    shapes = tuple(tuple(map(int, () if t.shape is None else t.shape)) for t in graph.tensors)
+    return FileGraph(tuple(operators), *ends, tuple(types[t.type] for t in graph.tensors), sizes, shapes, maps)
 
 
 def takes_pixels(content: bytes) -> bool:

@@ -25,6 +25,7 @@ class TFLiteModel:
         path: The `.tflite` file.
         threads: Number of processor threads to run it on.
         keep_tensors: Whether `tensor` can be asked for what lies between input and output. It takes more memory.
+        xnnpack: Whether XNNPACK's kernels compute what they can, as by default; else LiteRT's own do.
 
     Attributes:
         input_shape: Shape of the input, batch axis of 1 included.
@@ -47,7 +48,7 @@ class TFLiteModel:
     >>> classes = model.predict(images).argmax(axis=-1)
     """
 
-    def __init__(self, path: str | os.PathLike, threads: int = 1, keep_tensors: bool = False):
+    def __init__(self, path: str | os.PathLike, threads: int = 1, keep_tensors: bool = False, xnnpack: bool = True):
         if not os.path.isfile(path):
             raise FileNotFoundError(f"Expected `path` to be a .tflite file. Received: path='{os.fspath(path)}'")
         if not isinstance(threads, int) or threads < 1:
@@ -55,9 +56,7 @@ class TFLiteModel:
         _check_identifier(path)
         with quiet():
             try:
-                self.interpreter = _interpreter_class()(
-                    model_path=os.fspath(path), num_threads=threads, experimental_preserve_all_tensors=keep_tensors
-                )
+                self.interpreter = _interpreter(os.fspath(path), threads, keep_tensors, xnnpack)
                 self.interpreter.allocate_tensors()
             except (ValueError, RuntimeError) as error:
                 raise ValueError(_unreadable(path, str(error))) from error
@@ -196,15 +195,19 @@ def _unreadable(path: str | os.PathLike, reason: str) -> str:
     )
 
 
-def _interpreter_class():
+def _interpreter(path: str, threads: int, keep_tensors: bool, xnnpack: bool):
     """The interpreter of the LiteRT package, or TensorFlow's own where that package is missing."""
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError:
-        import tensorflow as tf
-
-        Interpreter = tf.lite.Interpreter
-    return Interpreter
+        from tensorflow.lite.python.interpreter import Interpreter, OpResolverType
+    resolver = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    return Interpreter(
+        path,
+        num_threads=threads,
+        experimental_op_resolver_type=resolver,
+        experimental_preserve_all_tensors=keep_tensors,
+    )
 
 
 @contextlib.contextmanager

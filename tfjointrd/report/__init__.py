@@ -1,8 +1,9 @@
 """What networks cost, as data, as tables and as figures."""
 
 from tfjointrd.report.figures import accuracy_against_cost, gradient_figure
+from tfjointrd.report.file_memory import FileMemory, LiveTensor, file_memory
 from tfjointrd.report.file_profile import FileProfile, file_profile
-from tfjointrd.report.latency import Latency, latencies, latency
+from tfjointrd.report.latency import Latency, latencies, latency, runtime_memory
 from tfjointrd.report.layer_latencies import layer_latencies
 from tfjointrd.report.network_profile import LayerProfile, Profile, profile, summary
 from tfjointrd.report.quantization_error import QuantizationError, quantization_error
@@ -11,12 +12,15 @@ from tfjointrd.report.sensitivity import sensitivity, sensitivity_figure
 from tfjointrd.surgery.macs import register_macs
 
 __all__ = [
+    "FileMemory",
     "FileProfile",
     "Latency",
     "LayerProfile",
+    "LiveTensor",
     "Profile",
     "QuantizationError",
     "accuracy_against_cost",
+    "file_memory",
     "file_profile",
     "gate_figure",
     "gradient_figure",
@@ -26,6 +30,7 @@ __all__ = [
     "profile",
     "quantization_error",
     "register_macs",
+    "runtime_memory",
     "sensitivity",
     "sensitivity_figure",
     "summary",

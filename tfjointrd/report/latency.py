@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tfjointrd.export.interpreter import TFLiteModel
+from tfjointrd.export.timed_runs import run_files
 
 
 @dataclass(frozen=True)
@@ -18,6 +17,7 @@ class Latency:
 
     Attributes:
         median_ms: Half of the runs were faster.
+        p10_ms: One of ten runs was faster.
         p90_ms: Nine of ten runs were faster.
         min_ms: The fastest run.
         threads: Number of processor threads.
@@ -25,6 +25,7 @@ class Latency:
     """
 
     median_ms: float
+    p10_ms: float
     p90_ms: float
     min_ms: float
     threads: int
@@ -32,11 +33,14 @@ class Latency:
 
     def __str__(self) -> str:
         """The figures in one line."""
-        return f"{self.median_ms:.3f} ms median, {self.p90_ms:.3f} ms p90, {self.threads} thread(s), {self.runs} runs"
+        spread = f"{self.p10_ms:.3f} to {self.p90_ms:.3f} from p10 to p90"
+        return f"{self.median_ms:.3f} ms median, {spread}, {self.threads} thread(s), {self.runs} runs"
 
 
-def latency(path: str | os.PathLike, threads: int = 1, runs: int = 50, warmup: int = 10) -> Latency:
-    """Times a `.tflite` file in the LiteRT interpreter, one image at a time.
+def latency(
+    path: str | os.PathLike, threads: int = 1, runs: int = 50, warmup: int = 10, xnnpack: bool = True
+) -> Latency:
+    """Times a `.tflite` file in the LiteRT interpreter, one image at a time, in a process of its own.
 
     Only the network's own run is timed, not the copying of the image. The figures are this machine's: they rank
     networks, but a phone's processor or accelerator has to be measured itself.
@@ -46,6 +50,7 @@ def latency(path: str | os.PathLike, threads: int = 1, runs: int = 50, warmup: i
         threads: Number of processor threads.
         runs: Number of timed runs.
         warmup: Number of runs before them, while caches fill.
+        xnnpack: Whether XNNPACK's kernels compute what they can, as by default; else LiteRT's own do.
 
     Returns:
         A `Latency`.
@@ -58,17 +63,20 @@ def latency(path: str | os.PathLike, threads: int = 1, runs: int = 50, warmup: i
     >>> latency("resnet20_int8.tflite", threads=2).median_ms > 0
     True
     """
-    return latencies([path], threads, runs, warmup)[0]
+    return latencies([path], threads, runs, warmup, xnnpack)[0]
 
 
-def latencies(paths: Sequence[str | os.PathLike], threads: int = 1, runs: int = 50, warmup: int = 10) -> list[Latency]:
+def latencies(
+    paths: Sequence[str | os.PathLike], threads: int = 1, runs: int = 50, warmup: int = 10, xnnpack: bool = True
+) -> list[Latency]:
     """Times several `.tflite` files side by side: they take turns, so that what else the machine does meets all alike.
 
     Args:
         paths: The `.tflite` files.
-        threads: As for `latency`, and so are `runs`, of each file, and `warmup`.
+        threads: As for `latency`, and so are `runs`, of each file, `warmup` and `xnnpack`.
         runs: Number of timed runs.
         warmup: Number of runs before them.
+        xnnpack: See `threads`.
 
     Returns:
         One `Latency` a file.
@@ -81,28 +89,46 @@ def latencies(paths: Sequence[str | os.PathLike], threads: int = 1, runs: int = 
     >>> resnet, plain = latencies(["resnet20.tflite", "plain20.tflite"])
     >>> ratio = plain.median_ms / resnet.median_ms
     """
-    if not isinstance(runs, int) or runs < 1:
-        raise ValueError(f"Expected `runs` to be a positive integer. Received: runs={runs}")
-    if not isinstance(warmup, int) or warmup < 0:
-        raise ValueError(f"Expected `warmup` to be a non-negative integer. Received: warmup={warmup}")
-    models = [TFLiteModel(path, threads=threads) for path in paths]
-    for model in models:
-        image = np.random.default_rng(0).uniform(0, 127, model.input_shape).astype(model.input_type)
-        model.set_input(image)
-    rounds = np.array([[_timed(model) for model in models] for _ in range(warmup + runs)][warmup:])
+    found = run_files(paths, runs, warmup, threads, xnnpack)
     return [
         Latency(
             median_ms=float(np.median(milliseconds)),
+            p10_ms=float(np.percentile(milliseconds, 10)),
             p90_ms=float(np.percentile(milliseconds, 90)),
             min_ms=float(milliseconds.min()),
             threads=threads,
             runs=runs,
         )
-        for milliseconds in rounds.T
+        for milliseconds in found.milliseconds
     ]
 
 
-def _timed(model: TFLiteModel) -> float:
-    began = time.perf_counter()
-    model.interpreter.invoke()
-    return 1e3 * (time.perf_counter() - began)
+def runtime_memory(path: str | os.PathLike, threads: int = 1, xnnpack: bool = True) -> int:
+    """Measures how much memory LiteRT takes to load and run a `.tflite` file, in a process of its own.
+
+    Tensors, what kernels keep for themselves, and their packed copies of the weights are in it. The file itself is
+    mapped into memory and is not. The figure is this machine's and grows by pages, so that files of small networks
+    differ by chance; `file_memory` counts tensors exactly.
+
+    Args:
+        path: The `.tflite` file.
+        threads: Number of processor threads.
+        xnnpack: As for `latency`.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is none, or not all of one.
+        OSError: If the system does not say how much memory a process has; Linux does.
+
+    Example:
+
+    >>> runtime_memory("resnet20.tflite") > 0
+    True
+    """
+    found = run_files([path], runs=2, threads=threads, xnnpack=xnnpack).bytes
+    if found is None:
+        raise OSError("Expected a system with /proc/self/status, which says how much memory a process has: Linux.")
+    return found

@@ -11,15 +11,16 @@ import keras
 import numpy as np
 
 from tfjointrd import export
+from tfjointrd.export.timed_runs import measure
 from tfjointrd.files import write_json
 from tfjointrd.layers.gates import check_alphas
 from tfjointrd.progress import Line, Steps
-from tfjointrd.report.latency import latency
 from tfjointrd.surgery.gated import GatedGraph, candidates_of
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec
 from tfjointrd.surgery.read_graph import read_graph
 
 IMAGES = 16  # to calibrate int8 on
+WARM_UP = 10  # runs that do not count
 
 
 def layer_latencies(
@@ -101,4 +102,4 @@ def _milliseconds(network: keras.Model, quantization: str | None, threads: int, 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layer.tflite"
         export.tflite(network, path, quantization, representative_data=images, min_agreement=0.0, max_error=np.inf)
-        return latency(path, threads, runs).median_ms
+        return float(np.median(measure([path], runs, WARM_UP, threads).milliseconds))
