@@ -1,4 +1,4 @@
-"""Examples of the README that have failed once."""
+"""The examples of README and docs run as they stand, with fewer images, epochs and layers."""
 
 import re
 from pathlib import Path
@@ -8,16 +8,46 @@ from shallow import make_shallow
 
 import tfjointrd as jrd
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+
+
+def examples(page):
+    """The Python code of a page, shortened."""
+    code = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    return [re.sub(r"epochs=\d+", "epochs=1, verbose=0", part) for part in code]
+
+
+def few_digits(load):
+    """Loads a tenth of the training images."""
+
+    def loaded(*arguments, **options):
+        train, test = load(*arguments, **options)
+        train.hold_out(0.9)
+        return train, test
+
+    return loaded
+
+
+def test_readme(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_shallow(monkeypatch)
+    monkeypatch.setattr(jrd.data, "load", few_digits(jrd.data.load))
+    monkeypatch.setattr(
+        jrd.export, "tflite", lambda *args, of=jrd.export.tflite, **kw: of(*args, min_agreement=0.0, **kw)
+    )
+    names = {}
+    for number, code in enumerate(examples("README.md")):
+        exec(compile(code, f"README.md, example {number}", "exec"), names)
+    assert (tmp_path / "small.tflite").is_file() and "small.tflite" in capsys.readouterr().out
+    assert jrd.report.profile(names["small"]).macs < jrd.report.profile(names["network"]).macs
+    assert not any("Add" in type(layer).__name__ for layer in names["plain"].layers)
 
 
 def test_several_devices_with_the_data_of_the_first_example(monkeypatch):
     make_shallow(monkeypatch)
     train, test = jrd.data.load("digits", batch_size=64)
     train.hold_out(0.9)
-    (code,) = (
-        code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "distribute.mirrored()" in code
-    )
+    (code,) = (code for code in examples("docs/devices.md") if "distribute.mirrored()" in code)
     with pytest.warns(UserWarning, match="Expected several devices. Received: one"):
-        exec(code.replace("epochs=10", "epochs=1, verbose=0"), names := {"jrd": jrd, "train": train, "test": test})
+        exec(code, names := {"jrd": jrd, "train": train, "test": test})
     assert names["pair"].small().input_shape == (None, 8, 8, 1)

@@ -1,4 +1,4 @@
-"""What is kept in saved_models is what its cards and the README say."""
+"""What is kept in saved_models is what its cards and its README say."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def test_cards_of_the_study_are_those_of_its_recipes(folder):
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_the_readme_says_the_same(folder):
     card = cards.read(folder)
-    readme = (ROOT / "README.md").read_text().splitlines()
+    readme = (ROOT / "saved_models" / "README.md").read_text().splitlines()
     for name, entry in card["networks"].items():
         title = folder.name + ("" if name == "model" else f" {name}")
         (row,) = [line for line in readme if line.split("|")[1:2] and line.split("|")[1].strip() == title]
