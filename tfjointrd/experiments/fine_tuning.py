@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -145,11 +146,11 @@ def begin_with(
     new = not (Path(out) / RECIPE).exists()
     with group.alone():
         network = model if given else load_network(path)
-        if chosen.get("image_size") is None:
-            chosen["image_size"] = image_size_for(network, data)
         recipe = Recipe(**{**chosen, "method": method, "network": str(path), "data": os.fspath(data)})
         if new:
             pruned_start.check_budget(recipe, network)
+        if recipe.image_size is None:
+            recipe = replace(recipe, image_size=image_size_for(network, data))
         if new and recipe.pixel_range is None and not says_its_range(network):
             _check_pixel_range(network, recipe, options.get("data_file"))
     if given:

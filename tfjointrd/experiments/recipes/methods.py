@@ -53,8 +53,8 @@ class _Taught(Recipe):
 
     teacher: str | None = option(
         None,
-        "The teacher: a `.keras` file, or the name of the recipe that trains it. For `pruned_...` it is by default the "
-        "network before it was pruned.",
+        "The teacher, which takes pixels from 0 to 255: a `.keras` file, or the name of the recipe that trains it. For "
+        "`pruned_...` it is by default the network before it was pruned.",
         kind=str,
     )
     kd_weight: float = option(0.0, "Weight of the teacher's outputs as targets.", least=0, most=1)
