@@ -10,6 +10,7 @@ from shallow import make_shallow
 from tfjointrd import export, models
 from tfjointrd.__main__ import main
 from tfjointrd.experiments import catalog, recipes
+from tfjointrd.experiments.checkpoint_callback import CheckpointCallback
 from tfjointrd.export import quantize
 
 
@@ -21,7 +22,7 @@ def test_help_in_a_process_of_its_own():
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["export"], ["report"], ["demo"], ["run"], ["recipes"], ["benchmark"], ["train"]]
+    "command", [[], ["export"], ["report"], ["demo"], ["run"], ["recipes"], ["benchmark"], ["train"], ["prune"]]
 )
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -137,6 +138,107 @@ def test_transfer(tmp_path, capsys):
     card = json.loads((out / "card.json").read_text())
     assert card["command"].startswith("python -m tfjointrd train --method transfer")
     assert (card["recipe"]["learning_rate"], card["recipe"]["batch_size"]) == (0.02, 64)
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    """A network for digits that trains in no time."""
+    path = tmp_path / "narrow.keras"
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(8, 3, name="first")(keras.layers.Rescaling(1 / 16)(image))
+    x = keras.layers.Conv2D(12, 3, activation="relu", name="second")(keras.layers.ReLU()(x))
+    keras.Model(image, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)), name="narrow").save(path)
+    return str(path)
+
+
+def cells(printed):
+    """The cells of the table that was printed last."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if line[:1] == "|"]
+
+
+def test_prune(narrow, tmp_path, capsys):
+    """Prunes, trains on and exports; stopped and called again, it goes on; before and after are in one table."""
+
+    def stop(saver, epoch, logs=None):
+        if epoch:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "small"
+    command = ["prune", narrow, "--target-macs", "0.5", "--round-to", "2", "--data", "digits", "--epochs", "2"]
+    command += ["--images", "64", "--batch-size", "16", "--formats", "float32", "--out", str(out)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CheckpointCallback, "on_epoch_begin", stop)
+        assert main(command) == 130
+    error = capsys.readouterr().err
+    assert "Stopped in epoch 2 of 2. The checkpoint of 1 finished epochs is in" in error
+    assert f"Continue with: python -m tfjointrd prune {narrow} --target-macs 0.5" in error
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "epochs of 4 steps, of which 1 are done" in printed and "Writing and measuring network model, 3 of 3" in printed
+    )
+    head, _, *rows = cells(printed)
+    assert [row[0] for row in rows] == ["unpruned", "pruned", "pruned and fine-tuned"]
+    before, between, after = (dict(zip(head, row, strict=True)) for row in rows)
+    card = json.loads((out / "card.json").read_text())
+    assert card["command"] == " ".join(["python -m tfjointrd", *command])
+    assert card["recipe"]["learning_rate"] == 0.01 and len(card["seeds"]["0"]["history"]) == 2
+    kib = card["networks"]["model"]["files"]["model_float32.tflite"] / 1024
+    assert after["float32 (KiB)"] == f"{kib:.0f}" and float(before["float32 (KiB)"]) > kib
+    assert after["Keras %"] == f"{100 * card['seeds']['0']['accuracy']['model']['keras']:.2f}"
+    assert float(after["float32 (ms)"]) > 0 and between["float32 (ms)"] == "—"
+    assert after["parameters"] == between["parameters"] != before["parameters"]
+    assert main([*command, "--quiet"]) == 0
+    assert [row[:6] for row in cells(capsys.readouterr().out)[2:]] == [row[:6] for row in rows]
+
+
+def test_prune_without_images(narrow, tmp_path, capsys):
+    out = tmp_path / "small"
+    command = ["prune", narrow, "--ratio", "0.5", "--round-to", "2", "--epochs", "0", "--out", str(out)]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "Writing network model ..." in printed
+    head, _, *rows = cells(printed)
+    assert [row[:2] for row in rows] == [["unpruned", "—"], ["pruned", "—"]] and "int8 %" not in head
+    files = {"architecture.json", "model.keras", "model_float32.tflite", "unpruned.keras", "unpruned_float32.tflite"}
+    assert {path.name for path in out.iterdir()} == {".lock", "recipe.json", *files}
+    kept = json.loads((out / "architecture.json").read_text())["widths"]
+    assert kept and keras.models.load_model(out / "model.keras").get_layer("second").filters == kept["second"]
+    (out / "model.keras").unlink()  # as if it had been stopped
+    assert main(command) == 0 and (out / "model.keras").is_file()
+    assert main([*command, "--ratio", "0.3"]) == 1
+    assert "which holds a training with ratio=0.5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Expected `--data`, the images to train on and to measure accuracy with, or `--epochs 0`"),
+        (["--epochs", "0", "--target-macs", "1e-3"], "Expected `target_macs` within what pruning reaches, from 0."),
+        (["--data", "nowhere.npz", "--target-macs", "1e-3"], "Expected `target_macs` within what pruning reaches"),
+        (["--epochs", "0", "--importance", "taylor"], "Expected `data` for importance 'taylor'"),
+        (["--epochs", "0", "--formats", "float32", "int8"], "Expected `data` for the formats int8"),
+        (
+            ["--epochs", "0", "--method", "pruned_jointrd"],
+            "Expected `--data` for method 'pruned_jointrd', which trains",
+        ),
+        (["--epochs", "0", "--target-macs", "0.5", "--ratio", "0.5"], "Expected one of `target_macs`"),
+        (["--epochs", "0", "--scope", "third=0.5"], "third"),
+        (["--data", "nowhere.npz"], "nowhere.npz"),
+        (["--data", "digits", "--teacher", "x.keras"], "Expected `teacher` for method"),
+    ],
+)
+def test_prune_refuses_before_it_writes(arguments, message, narrow, tmp_path, capsys):
+    assert main(["prune", narrow, "--round-to", "2", "--out", str(tmp_path / "out"), *arguments]) == 1
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_prune_leaves_other_folders_alone(narrow, tmp_path, capsys):
+    assert main(["prune", narrow, "--epochs", "0", "--out", str(tmp_path)]) == 1
+    assert "a new or empty folder, or that of the same command. Received: out=" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"narrow.keras"}
+    assert main(["prune", "no.keras", "--epochs", "0", "--out", str(tmp_path / "out")]) == 1
+    assert "Received: model='no.keras'" in capsys.readouterr().err
 
 
 def test_every_field_of_a_recipe_is_an_option(monkeypatch):

@@ -88,6 +88,7 @@ def files(tmp_path_factory, names):
     recorder = tfjointrd.training.GateRecorder(runs["search"] / "seed0/gates.csv")
     names["dan"].fit(names["train"], verbose=0, callbacks=[recorder])
     (runs["search"] / "architecture.json").write_text(json.dumps(names["dan"].architecture()))
+    names["network"].save(folder / "resnet20.keras")
     tfjointrd.export.tflite(names["network"], folder / "resnet20.tflite")
     for name in ("plain20.tflite", "resnet20_int8.tflite"):
         shutil.copy(folder / "resnet20.tflite", folder / name)

@@ -1,4 +1,4 @@
-"""The command line: `python -m tfjointrd demo | recipes | run | train | export | report | benchmark`."""
+"""The command line: `python -m tfjointrd demo | recipes | run | train | prune | export | report | benchmark`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from tfjointrd import command_line_options as training_options
 from tfjointrd.experiments.recipes import SCALES
 from tfjointrd.file_commands import add_export, quantizations, report_files
+from tfjointrd.prune_command import add_prune
 from tfjointrd.silence import silence_tensorflow
 
 DESCRIPTION = """\
@@ -20,6 +21,7 @@ Train networks with shortcuts and full width, deploy them without.
   python -m tfjointrd recipes              the trainings that have a name, and how far they are
   python -m tfjointrd run RECIPE           one of them, or what is left of it; several make a queue
   python -m tfjointrd train --help         train a network of your own choice
+  python -m tfjointrd prune --help         make a trained network narrower, at a budget
   python -m tfjointrd export --help        write a .tflite file and check it against its network
   python -m tfjointrd report --help        parameters, multiply-accumulates and memory, layer by layer
   python -m tfjointrd benchmark --help     how long .tflite files, or the layers of a network, take on this machine
@@ -54,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tfjointrd", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_recipes, _add_run, _add_train, _add_export, _add_report, _add_benchmark):
+    for add in (_add_demo, _add_recipes, _add_run, _add_train, _add_prune, _add_export, _add_report, _add_benchmark):
         add(commands)
     for command in commands.choices.values():
         training_options.add_quiet(command)
@@ -150,15 +152,6 @@ def _add_run(commands) -> None:
     parser.set_defaults(command=_run)
 
 
-def _group(options):
-    from tfjointrd.experiments.runner import make_repeatable
-    from tfjointrd.training.engines import distribute
-
-    if not options.nondeterministic:
-        make_repeatable()  # before processes meet, which computes
-    return {"mirrored": distribute.mirrored, "processes": distribute.processes}.get(options.distribute, lambda: None)()
-
-
 def _run(options) -> None:
     from tfjointrd.experiments import queue, run_named, study
 
@@ -186,7 +179,7 @@ def _run(options) -> None:
         note=options.note,
         minutes=options.minutes,
         deterministic=not options.nondeterministic,
-        group=_group(options),
+        group=training_options.group(options),
         tensorboard=options.tensorboard,
     )
     _print_accuracies(finished)
@@ -218,24 +211,23 @@ def _add_train(commands) -> None:
 
 
 def _train(options) -> None:
-    from tfjointrd.experiments import Recipe, run, transfer
+    from tfjointrd.experiments import Recipe, run
+    from tfjointrd.experiments.fine_tuning import begin_with
+    from tfjointrd.experiments.recipes import Trained, class_of
 
     chosen = training_options.chosen(options)
-    arguments = {
-        "verbose": 0 if options.quiet else "auto",
-        "note": options.note,
-        "minutes": options.minutes,
-        "deterministic": not options.nondeterministic,
-        "command": options.line,
-        "tensorboard": options.tensorboard,
-    }
-    if chosen["method"] == "transfer":
+    how = training_options.how(options)
+    if issubclass(class_of(chosen["method"]), Trained):
         defaults = {"network": "resnet20", "data": "digits", **chosen}
-        network, images = defaults.pop("network"), defaults.pop("data")
-        finished = transfer(network, images, options.out, **defaults, **arguments, group=_group(options))
+        method, network, images = (defaults.pop(name) for name in ("method", "network", "data"))
+        finished = begin_with(method, network, images, options.out, **defaults, **how)
     else:
-        finished = run(Recipe(**chosen), options.out, **arguments, group=_group(options))
+        finished = run(Recipe(**chosen), options.out, **how)
     _print_accuracies(finished)
+
+
+def _add_prune(commands) -> None:
+    add_prune(commands, _Help)
 
 
 def _add_export(commands) -> None:

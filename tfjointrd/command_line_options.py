@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from tfjointrd.experiments.recipes import METHODS, all_fields, methods_with
 
@@ -27,18 +29,23 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     """What is trained, by which method, and for how long: an option for each field of a recipe."""
     parser.add_argument("--out", required=True, help="folder for checkpoint, networks and card")
     parser.add_argument("--method", default="standard", help="how to train; see above")
-    for name, field in all_fields().items():
-        if field.metadata["command_line"]:
-            parser.add_argument("--" + name.replace("_", "-"), **_option(name, field))
+    add_fields(parser, list(METHODS))
 
 
-def _option(name: str, field) -> dict:
+def add_fields(parser: argparse.ArgumentParser, methods: Sequence[str], without: Sequence[str] = ()) -> None:
+    """An option for each field of the recipes of some methods."""
+    for name, field in all_fields(methods).items():
+        if field.metadata["command_line"] and name not in without:
+            parser.add_argument("--" + name.replace("_", "-"), **_option(name, field, methods))
+
+
+def _option(name: str, field, methods: Sequence[str]) -> dict:
     """The arguments of `add_argument`; an option that is not given is in no recipe, so that its default counts."""
     values = field.metadata["values"]
     text = re.sub(r"`([^`]*)`", r"\1", field.metadata["text"]).replace("%", "%%")
-    of = methods_with(name)
+    of = [method for method in methods_with(name) if method in methods]
     notes = [] if field.default in (None, (), False) else [f"default: {_as_typed(field.default)}"]
-    notes += [] if len(of) == len(METHODS) else [", ".join(of)]
+    notes += [] if len(of) == len(methods) else [", ".join(of)]
     found = {"default": argparse.SUPPRESS, "help": text + (f" ({'; '.join(notes)})" if notes else "")}
     if values.choices is not None and True in values.choices:
         return {**found, "nargs": "?", "const": True, "choices": [c for c in values.choices if isinstance(c, str)]}
@@ -79,3 +86,26 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         choices=["mirrored", "processes"],
         help="train on all devices of this machine (TensorFlow), or with the same command in other processes (JAX)",
     )
+
+
+def group(options: argparse.Namespace):
+    """The devices or processes that train together, or `None`; from here on results repeat, where they are to."""
+    from tfjointrd.experiments.runner import make_repeatable
+    from tfjointrd.training.engines import distribute
+
+    if not options.nondeterministic:
+        make_repeatable()  # before processes meet, which computes
+    return {"mirrored": distribute.mirrored, "processes": distribute.processes}.get(options.distribute, lambda: None)()
+
+
+def how(options: argparse.Namespace) -> dict[str, Any]:
+    """What `tfjointrd.experiments.run` takes for the options of `add_common`."""
+    return {
+        "verbose": 0 if options.quiet else "auto",
+        "note": options.note,
+        "minutes": options.minutes,
+        "deterministic": not options.nondeterministic,
+        "command": options.line,
+        "tensorboard": options.tensorboard,
+        "group": group(options),
+    }

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from shallow import make_shallow
 
-from tfjointrd import data
-from tfjointrd.experiments import METHODS, SCALES, Recipe, catalog, run_named
+from tfjointrd import data, remove_shortcuts
+from tfjointrd.experiments import METHODS, SCALES, Recipe, catalog, pruned_start, run_named
 from tfjointrd.experiments import run_by_name as named
-from tfjointrd.experiments.networks import build_network, own_networks
+from tfjointrd.experiments.networks import build_network, network_of, own_networks
 from tfjointrd.experiments.run_folder import finished_run
 from tfjointrd.experiments.trainers import make_trainer
 
@@ -31,6 +31,7 @@ def test_names_say_what_they_are():
             recipe = catalog.get(name, scale)
             assert recipe.name == name and recipe.scale == scale and name.endswith(recipe.data)
             assert recipe.get("teacher") in (None, *names)
+            assert recipe.network in (names if recipe.method.startswith("pruned") else own_networks())
             searched = f"search_{name.removeprefix('dan_')}"
             assert recipe.get("widths") in (None, "random", searched, searched.replace("imagenet2012", "imagenette"))
             assert recipe.get("widths") in (None, "random", *names)
@@ -39,7 +40,7 @@ def test_names_say_what_they_are():
 def test_every_method_has_a_digits_recipe_and_every_network_a_recipe():
     methods = {catalog.get(name).method for name in catalog.names("*resnet20*_digits")}
     assert methods == set(METHODS) - {"transfer"}  # which has no name
-    networks = {catalog.get(name).network for name in catalog.names() if not name.startswith("tune_")}
+    networks = {catalog.network_and_data(name)[0] for name in catalog.names() if not name.startswith("tune_")}
     others = {"resnet101", "resnet152", "xresnet34", "xresnet101", "xresnet152", "densenet169", "densenet201"}
     assert networks == set(own_networks()) - others  # which the papers do not train
 
@@ -53,15 +54,16 @@ def test_one_table_has_one_setting(data):
         if name.startswith("tune_"):
             continue
         fields = catalog.get(name, "laptop").as_dict()
+        fields["network"], _ = catalog.network_and_data(name)
         kept = {key: value for key, value in fields.items() if key not in differing and key in Recipe().names()}
-        tables.setdefault(fields["network"], []).append(kept)
+        tables.setdefault((fields["network"], fields["method"].startswith("pruned")), []).append(kept)
     for rows in tables.values():
         assert len(rows) >= 3 and all(row == rows[0] for row in rows)
 
 
 def test_paper_scales_are_as_the_authors_have_them():
     """Initial weights and the term in the divergence; neither at the other scales."""
-    for name in set(catalog.names()) - set(catalog.names("tune_*")):
+    for name in set(catalog.names()) - set(catalog.names("tune_*")) - set(catalog.names("pruned_*")):
         paper, laptop = catalog.get(name, "paper"), catalog.get(name, "laptop")
         adam = paper.optimizer == "adam"
         assert paper.initializer == ("lecun_normal" if adam else "fan_out"), name
@@ -84,18 +86,24 @@ def test_paper_scales_are_as_the_authors_have_them():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Boundary .* of the student has shape")
 def test_every_digits_recipe_builds(tmp_path):
     info = data.info("digits")
     for name in catalog.names("*_digits"):
-        recipe = catalog.get(name, "smoke")
+        recipe, kept = catalog.get(name, "smoke"), None
+        if recipe.network in catalog.names():
+            network = build_network(catalog.network_and_data(name)[0], info)
+            (remove_shortcuts(network) if recipe.method == "pruned_jointrd" else network).save(tmp_path / "begun.keras")
+            recipe = replace(recipe, network=str(tmp_path / "begun.keras"))
+            kept = pruned_start.rank(recipe, network_of(recipe, info))["kept"]
         if recipe.get("teacher"):
-            build_network(recipe.network, info).save(tmp_path / "teacher.keras")
+            build_network(catalog.network_and_data(name)[0], info).save(tmp_path / "teacher.keras")
             recipe = replace(recipe, teacher=str(tmp_path / "teacher.keras"))
         if recipe.get("widths") in catalog.names():
             searched = make_trainer(catalog.get(recipe.widths, "smoke"), info)
             searched.small().save(tmp_path / "widths.keras")
             recipe = replace(recipe, widths=str(tmp_path / "widths.keras"))
-        assert METHODS[recipe.method].networks(make_trainer(recipe, info)), name
+        assert METHODS[recipe.method].networks(make_trainer(recipe, info, kept)), name
 
 
 def test_unknown_names_and_scales():

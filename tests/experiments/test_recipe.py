@@ -24,7 +24,7 @@ def test_methods_build_what_they_say(tmp_path, monkeypatch):
     models.resnet20(input_shape=info.input_shape).save(teacher)
     shapes = {}
     for method in METHODS:
-        network = str(teacher) if method == "transfer" else "resnet20"
+        network = str(teacher) if issubclass(recipes.class_of(method), recipes.Trained) else "resnet20"
         taught = {"teacher": str(teacher), "kd_weight": 0.5} if method in recipes.methods_with("teacher") else {}
         recipe = Recipe(method=method, network=network, **taught)
         model = make_trainer(recipe, info)
@@ -34,7 +34,7 @@ def test_methods_build_what_they_say(tmp_path, monkeypatch):
             assert not any(isinstance(layer, FusedBatchNormalization) for layer in network.layers)
             assert network.output_shape == (None, 10)
     assert shapes["plain"] == shapes["jointrd"] == shapes["distilled"]
-    assert shapes["transfer"] == shapes["standard"]
+    assert shapes["transfer"] == shapes["pruned"] == shapes["pruned_jointrd"] == shapes["standard"]  # as yet
     assert shapes["adjoined"]["full"] == shapes["standard"]["model"] > shapes["plain"]["model"]
     assert shapes["adjoined"]["small"] == shapes["narrow"]["model"] < shapes["standard"]["model"] / 2
 

@@ -7,14 +7,25 @@ from tfjointrd import lazy as _lazy
 if TYPE_CHECKING:
     from tfjointrd.experiments import catalog
     from tfjointrd.experiments.checkpoint_callback import Interrupted
-    from tfjointrd.experiments.fine_tuning import transfer
+    from tfjointrd.experiments.fine_tuning import prune_and_train, transfer
     from tfjointrd.experiments.recipes import SCALES, Recipe
     from tfjointrd.experiments.run_by_name import run_named
     from tfjointrd.experiments.run_folder import Run
     from tfjointrd.experiments.runner import run
     from tfjointrd.experiments.trainers import METHODS
 
-__all__ = ["METHODS", "SCALES", "Interrupted", "Recipe", "Run", "catalog", "run", "run_named", "transfer"]
+__all__ = [
+    "METHODS",
+    "SCALES",
+    "Interrupted",
+    "Recipe",
+    "Run",
+    "catalog",
+    "prune_and_train",
+    "run",
+    "run_named",
+    "transfer",
+]
 
 # The command line lists options and recipes, which need no Keras.
 __getattr__ = _lazy.attributes(
@@ -28,6 +39,7 @@ __getattr__ = _lazy.attributes(
         "run_named": f"{__name__}.run_by_name",
         "Run": f"{__name__}.run_folder",
         "run": f"{__name__}.runner",
+        "prune_and_train": f"{__name__}.fine_tuning",
         "transfer": f"{__name__}.fine_tuning",
     },
 )

@@ -53,8 +53,8 @@ _NETWORK = _object(
 _SEED = _object(
     {
         "accuracy": _mapping(_ACCURACY),  # network -> form -> top-1 on the validation images after the last epoch
-        # metrics of each epoch; null for one that is not a finite number
-        "history": {"type": "array", "items": _mapping({"type": ["number", "null"]}), "minItems": 1},
+        # metrics of each epoch, none where pruning was all; null for one that is not a finite number
+        "history": {"type": "array", "items": _mapping({"type": ["number", "null"]})},
         "seconds": {"type": "number", "minimum": 0},  # of training
         "finished": _TEXT,
         "machine": _mapping({"type": ["string", "integer"]}),
@@ -95,6 +95,7 @@ def make(
     command: str = "",
     devices: int = 1,
     say: Callable[[str], None] = lambda text: None,
+    compared: Mapping[str, str] | None = None,
 ) -> dict:
     """Writes the networks as files, measures them, and returns the card of a finished training.
 
@@ -112,22 +113,20 @@ def make(
         command: The command line to repeat it with.
         devices: Number of devices that trained together.
         say: Is told what is going on.
+        compared: Networks that are not exported, and why.
     """
     entries, accuracies = {}, {}
     for number, (name, network) in enumerate(networks.items(), start=1):
         say(f"Writing and measuring network {name}, {number} of {len(networks)} ...")
         with replacing(folder / f"{name}.keras") as part:
             network.save(part)
-        exported, failed = _export(network, name, folder, recipe.formats, train, validation)
+        if compared and name in compared:
+            exported, failed = {}, dict.fromkeys(recipe.formats, compared[name])
+        else:
+            exported, failed = export_files(network, name, folder, recipe.formats, train, validation)
         predict = _in_equal_batches(network.predict_on_batch, min(validation.batch_size, validation.size))
         accuracies[name] = {"keras": accuracy(predict, validation), **exported}
-        profile = report.profile(network)
-        entries[name] = {
-            "parameters": profile.parameters,
-            "macs": profile.macs,
-            "peak_activation_bytes": profile.peak_activation_bytes,
-            **_files(folder, name, failed),
-        }
+        entries[name] = {**costs_of(network), **files_of(folder, name, failed)}
     return {
         "schema": SCHEMA,
         "recipe": _without_seed(recipe),
@@ -168,8 +167,12 @@ def _in_equal_batches(predict: Callable, size: int) -> Callable:
 
 def lacks_files(card: dict) -> bool:
     """Whether the networks come from a machine without TensorFlow and can be exported on this one."""
-    reasons = [why for network in card["networks"].values() for why in network.get("not_exported", {}).values()]
-    return keras.backend.backend() == "tensorflow" and any(why.startswith(_OTHER_BACKEND) for why in reasons)
+    return keras.backend.backend() == "tensorflow" and any(map(_to_export, card["networks"].values()))
+
+
+def _to_export(entry: Mapping) -> bool:
+    """Whether a network was not exported because of the backend."""
+    return any(why.startswith(_OTHER_BACKEND) for why in entry.get("not_exported", {}).values())
 
 
 def add_files(
@@ -186,15 +189,21 @@ def add_files(
     """
     card = copy.deepcopy(card)
     training = card["seeds"][min(card["seeds"], key=int)]
-    for name, network in networks.items():
-        exported, failed = _export(network, name, folder, card["recipe"]["formats"], train, validation)
+    for name in filter(lambda name: _to_export(card["networks"][name]), networks):
+        exported, failed = export_files(networks[name], name, folder, card["recipe"]["formats"], train, validation)
         training["accuracy"][name].update(exported)
         card["networks"][name].pop("not_exported", None)
-        card["networks"][name].update(_files(folder, name, failed))
+        card["networks"][name].update(files_of(folder, name, failed))
     return card
 
 
-def _files(folder: Path, network: str, failed: dict[str, str]) -> dict:
+def costs_of(network: keras.Model) -> dict[str, int]:
+    """What a card says of what a network costs."""
+    profile = report.profile(network)
+    return {name: getattr(profile, name) for name in ("parameters", "macs", "peak_activation_bytes")}
+
+
+def files_of(folder: Path, network: str, failed: dict[str, str]) -> dict:
     """A network's files and their sizes, and why others are missing."""
     sizes = {path.name: path.stat().st_size for path in network_files(folder, network)}
     return {"files": sizes, **({"not_exported": failed} if failed else {})}
@@ -330,10 +339,22 @@ def file_name(network: str, form: str) -> str:
     return f"{network}_{form}.tflite"
 
 
-def _export(
-    network: keras.Model, name: str, folder: Path, formats: Iterable[str], train, validation
+def export_files(
+    network: keras.Model, name: str, folder: Path, formats: Iterable[str], train=None, validation=None
 ) -> tuple[dict, dict]:
-    """Accuracies of the files by form, and why there is no file; a failure must not cost a finished training."""
+    """Writes a network's files; a failure must not cost a finished training.
+
+    Args:
+        network: The network.
+        name: Its name.
+        folder: Where the files go.
+        formats: Their number formats.
+        train: Images to calibrate on, for formats that need some.
+        validation: Images to measure accuracies on.
+
+    Returns:
+        Accuracies by format, none without images; and by format why there is no file.
+    """
     formats = [kind for kind in formats if kind in forms()]
     if keras.backend.backend() != "tensorflow":
         return {}, dict.fromkeys(formats, f"{_OTHER_BACKEND} {keras.backend.backend()}")
@@ -345,7 +366,8 @@ def _export(
             path = folder / file_name(name, kind)
             try:
                 export.tflite(network, path, forms()[kind], train, saved_model=saved)
-                accuracies[kind] = export.accuracy(path, validation)
+                if validation is not None:
+                    accuracies[kind] = export.accuracy(path, validation)
             except (ValueError, RuntimeError, ImportError) as error:
                 path.unlink(missing_ok=True)
                 failed[kind] = str(error)

@@ -6,8 +6,15 @@ A name says method, network, how many times narrower, and data: `resnet20_cifar1
 learns widths that cost what those of alpha 2 do, `dan_resnet20_a2_cifar10` is the adjoined network of these widths,
 `random_resnet20_a2_cifar10` one of random widths of that cost. At paper scale `resnet20_cifar10` has the settings of
 Residual Distillation, `standard_resnet20_cifar10` those of Adjoined Networks; at the others they are the same. `PLAIN`
-lists the prefixes of recipes for networks without shortcuts. ImageNet and Imagenette are read from their files image by
-image. `tune_...` are the trainings by which the learning rates of scale `study` were chosen.
+lists the prefixes of recipes for networks without shortcuts.
+
+`pruned_resnet20_cifar10` is the trained `resnet20_cifar10` with 2.1 times fewer multiply-accumulates, fine-tuned;
+`pruned_kd_...` with the outputs of the unpruned network as targets; `pruned_plain_...` that of `plain_...`;
+`pruned_jointrd_...` that of `jointrd_...`, fine-tuned by JointRD with the same teacher; `pruned_taylor_...` and so on
+by another criterion than `l2`.
+
+ImageNet and Imagenette are read from their files image by image. `tune_...` are the trainings by which the learning
+rates of scale `study` were chosen.
 
 There are recipes for what the papers train, and small stand-ins. `python -m tfjointrd train` trains anything else.
 
@@ -68,9 +75,10 @@ def get(name: str, scale: str = "laptop", seed: int = 0) -> Recipe:
 
 
 def network_and_data(name: str) -> tuple[str, str]:
-    """The network and the data set of a recipe."""
+    """The network and the data set of a recipe; of one that begins with the network of another, that one's."""
     fields = next(iter(_RECIPES[name].values()))
-    return fields["network"], fields["data"]
+    network = fields["network"]
+    return network_and_data(network)[0] if network in _RECIPES else network, fields["data"]
 
 
 def scales(name: str) -> tuple[str, ...]:
@@ -195,6 +203,26 @@ def _register_widths(network: str, data: str, scales: Mapping[str, Mapping], tea
         _register(f"random_{name}", adjoined, method="adjoined", **fields, **own)
 
 
+def _register_pruned(network: str, data: str, scales: Mapping[str, Mapping], criteria: Iterable[str] = ()) -> None:
+    """Networks of other recipes, with shortcuts and without, pruned and fine-tuned."""
+    residual = f"{network}_{data}"
+    joint = {
+        scale: {"feature_weight": settings.FEATURE_WEIGHT_IMAGENET, **settings.TAILS_PAPER_IMAGENET, **common}
+        if common is settings.PRUNED_PAPER_IMAGENET
+        else {"feature_weight": settings.FEATURE_WEIGHT, **common}
+        for scale, common in scales.items()
+    }
+    found = {
+        "": {"method": "pruned", "network": residual},
+        "kd_": {"method": "pruned_distilled", "network": residual, "teacher": residual, "kd_weight": 0.9},
+        "plain_": {"method": "pruned", "network": f"plain_{residual}"},
+        "jointrd_": {"method": "pruned_jointrd", "network": f"jointrd_{residual}", "teacher": residual},
+        **{f"{name}_": {"method": "pruned", "network": residual, "importance": name} for name in criteria},
+    }
+    for prefix, own in found.items():
+        register(f"pruned_{prefix}{residual}", joint if prefix == "jointrd_" else scales, data=data, **own)
+
+
 def _with_epsilon(scales: Mapping[str, Mapping]) -> dict[str, Mapping]:
     return {**scales, "paper": {**scales["paper"], **settings.EPSILON_PAPER}}
 
@@ -265,6 +293,17 @@ for _network, _gamma in (("xresnet50", 1.5e-10), ("xresnet100", 6.2e-13)):
     register(_name, _with_epsilon(_priced), method="search", network=_network, data="imagenette")
     _own = {"method": "adjoined", "network": _network, "data": "imagenet2012", "widths": _name}
     register(f"dan_{_network}_imagenet2012", _with_epsilon(_scales("imagenet", _AN_IMAGENET)), **_own)
+
+# Pruned networks: network, data, settings, and criteria where papers compare them. Residual Distillation says in
+# section 1 that a network without shortcuts benefits from pruning as much as its ResNet, on CIFAR-100 and ImageNet.
+for _network, _data, _kind, _paper, _criteria in (
+    ("resnet20", "digits", "digits", settings.PRUNED_PAPER, ()),
+    ("resnet20", "cifar10", "cifar", settings.PRUNED_PAPER, settings.CRITERIA),
+    ("resnet56", "cifar10", "cifar deep", settings.PRUNED_PAPER, settings.CRITERIA),
+    ("resnet56", "cifar100", "cifar deep", settings.PRUNED_PAPER, ()),
+    *((name, "imagenette", "imagenette", settings.PRUNED_PAPER_IMAGENET, ()) for name in ("resnet18", "resnet50")),
+):
+    _register_pruned(_network, _data, settings.fine_tuned(_BELOW_PAPER[_kind], _paper), _criteria)
 
 # The trainings by which the learning rates of scale `study` were chosen: 15 epochs, scored on the held-out images.
 for _network, _family, _rate in itertools.product(("resnet20", "resnet56"), settings.STUDY_RATES, settings.TUNED_RATES):

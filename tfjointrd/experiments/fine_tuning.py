@@ -1,10 +1,11 @@
-"""Fine-tuning: a trained network learns another data set, by one recipe for all networks that are to be compared."""
+"""Trainings that begin with a trained network: fine-tuning on another data set, and after pruning."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -12,9 +13,9 @@ import numpy as np
 
 from tfjointrd import data as datasets
 from tfjointrd.experiments import card as cards
-from tfjointrd.experiments import catalog
-from tfjointrd.experiments.networks import load_network
-from tfjointrd.experiments.recipes import Recipe, all_fields
+from tfjointrd.experiments import catalog, pruned_start
+from tfjointrd.experiments.networks import check_fits, load_network
+from tfjointrd.experiments.recipes import Recipe, Trained, all_fields, class_of
 from tfjointrd.experiments.run_folder import RECIPE, Run, check_recipe, find_file, load_data, locked
 from tfjointrd.experiments.runner import make_repeatable, run
 from tfjointrd.files import replacing
@@ -24,8 +25,6 @@ from tfjointrd.surgery import functional, new_head
 from tfjointrd.surgery.pixel_range import misfits, says_its_range
 from tfjointrd.training.engines import distribute
 
-# Where they differ from those of `Recipe`; one cycle and 10 epochs are its own.
-DEFAULTS = {"batch_size": 64, "learning_rate": 0.02}
 PRETRAINED = "pretrained.keras"
 CLEARLY = 1.0  # how much better another range of pixels has to fit
 
@@ -77,20 +76,81 @@ def transfer(
     Reference:
         Residual Distillation (NeurIPS 2020) fine-tunes plain networks and ResNets on MIT-67 and Caltech-101.
     """
+    return begin_with("transfer", model, data, out, runs=runs, **options)
+
+
+def prune_and_train(
+    model: keras.Model | str | os.PathLike,
+    data: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    method: str = "pruned",
+    runs: str | os.PathLike = "runs",
+    **options,
+) -> Run:
+    """Prunes a trained network to a budget and trains it on, on the data set that it was trained on.
+
+    Photographs come in the size that the network was trained for, unless `image_size` says otherwise. A finished
+    training is loaded, and an interrupted one goes on, with the channels that it began with.
+
+    Args:
+        model: As for `transfer`, with an output for each class of the data set.
+        data: A data set by name, a folder of images or an `.npz` file; see `tfjointrd.data.load`.
+        out: Folder for checkpoints, networks and card.
+        method: `"pruned"`; `"pruned_distilled"`, with the outputs (`kd_weight`) or features (`feature_weight`) of the
+            unpruned network as targets; or `"pruned_jointrd"`, through the later stages of a `teacher`.
+        runs: Folder of the recipes' folders, for a name.
+        **options: Fields of `Recipe`: those of `tfjointrd.prune`, as `importance`, `target_macs` (0.476 by default),
+            `ratio` and `round_to`; `epochs=10`, of which 0 trains nothing, `learning_rate=0.01`, `batch_size=128`,
+            `pixel_range` and so on. And arguments of `run`, as `verbose` and `note`. Neither learning rate nor epochs
+            were tuned.
+
+    Returns:
+        The finished `Run`. `run.networks` holds `model`, the result, and what it is compared with: `unpruned`, and
+        `pruned`, not trained since. The card has accuracies and costs of all three.
+
+    Raises:
+        ValueError: As for `tfjointrd.prune`; if the network does not fit the images or their classes, or was trained on
+            another range of pixels; or if `out` holds another training.
+        Others: As `transfer`.
+
+    Example:
+
+    >>> finished = prune_and_train("resnet20.keras", "digits", "small", ratio=0.3, epochs=1, formats=(), verbose=0)
+    >>> list(finished.networks)
+    ['unpruned', 'pruned', 'model']
+    """
+    return begin_with(method, model, data, out, runs=runs, **options)
+
+
+def begin_with(
+    method: str,
+    model: keras.Model | str | os.PathLike,
+    data: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    runs: str | os.PathLike = "runs",
+    **options,
+) -> Run:
+    """What `transfer` and `prune_and_train` do, for a method that begins with a trained network."""
     chosen = {name: options.pop(name) for name in all_fields().keys() & options.keys()}
+    if not issubclass(class_of(method), Trained):
+        raise ValueError(f"Expected a method that begins with a trained network. Received: method='{method}'.")
     group = options.get("group") or distribute.Single()
     if options.get("deterministic", True):
         make_repeatable()  # now: loading a network computes already
     given = isinstance(model, keras.Model)
     if given:
         functional(model)  # refuses others before anything is written
-    path = Path(out) / PRETRAINED if given else _file(os.fspath(model), Path(runs))
+    path = Path(out) / PRETRAINED if given else file_of(model, runs)
     new = not (Path(out) / RECIPE).exists()
     with group.alone():
         network = model if given else load_network(path)
-        if chosen.get("image_size") is None:
-            chosen["image_size"] = image_size_for(network, data)
-        recipe = Recipe(**{**DEFAULTS, **chosen, "method": "transfer", "network": str(path), "data": os.fspath(data)})
+        recipe = Recipe(**{**chosen, "method": method, "network": str(path), "data": os.fspath(data)})
+        if new:
+            pruned_start.check_budget(recipe, network)
+        if recipe.image_size is None:
+            recipe = replace(recipe, image_size=image_size_for(network, data))
         if new and recipe.pixel_range is None and not says_its_range(network):
             _check_pixel_range(network, recipe, options.get("data_file"))
     if given:
@@ -109,7 +169,10 @@ def _check_pixel_range(network: keras.Model, recipe: Recipe, data_file: str | os
     """
     train = load_data(recipe, augment=False, data_file=data_file).train
     images = np.asarray(keras.ops.convert_to_numpy(train.batch(0)[0]), "float32")
-    found = misfits(new_head(network, train.info.num_classes, images.shape[1:]), images)
+    if recipe.method == "transfer":  # its images may have another shape
+        network = new_head(network, train.info.num_classes, images.shape[1:])
+    check_fits(network, train.info)
+    found = misfits(network, images)
     if not found:
         warnings.warn(
             f"'{network.name}' gets pixels from {images.min():g} to {images.max():g}, and neither its layers nor its "
@@ -128,8 +191,14 @@ def _check_pixel_range(network: keras.Model, recipe: Recipe, data_file: str | os
         )
 
 
-def _file(name: str, runs: Path) -> Path:
-    """The `.keras` file that a path or the name of a recipe stands for."""
+def file_of(model: str | os.PathLike, runs: str | os.PathLike = "runs") -> Path:
+    """The `.keras` file that a path, or the name of a recipe finished in `runs`, stands for.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or the recipe is not finished.
+        ValueError: If it is neither.
+    """
+    name, runs = os.fspath(model), Path(runs)
     if name.endswith(".keras"):
         if not Path(name).is_file():
             raise FileNotFoundError(f"Expected `model` to be a .keras file that exists. Received: model='{name}'.")

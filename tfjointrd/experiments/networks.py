@@ -11,30 +11,54 @@ import keras
 
 from tfjointrd import models
 from tfjointrd.data import DatasetInfo
-from tfjointrd.experiments.recipes import Recipe
-from tfjointrd.surgery import new_head
+from tfjointrd.experiments.recipes import Recipe, Trained
+from tfjointrd.surgery import fold, new_head
 from tfjointrd.surgery.initializers import HE_NORMAL, with_initializer
 from tfjointrd.surgery.output_activation import final_activation
 from tfjointrd.surgery.pixel_range import with_pixel_range
 
 
 def network_of(recipe: Recipe, info: DatasetInfo) -> keras.Model:
-    """The network that a recipe names, for a data set: with new weights, or for `transfer` with a new classifier.
+    """The network that a recipe names, for a data set.
+
+    It has new weights, or those of a file. For `transfer` it has a new classifier, and where a recipe prunes, it is as
+    it was before.
 
     Raises:
         ValueError: If there is no such network, or it does not fit the data.
         FileNotFoundError: If a `.keras` file does not exist.
     """
-    network = build_network(recipe.network, info)
+    network = trained_network(recipe) if isinstance(recipe, Trained) else build_network(recipe.network, info)
     if recipe.method == "transfer":
-        network = with_pixel_range(network, recipe.pixel_range)
         network = new_head(network, info.num_classes, info.input_shape)
-        for layer in network.layers:
-            layer.trainable = True
+        _unfreeze(network)
     if recipe.initializer != HE_NORMAL:
         network = with_initializer(network, recipe.initializer)
-    _check_fits(network, info)
+    check_fits(network, info)
     return network
+
+
+def trained_network(recipe: Trained) -> keras.Model:
+    """The trained network that a recipe begins with: of raw pixels, its convolutions ordinary ones, nothing frozen.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read.
+    """
+    network = fold(with_pixel_range(_load(recipe.network), recipe.pixel_range))
+    _unfreeze(network)
+    return network
+
+
+def _unfreeze(network: keras.Model) -> None:
+    for layer in network.layers:
+        layer.trainable = True
+
+
+def _load(path: str) -> keras.Model:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"Expected `network` to be a .keras file that exists. Received: network='{path}'.")
+    return load_network(path)
 
 
 def load_network(path: str | os.PathLike) -> keras.Model:
@@ -67,9 +91,7 @@ def build_network(name: str, info: DatasetInfo) -> keras.Model:
         FileNotFoundError: If a `.keras` file does not exist.
     """
     if name.endswith(".keras"):
-        if not Path(name).is_file():
-            raise FileNotFoundError(f"Expected `network` to be a .keras file that exists. Received: network='{name}'.")
-        return load_network(name)
+        return _load(name)
     if name in own_networks():
         build = getattr(models, name)
         return build(num_classes=info.num_classes, input_shape=info.input_shape, mean=info.mean, std=info.std)
@@ -97,8 +119,12 @@ def own_networks() -> list[str]:
     return [name for name in models.__all__ if name not in families]
 
 
-def _check_fits(network: keras.Model, info: DatasetInfo) -> None:
-    """Whether a network takes the images of a data set and tells its classes apart."""
+def check_fits(network: keras.Model, info: DatasetInfo) -> None:
+    """Looks at whether a network takes the images of a data set and tells its classes apart.
+
+    Raises:
+        ValueError: If it does not.
+    """
     shapes = [tuple(tensor.shape[1:]) for tensor in (*network.inputs, *network.outputs)]
     if shapes != [tuple(info.input_shape), (info.num_classes,)]:
         raise ValueError(

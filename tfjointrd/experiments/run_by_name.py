@@ -12,9 +12,17 @@ from pathlib import Path
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
 from tfjointrd.experiments.checkpoint import Checkpoints
-from tfjointrd.experiments.recipes import RANDOM, Recipe
-from tfjointrd.experiments.run_folder import Run, complete, finished_run, is_locked, locked, seed_folder
-from tfjointrd.experiments.runner import ARCHITECTURE, GATES, GRADIENTS, make_repeatable, run
+from tfjointrd.experiments.recipes import Recipe
+from tfjointrd.experiments.run_folder import (
+    ARCHITECTURE,
+    Run,
+    complete,
+    finished_run,
+    is_locked,
+    locked,
+    seed_folder,
+)
+from tfjointrd.experiments.runner import GATES, GRADIENTS, make_repeatable, run
 from tfjointrd.files import write
 from tfjointrd.training.engines import distribute
 
@@ -37,8 +45,8 @@ def run_named(
     """Runs a registered recipe once for each seed, or goes on with it, or loads what is finished.
 
     The recipe's folder `out/name` gets a folder `seed0` ... for each training, a card of all of them, and the networks
-    of the first seed as far as they are smaller than 5 MB. The recipes of the teacher and of the search for widths, if
-    there are, are run first in the same way, at the same scale and with the same seed.
+    of the first seed as far as they are smaller than 5 MB. The recipes of the network that is pruned, of the teacher
+    and of the search for widths, if there are, are run first in the same way, at the same scale and with the same seed.
 
     Args:
         name: Name of the recipe; see `tfjointrd.experiments.catalog`.
@@ -60,7 +68,7 @@ def run_named(
     """
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ValueError(f"Expected `seeds` from 0, each once. Received: seeds={list(seeds)}.")
-    recipes = [catalog.get(name, scale, seed) for seed in seeds]
+    recipes, names = [catalog.get(name, scale, seed) for seed in seeds], set(catalog.names())
     if deterministic:
         make_repeatable()  # now: loading a teacher computes already
     folder, group, known = Path(out) / name, group or distribute.Single(), set()
@@ -78,9 +86,9 @@ def run_named(
         if str(recipe.seed) in known and not _finished(training):
             continue  # in the card, its folder is gone
         files = {}
-        for field, network in (("teacher", "model"), ("widths", "small")):
+        for field, network in (("network", "model"), ("teacher", "model"), ("widths", "small")):
             needed = recipe.get(field)
-            if needed not in (None, RANDOM) and not _finished(training):
+            if needed in names and not _finished(training):
                 needed = run_named(needed, scale, out, (recipe.seed,), tensorboard=tensorboard, **options)
                 files[field] = _of_seed(needed, recipe.seed).path(network)
         own = {} if tensorboard is None else {"tensorboard": seed_folder(Path(tensorboard) / name, recipe.seed)}

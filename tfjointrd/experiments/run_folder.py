@@ -21,6 +21,7 @@ from tfjointrd.files import write_json
 
 SCHEMA = 1
 RECIPE, LOCK = "recipe.json", ".lock"
+ARCHITECTURE = "architecture.json"  # the widths that a search has found, or the channels that pruning has kept
 
 
 @dataclass

@@ -14,11 +14,13 @@ import numpy as np
 
 from tfjointrd import data
 from tfjointrd.experiments import card as cards
+from tfjointrd.experiments import pruned_start
 from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, Diverged
 from tfjointrd.experiments.checkpoint_callback import CheckpointCallback, Interrupted, State, polite_signals
 from tfjointrd.experiments.optimizer import make_optimizer
 from tfjointrd.experiments.recipes import Recipe
 from tfjointrd.experiments.run_folder import (
+    ARCHITECTURE,
     Images,
     Run,
     check_free,
@@ -41,7 +43,7 @@ from tfjointrd.training.methods.jointrd import JointRD
 from tfjointrd.training.recalibration import has_batchnorm, recalibrate_batchnorm
 from tfjointrd.training.scheduled_model import ScheduledModel
 
-GRADIENTS, GATES, ARCHITECTURE = "gradients.csv", "gates.csv", "architecture.json"
+GRADIENTS, GATES = "gradients.csv", "gates.csv"
 LATENCIES = "latency_table.json"  # the table that a search began with
 PROBE = 128  # images on which gradients are compared
 RECALIBRATION = 100  # batches on which the statistics after a search are measured
@@ -56,6 +58,7 @@ def run(
     note: str = "",
     callbacks: Sequence[keras.callbacks.Callback] = (),
     *,
+    network: str | os.PathLike | None = None,
     teacher: str | os.PathLike | None = None,
     widths: str | os.PathLike | None = None,
     data_file: str | os.PathLike | None = None,
@@ -74,6 +77,8 @@ def run(
     and their cosine, epoch by epoch; see `tfjointrd.training.GradientRecorder`. A search leaves its gates'
     probabilities in `gates.csv` (`GateRecorder`), what it has chosen in `architecture.json` (`DAN.architecture`), and
     the network of that with batch normalisations measured anew (`recalibrate_batchnorm`), whose accuracy the card says.
+    Pruning leaves the channels that it has kept in `architecture.json` (`tfjointrd.surgery.prune_architecture`), and
+    beside the finished network, `model`, those that it is compared with: `unpruned`, and `pruned`, not trained since.
 
     Args:
         recipe: What to train.
@@ -82,6 +87,7 @@ def run(
         note: What readers of the results should know of the data, for the card.
         callbacks: Further callbacks for `fit`. What they remember is in no checkpoint, and they may not end the
             training before its last epoch.
+        network: The `.keras` file of the trained network, where `recipe.network` is the name of a recipe.
         teacher: The `.keras` file of the teacher, where `recipe.teacher` is the name of a recipe.
         widths: The `.keras` file of the network that has the widths, where `recipe.widths` is the name of a recipe.
         data_file: An `.npz` file from which to read the recipe's data set, where tensorflow-datasets is not installed
@@ -115,7 +121,7 @@ def run(
         check_recipe(recipe, folder)
         with group.alone():
             return complete(folder, data_file)
-    files = {"teacher": teacher, "widths": widths}
+    files = {"network": network, "teacher": teacher, "widths": widths}
     resolved = replace(recipe, **{name: str(path) for name, path in files.items() if path})
     if recipe.get("latency_table") and (folder / LATENCIES).is_file():
         resolved = replace(resolved, latency_table=str(folder / LATENCIES))
@@ -133,8 +139,10 @@ def run(
     unseen = images.copy()
     held_out = _held_out(recipe, images.train)
     train, validation = (group.share(pipeline) for pipeline in (images.train, images.validation))
+    with group.alone():
+        architecture = pruned_start.kept_channels(resolved, images.train, folder, verbose != 0 and group.chief)
     with group.scope():
-        model = _compiled(resolved, train)
+        model = _compiled(resolved, train, architecture)
     # The folder is made now, after most of what can be wrong.
     with locked(folder) if group.chief else nullcontext():
         check_recipe(recipe, folder)
@@ -147,6 +155,7 @@ def run(
                 raise ValueError(f"Expected a folder that all processes see. Received: folder='{folder}'.")
             if group.chief:
                 claim(recipe, folder)
+                pruned_start.keep(architecture, folder)
                 if recipe.get("latency_table") and not (folder / LATENCIES).exists():
                     write(folder / LATENCIES, Path(resolved.latency_table).read_bytes())
             verbose = verbose if group.chief else 0
@@ -164,7 +173,8 @@ def run(
                     fit(model, recipe, train, validation, saver, [*own, *callbacks], verbose, **options)
         if group.chief:
             with group.alone():
-                _finish(recipe, model, unseen, folder, state, note, command, group, verbose)
+                before = pruned_start.networks_before(resolved, train.info, architecture)
+                _finish(recipe, model, before, unseen, folder, state, note, command, group, verbose)
         group.wait(f"{folder} is finished")
     with group.alone():
         return finished_run(folder)
@@ -194,8 +204,8 @@ def _held_out(recipe: Recipe, train: data.Pipeline) -> data.Pipeline | None:
         raise ValueError(f"{error} (`held_out` of the recipe)") from None
 
 
-def _compiled(recipe: Recipe, train: data.Pipeline) -> keras.Model:
-    model = make_trainer(recipe, train.info)
+def _compiled(recipe: Recipe, train: data.Pipeline, architecture: dict | None) -> keras.Model:
+    model = make_trainer(recipe, train.info, None if architecture is None else architecture["kept"])
     loss = None if isinstance(model, ScheduledModel) else default_loss(model)  # the methods bring their own
     model.compile(optimizer=make_optimizer(recipe, len(train)), loss=loss, metrics=["accuracy"])
     model.optimizer.build(model.trainable_variables)
@@ -327,17 +337,29 @@ def _heading(recipe: Recipe, state: State, steps: int, folder: Path) -> str:
 
 
 def _finish(
-    recipe: Recipe, model, images: Images, folder: Path, state: State, note: str, command: str, group, verbose
+    recipe: Recipe,
+    model,
+    before: dict,
+    images: Images,
+    folder: Path,
+    state: State,
+    note: str,
+    command: str,
+    group,
+    verbose,
 ) -> None:
-    """Takes the networks out, measures them, and writes files and card."""
+    """Takes the networks out, measures them and those before, and writes files and card."""
     say = functools.partial(print, flush=True) if verbose != 0 else lambda text: None
-    networks = METHODS[recipe.method].networks(model)
+    networks = {**before, **METHODS[recipe.method].networks(model)}
     if isinstance(model, DAN) and has_batchnorm(networks["small"]):  # a search's have seen all candidates
         say("Measuring the batch normalisations of small anew ...")
         # Images as in the training, augmented: those are what the statistics have to fit.
         recalibrate_batchnorm(networks["small"], images.train, min(len(images.train), RECALIBRATION))
     train = images.train.unaugmented(shuffled=True)
-    card = cards.make(recipe, networks, train, images.scored, folder, state, note, command, group.devices, say)
+    compared = pruned_start.COMPARED if before else {}
+    card = cards.make(
+        recipe, networks, train, images.scored, folder, state, note, command, group.devices, say, compared
+    )
     if isinstance(model, DAN):
         write_json(folder / ARCHITECTURE, model.architecture())
     cards.write(folder, card)

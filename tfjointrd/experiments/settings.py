@@ -89,6 +89,54 @@ AN_PAPER_CIFAR100 = {**AN_PAPER, "epochs": 200}
 AN_PAPER_IMAGENET = {**AN_PAPER, "batch_size": 200, "image_size": 224}
 # The term in the divergence of adjoined networks, Eqn 3. At the other scales it is computed from logits.
 EPSILON_PAPER = {"kl_epsilon": 1e-6}
+# Fine-tuning of pruned networks, which was not tuned. At paper scale it is that of the benchmarks of Torch-Pruning
+# (github.com/VainF/Torch-Pruning, benchmarks/main.py): on CIFAR half as many epochs as the network was trained for,
+# from a tenth of its learning rate; for ImageNet (scripts/prune/imagenet) 90 epochs from 0.08 in batches of 8 x 256,
+# here in smaller batches at the same ratio. The other scales have half or a third as many epochs as the training
+# before, from a tenth of its rate. Widths on CIFAR are any number, as in papers; of photographs multiples of 8, which
+# phones like.
+PRUNED_PAPER = {
+    "epochs": 100,
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "schedule": "steps",
+    "milestones": (60, 80),
+    "learning_rate": 0.01,
+    "weight_decay": 5e-4,
+    "round_to": 1,
+}
+PRUNED_PAPER_IMAGENET = {
+    "epochs": 90,
+    "batch_size": 512,
+    "optimizer": "sgd",
+    "schedule": "steps",
+    "milestones": (30, 60),
+    "learning_rate": 0.02,
+    "weight_decay": 1e-4,
+    "image_size": 224,
+}
+# Criteria beside `l2`, by which recipes of any name prune.
+CRITERIA = ("l1", "gamma", "fpgm", "lamp", "nisp", "taylor", "hrank", "random")
+
+
+def fine_tuned(scales: Mapping[str, Mapping], paper: Mapping) -> dict[str, Mapping]:
+    """The settings by which a pruned network is fine-tuned.
+
+    Args:
+        scales: Those of the training before, by scale, below paper scale.
+        paper: `PRUNED_PAPER` or `PRUNED_PAPER_IMAGENET`.
+    """
+    steps = {"round_to": paper["round_to"]} if "round_to" in paper else {}
+    found = {
+        scale: {
+            **common,
+            **steps,
+            "epochs": max(1, round(common["epochs"] / (2 if scale == "study" else 3))),
+            "learning_rate": round(common["learning_rate"] / 10, 6),
+        }
+        for scale, common in scales.items()
+    }
+    return {**found, "paper": paper}
 
 
 def family(fields: Mapping) -> str:

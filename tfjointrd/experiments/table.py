@@ -20,7 +20,7 @@ class Row:
 
     Args:
         name: What the network is.
-        accuracy: Top-1 on the validation images, in Keras, mean over the seeds.
+        accuracy: Top-1 on the validation images, in Keras, mean over the seeds; `None` where it was not measured.
         parameters: Number of parameters.
         macs: Multiply-accumulates an image.
         peak_activation_bytes: Most memory that activations take at a time, float32, one image.
@@ -35,7 +35,7 @@ class Row:
     """
 
     def __init__(
-        self, name: str, accuracy: float, *, parameters: int, macs: int, peak_activation_bytes: int, **of_files
+        self, name: str, accuracy: float | None, *, parameters: int, macs: int, peak_activation_bytes: int, **of_files
     ):
         wrong = [key for key in of_files if not key.startswith(tuple(f"{figure}_" for figure in FIGURES))]
         if wrong:
@@ -72,23 +72,45 @@ def measure(name: str, run: Run, network: str) -> Row:
     """
     entry, seed = run.card["networks"][network], run.card["seeds"][str(run.recipe.seed)]
     accuracies = {form: value for form, value in seed["accuracy"][network].items() if form != "keras"}
-    files = {form: cards.file_name(network, form) for form in dict.fromkeys([*run.recipe.formats, *accuracies])}
+    forms = dict.fromkeys([*run.recipe.formats, *accuracies])
+
+    def find(file: str) -> Path:
+        return find_file(run.folder, file, run.recipe.seed)
+
+    return row_of(name, run.accuracy(network), entry, network, forms, find, accuracies)
+
+
+def row_of(
+    name: str,
+    accuracy: float | None,
+    entry: Mapping,
+    network: str,
+    forms: Iterable[str],
+    find: Callable[[str], Path],
+    accuracies: Mapping[str, float] | None = None,
+) -> Row:
+    """A row from what a card says of a network, and the latency of the files on this machine.
+
+    Args:
+        name: What to call it in the table.
+        accuracy: Top-1 in Keras, `None` where it was not measured.
+        entry: The network's entry of a card: its costs, and the bytes of its files.
+        network: The network's name.
+        forms: The number formats.
+        find: Where the file of a name is.
+        accuracies: Top-1 of the files by format.
+    """
+    files = {form: cards.file_name(network, form) for form in forms}
     there = {form: file for form, file in files.items() if file in entry["files"]}
-    paths = [find_file(run.folder, file, run.recipe.seed) for file in there.values()]
+    paths = [find(file) for file in there.values()]
     timed = dict(zip(there, report.latencies(paths) if paths else [], strict=True))
     of_files = {}
     for form, file in files.items():
-        of_files[f"accuracy_{form}"] = accuracies.get(form)
+        of_files[f"accuracy_{form}"] = (accuracies or {}).get(form)
         of_files[f"bytes_{form}"] = entry["files"].get(file)
         of_files[f"latency_{form}"] = timed[form].median_ms if form in timed else None
-    return Row(
-        name=name,
-        accuracy=run.accuracy(network),
-        parameters=entry["parameters"],
-        macs=entry["macs"],
-        peak_activation_bytes=entry["peak_activation_bytes"],
-        **of_files,
-    )
+    costs = {key: entry[key] for key in ("parameters", "macs", "peak_activation_bytes")}
+    return Row(name=name, accuracy=accuracy, **costs, **of_files)
 
 
 def measure_run(run: Run) -> list[Row]:
@@ -104,6 +126,10 @@ def _known(value: float | None, form: str) -> str:
     return "—" if value is None else format(value, form)
 
 
+def _percent(value: float | None) -> str:
+    return _known(None if value is None else 100 * value, ".2f")
+
+
 def _columns(forms: Sequence[str]) -> dict[str, Callable[[Row], str]]:
     """What a table shows of each row."""
 
@@ -114,7 +140,7 @@ def _columns(forms: Sequence[str]) -> dict[str, Callable[[Row], str]]:
 
         return {f"{form} {title}": write}
 
-    columns = {"network": lambda row: row.name, "Keras %": lambda row: f"{100 * row.accuracy:.2f}"}
+    columns = {"network": lambda row: row.name, "Keras %": lambda row: _percent(row.accuracy)}
     for form in forms:
         columns |= of_files("%", "accuracy", form, 100, ".2f")
     columns |= {

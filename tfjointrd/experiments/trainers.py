@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 
 from tfjointrd.data import DatasetInfo
-from tfjointrd.experiments.networks import load_network, network_of
+from tfjointrd.experiments.networks import load_network, network_of, trained_network
 from tfjointrd.experiments.recipes import RANDOM, Recipe
 from tfjointrd.report import profile
-from tfjointrd.surgery import dirac, fold, remove_shortcuts
+from tfjointrd.surgery import dirac, fold, remove_shortcuts, slim
 from tfjointrd.surgery.swap import with_fused_batch_normalization, with_keras_batch_normalization
 from tfjointrd.surgery.widths import widths_of
 from tfjointrd.training import DAN, Adjoined, Constant, CosineFade, Distillation, JointRD, LinearFade, adjoin
@@ -54,17 +54,18 @@ def _plain_pair(recipe: Recipe, network: keras.Model) -> Adjoined:
 
 
 def _teacher(recipe: Recipe) -> keras.Model:
-    return load_network(recipe.teacher)
+    """The teacher; of a pruned network by default what it was."""
+    return trained_network(recipe) if recipe.teacher is None else load_network(recipe.teacher)
 
 
 def _distilled(recipe: Recipe, network: keras.Model) -> keras.Model:
     targets = {"alpha": recipe.kd_weight, "temperature": recipe.temperature, "feature_weight": recipe.feature_weight}
-    make = {"distilled": _plain, "narrow_distilled": _narrow, "standard_distilled": _standard}[recipe.method]
+    make = {"distilled": _plain, "narrow_distilled": _narrow}.get(recipe.method, _standard)
     return Distillation(make(recipe, network), _teacher(recipe), **targets)
 
 
 def _jointrd(recipe: Recipe, network: keras.Model) -> keras.Model:
-    make = _plain_pair if recipe.method == "jointrd_adjoined" else _plain
+    make = {"jointrd_adjoined": _plain_pair, "jointrd": _plain}.get(recipe.method, _standard)
     student = make(recipe, network)
     joint = recipe.teacher_mode == "joint"
     return JointRD(
@@ -80,7 +81,7 @@ def _jointrd(recipe: Recipe, network: keras.Model) -> keras.Model:
         temperature=recipe.temperature,
         teacher_mode=recipe.teacher_mode,
         path_scale=recipe.path_scale,
-        strict=not recipe.keep_projections,
+        strict=recipe.get("keep_projections") is False,
     )
 
 
@@ -158,19 +159,24 @@ METHODS: dict[str, Method] = {
     "adjoined": Method(_adjoined, _adjoined_networks),
     "search": Method(_search, _adjoined_networks),
     "jointrd_adjoined": Method(_jointrd, lambda model: _adjoined_networks(model.student)),
+    "pruned": Method(_standard, _single),
+    "pruned_distilled": Method(_distilled, lambda model: _single(model.student)),
+    "pruned_jointrd": Method(_jointrd, _jointrd_networks),
     "transfer": Method(_standard, _single),
 }
 
 
-def make_trainer(recipe: Recipe, info: DatasetInfo) -> keras.Model:
-    """The model whose `fit` is a recipe's training, with new weights.
+def make_trainer(recipe: Recipe, info: DatasetInfo, kept: Mapping[str, Iterable[int]] | None = None) -> keras.Model:
+    """The model whose `fit` is a recipe's training, with new weights or those of a trained network.
 
     Args:
         recipe: The recipe; teacher and widths, if it has them, are files.
         info: What is known of its data set.
+        kept: The channels that a recipe keeps which prunes; see `tfjointrd.slim`.
 
     Raises:
         ValueError: If the network does not exist, or does not fit the data or the method.
         FileNotFoundError: If a file does not exist.
     """
-    return METHODS[recipe.method].trainer(recipe, network_of(recipe, info))
+    network = network_of(recipe, info)
+    return METHODS[recipe.method].trainer(recipe, network if kept is None else slim(network, kept))

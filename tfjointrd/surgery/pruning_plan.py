@@ -66,7 +66,7 @@ class PruningPlan:
             "target_latency_ms": target_latency_ms,
             "ratio": ratio,
         }
-        self.argument, value = _one_of(targets, scope)
+        self.argument, value = one_target(targets, scope)
         min_channels = round_to if min_channels is None else min_channels
         for key, number in {"round_to": round_to, "min_channels": min_channels}.items():
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
@@ -135,8 +135,16 @@ class PruningPlan:
         }
 
 
-def _one_of(targets: Mapping[str, float | None], scope: Any) -> tuple[str, Any]:
-    """The one target that was given, its argument and value; `scope` where it holds ratios."""
+def one_target(targets: Mapping[str, float | None], scope: Any) -> tuple[str, Any]:
+    """The one target that was given, its argument and value; `scope` where it holds ratios.
+
+    Args:
+        targets: All targets and `ratio` by name; `None` for those that were not given.
+        scope: As for `tfjointrd.prune`.
+
+    Raises:
+        ValueError: If none or several were given, or one is out of its range.
+    """
     given = {key: value for key, value in targets.items() if value is not None}
     by_pattern = isinstance(scope, Mapping)
     if len(given) + by_pattern != 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, dataclass_transform
@@ -31,13 +31,13 @@ class Recipe:
     network: str = option(
         "resnet20",
         "Name of a network of `tfjointrd.models` or `keras.applications`, or the path of a `.keras` file; for "
-        "`transfer` the latter.",
+        "`transfer` and `pruned` the latter, or the name of the recipe that trains it.",
     )
     data: str = option("digits", "Name of a data set, folder of images or `.npz` file; see `tfjointrd.data.load`.")
     image_size: int | None = option(
         None,
-        "Side of the images in pixels; see `tfjointrd.data.load`. By default photographs have 224, for `transfer` as "
-        "many as the network was made for.",
+        "Side of the images in pixels; see `tfjointrd.data.load`. By default photographs have 224, for `transfer` and "
+        "`pruned` as many as the network was made for.",
         kind=int,
         least=1,
         later=True,
@@ -64,7 +64,7 @@ class Recipe:
         choices=SCORED_ON,
         later=True,
     )
-    epochs: int = option(10, "Number of epochs.", least=1)
+    epochs: int = option(10, "Number of epochs; for `pruned` 0 trains nothing.", least=1)
     batch_size: int = option(128, "Images a step. For `transfer` the default is 64.", least=1)
     optimizer: str = option(
         "sgd", "`sgd` (Nesterov momentum 0.9) or `adam` (with decoupled weight decay).", choices=("sgd", "adam")
@@ -75,7 +75,9 @@ class Recipe:
         "zero. `steps`: it is divided by 10 at each of `milestones`.",
         choices=("one_cycle", "steps"),
     )
-    learning_rate: float = option(0.1, "The highest learning rate. For `transfer` the default is 0.02.", above=0)
+    learning_rate: float = option(
+        0.1, "The highest learning rate. For `transfer` the default is 0.02, for `pruned` 0.01.", above=0
+    )
     warmup: float = option(
         0.1, "The part of the training over which the learning rate rises, for `one_cycle`.", least=0, below=1
     )
@@ -232,9 +234,13 @@ def class_of(name: str) -> type[Recipe]:
     return METHODS[name]
 
 
-def all_fields() -> dict[str, dataclasses.Field]:
-    """The fields of all methods, by name."""
-    return {field.name: field for cls in METHODS.values() for field in dataclasses.fields(cls)}
+def all_fields(methods: Iterable[str] | None = None) -> dict[str, dataclasses.Field]:
+    """The fields of some methods, by default of all, by name; where defaults differ, as the first of them has them."""
+    found: dict[str, dataclasses.Field] = {}
+    for name in METHODS if methods is None else methods:
+        for field in dataclasses.fields(METHODS[name]):
+            found.setdefault(field.name, field)
+    return found
 
 
 def methods_with(name: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""The fields of each method. `tfjointrd.experiments.trainers` has, under the same names, how they train."""
+"""The fields of each method that begins with a new network; `trained` has the others.
+
+`tfjointrd.experiments.trainers` has, under the same names, how they train.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,22 @@ from typing import ClassVar
 
 from tfjointrd.experiments.recipes.base import RANDOM, Recipe, method
 from tfjointrd.experiments.recipes.option import option
-from tfjointrd.pixel_ranges import PIXEL_RANGES
 
 # === What several methods have ===
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Narrow(Recipe):
+class Narrow(Recipe):
+    """What is narrower by a factor."""
+
     alpha: int = option(
         2, "How many times narrower the network is after its first stage; its cost is the budget of a search.", least=1
     )
     round_to: int = option(
-        1, "Multiple that widths are rounded to; 1 rounds down, as in the paper.", least=1, later=True
+        1,
+        "Multiple that widths are rounded to; 1 rounds down, as in the paper. For `pruned` the default is 8.",
+        least=1,
+        later=True,
     )
 
 
@@ -42,9 +49,13 @@ class _Plain(_KeepsProjections):
 @dataclass(frozen=True, kw_only=True)
 class _Taught(Recipe):
     files: ClassVar[dict[str, str]] = {"teacher": ".keras"}
+    needs_teacher: ClassVar[bool] = True
 
     teacher: str | None = option(
-        None, "The teacher: a `.keras` file, or the name of the recipe that trains it.", kind=str
+        None,
+        "The teacher, which takes pixels from 0 to 255: a `.keras` file, or the name of the recipe that trains it. For "
+        "`pruned_...` it is by default the network before it was pruned.",
+        kind=str,
     )
     kd_weight: float = option(0.0, "Weight of the teacher's outputs as targets.", least=0, most=1)
     temperature: float = option(4.0, "Temperature of these targets.", above=0)
@@ -52,15 +63,18 @@ class _Taught(Recipe):
 
     def check(self):
         super().check()
-        if self.teacher is None and getattr(self, "teacher_mode", "frozen") == "frozen":
+        if self.teacher is None and self.needs_teacher and getattr(self, "teacher_mode", "frozen") == "frozen":
             raise ValueError(
                 f"Expected `teacher`, a trained network's .keras file or recipe, for method '{self.method}'."
             )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Distilled(_Taught):
+class Distilled(_Taught):
+    """What has the outputs or features of a teacher as targets."""
+
     def check(self):
+        """Checks fields against each other."""
         super().check()
         if not (self.kd_weight or self.feature_weight):
             raise ValueError(
@@ -70,7 +84,9 @@ class _Distilled(_Taught):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Routed(_Taught):
+class Routed(_Taught):
+    """What is taught through the later stages of a teacher."""
+
     teacher_mode: str = option(
         "frozen",
         "`frozen`, or `joint`: the network with shortcuts is trained beside the plain one, from the same initial "
@@ -90,6 +106,7 @@ class _Routed(_Taught):
     path_scale: str = option("sum", "`sum` of the paths' losses, or their `mean`.", choices=("sum", "mean"))
 
     def check(self):
+        """Checks fields against each other."""
         super().check()
         if self.teacher_mode == "joint" and not (self.method == "jointrd" and self.teacher is None):
             raise ValueError(
@@ -99,7 +116,7 @@ class _Routed(_Taught):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Pair(_Narrow):
+class _Pair(Narrow):
     kl_epsilon: float | None = option(
         None,
         "The term that the divergence of full and small network adds to both probabilities, 1e-6 in Adjoined Networks. "
@@ -112,7 +129,9 @@ class _Pair(_Narrow):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Budgeted(_Pair):
+class Budgeted(_Pair):
+    """What has a budget, as a search has."""
+
     files: ClassVar[dict[str, str]] = {"latency_table": "JSON"}
 
     alphas: tuple[float, ...] = option((1, 2, 4), "The candidates of a search, rising.", kind=float, later=True)
@@ -153,6 +172,7 @@ class _Budgeted(_Pair):
     )
 
     def check(self):
+        """Checks fields against each other."""
         from tfjointrd.layers.gates import check_alphas  # imports Keras, which lists of options do without
 
         super().check()
@@ -185,35 +205,35 @@ class PlainRecipe(_Plain):
 
 
 @method("distilled", "the plain network, with the outputs or features of a trained teacher as targets")
-class DistilledRecipe(_Distilled, _Plain):
+class DistilledRecipe(Distilled, _Plain):
     """The plain network, with the outputs or features of a teacher as targets."""
 
 
 @method("standard_distilled", "the same with its shortcuts")
-class StandardDistilledRecipe(_Distilled):
+class StandardDistilledRecipe(Distilled):
     """The network as it is, with the outputs or features of a teacher as targets."""
 
 
 @method("jointrd", "the plain network, taught through the later stages of a trained teacher")
-class JointRDRecipe(_Routed, _Plain):
+class JointRDRecipe(Routed, _Plain):
     """The plain network, taught through the later stages of a teacher."""
 
 
 @method("narrow", "the network, narrower after its first stage")
-class NarrowRecipe(_Narrow):
+class NarrowRecipe(Narrow):
     """The network, every layer after the first stage `alpha` times narrower."""
 
 
 @method("narrow_distilled", "the same, with the outputs of a trained teacher as targets")
-class NarrowDistilledRecipe(_Distilled, _Narrow):
+class NarrowDistilledRecipe(Distilled, Narrow):
     """The narrow network, with the outputs of a teacher as targets."""
 
 
 @method("adjoined", "the full and the narrow network on shared weights")
-class AdjoinedRecipe(_Budgeted):
+class AdjoinedRecipe(Budgeted):
     """The full and the narrow network on shared weights."""
 
-    files = {"widths": ".keras", **_Budgeted.files}
+    files = {"widths": ".keras", **Budgeted.files}
     widths: str | None = option(
         None,
         "The widths of the small network, in place of `alpha`: a `.keras` file of a network that has them, the name of "
@@ -234,7 +254,7 @@ class AdjoinedRecipe(_Budgeted):
 
 
 @method("search", "the same, with widths that are learned")
-class SearchRecipe(_Budgeted):
+class SearchRecipe(Budgeted):
     """The full and a narrow network on shared weights, with widths that are learned."""
 
     held_out: float = option(
@@ -247,31 +267,8 @@ class SearchRecipe(_Budgeted):
 
 
 @method("jointrd_adjoined", "as adjoined, without shortcuts, taught through the later stages of a trained teacher")
-class JointRDAdjoinedRecipe(_Routed, _Pair, _KeepsProjections):
+class JointRDAdjoinedRecipe(Routed, _Pair, _KeepsProjections):
     """The full and the narrow network on shared weights, without shortcuts and by JointRD.
 
     Its convolutions are ordinary ones, since an identity plus a correction has no adjoined form.
     """
-
-
-@method("transfer", "a trained network (.keras file) with a new classifier, fine-tuned on other data")
-class TransferRecipe(Recipe):
-    """A trained network with a new classifier; see `tfjointrd.transfer`."""
-
-    pixel_range: str | None = option(
-        None,
-        "The pixels that the network was trained on, if they were brought to that range outside of it; it gets a layer "
-        f"that does so. One of {', '.join(PIXEL_RANGES)}; by default 0..255, which is checked.",
-        choices=(None, *PIXEL_RANGES),
-        kind=str,
-        later=True,
-    )
-
-    def check(self):
-        """Checks fields against each other."""
-        super().check()
-        if not self.network.endswith(".keras"):
-            raise ValueError(
-                "Expected `network` to be the .keras file of a trained network, for method 'transfer'. "
-                f"Received: network='{self.network}'."
-            )

@@ -112,6 +112,21 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def changed(cls: type, name: str, default: Any, **values):
+    """A field of another class of recipes, with another default or other values, for a class that inherits it.
+
+    Args:
+        cls: The class that has it.
+        name: The field's name.
+        default: Its default.
+        **values: Those arguments of `Values` that differ.
+    """
+    metadata = cls.__dataclass_fields__[name].metadata
+    return dataclasses.field(
+        default=default, metadata={**metadata, "values": dataclasses.replace(metadata["values"], **values)}
+    )
+
+
 def plain(value: Any) -> Any:
     """A field's value as `Recipe` keeps it: lists, arrays and ranges as tuples, paths as text."""
     if isinstance(value, list | range) or hasattr(value, "tolist"):

@@ -1,0 +1,107 @@
+"""What the training of a pruned network begins with: the trained network, which channels are kept, and what is left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfjointrd import data
+from tfjointrd.experiments.networks import network_of
+from tfjointrd.experiments.recipes import Recipe
+from tfjointrd.experiments.run_folder import ARCHITECTURE, RECIPE
+from tfjointrd.files import write_json
+from tfjointrd.progress import Line, Steps
+from tfjointrd.surgery import prune_architecture, slim
+from tfjointrd.surgery.importance.criterion import resolve
+from tfjointrd.surgery.importance.norms import Random
+from tfjointrd.surgery.pruning_plan import PruningPlan
+from tfjointrd.surgery.read_graph import read_graph
+
+RANKED_ON = 2048  # images, at most
+COMPARED = {"pruned": "kept to compare with, as it was before it was trained on"}  # network -> why it has no files
+
+
+def kept_channels(recipe: Recipe, train: data.Pipeline, folder: Path, verbose: bool = True) -> dict[str, Any] | None:
+    """Which channels a recipe's training keeps, as `tfjointrd.surgery.prune_architecture` describes it.
+
+    An interrupted training keeps those that it began with.
+
+    Args:
+        recipe: The recipe; its network is a file.
+        train: The training images, on some of which criteria rank channels that need images.
+        folder: The folder of the training.
+        verbose: Whether to print what is going on.
+
+    Returns:
+        The description, or `None` for a recipe that does not prune.
+
+    Raises:
+        ValueError: As for `tfjointrd.prune`, or if the network does not fit the data.
+    """
+    if not recipe.get("importance"):
+        return None
+    if (folder / RECIPE).is_file() and (folder / ARCHITECTURE).is_file():
+        return json.loads((folder / ARCHITECTURE).read_text())
+    line = Line(verbose)
+    found = rank(recipe, network_of(recipe, train.info), _images(train, line))
+    costs = {"macs": "multiply-accumulates", "parameters": "parameters"}
+    left = [f"{found[f'full_{key}']:,} to {found[key]:,} {name}" for key, name in costs.items() if key in found]
+    line.end(f"Pruned {Path(recipe.network).name} by {recipe.importance}: {', '.join(left)}")
+    return found
+
+
+def rank(recipe: Recipe, network: keras.Model, images: Any = None) -> dict[str, Any]:
+    """Which channels of a network a recipe keeps.
+
+    Args:
+        recipe: The recipe.
+        network: The network.
+        images: Images with labels, for criteria that need them.
+
+    Raises:
+        ValueError: As for `tfjointrd.prune`.
+    """
+    importance = Random(recipe.seed) if recipe.importance == "random" else recipe.importance
+    needed = resolve(importance, 0 if images is None else images).needs_data
+    found = prune_architecture(network, importance, data=images if needed else None, **recipe.budget())
+    return {**found, "importance": recipe.importance}
+
+
+def check_budget(recipe: Recipe, network: keras.Model) -> None:
+    """Refuses a budget that a network cannot keep to, before images are read.
+
+    Raises:
+        ValueError: As for `tfjointrd.prune`.
+    """
+    if recipe.get("importance"):
+        PruningPlan(read_graph(network), **recipe.budget())
+
+
+def keep(architecture: dict[str, Any] | None, folder: Path) -> None:
+    """Writes into a folder which channels its training keeps, once."""
+    if architecture is not None and not (folder / ARCHITECTURE).exists():
+        write_json(folder / ARCHITECTURE, architecture)
+
+
+def networks_before(
+    recipe: Recipe, info: data.DatasetInfo, architecture: dict[str, Any] | None
+) -> dict[str, keras.Model]:
+    """The networks that the trained one is compared with: `unpruned`, and `pruned`, if it was trained on since."""
+    if architecture is None:
+        return {}
+    unpruned = network_of(recipe, info)
+    return {"unpruned": unpruned, **({"pruned": slim(unpruned, architecture["kept"])} if recipe.epochs else {})}
+
+
+def _images(train: data.Pipeline, line: Line) -> Iterator:
+    """Batches of the training's images without augmentation, counted on a line of the terminal as they are taken."""
+    images = train.unaugmented(shuffled=True)
+    images.limit(RANKED_ON)
+    steps = Steps(len(images))
+    for position in range(len(images)):
+        yield images.batch(position, 0)
+        line.write(f"Ranking channels: {steps.next()}")
