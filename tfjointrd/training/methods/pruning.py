@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,10 +19,12 @@ from tfjointrd.surgery.importance.criterion import name_of, resolve, scores_of
 from tfjointrd.surgery.pruning_plan import PruningPlan
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.slim import slim
+from tfjointrd.surgery.swap import with_fused_batch_normalization, with_keras_batch_normalization
 from tfjointrd.surgery.tasks import tasks_of
 from tfjointrd.surgery.tied_sets import TiedSets
 from tfjointrd.surgery.unit_masks import Axes, UnitMasks
 from tfjointrd.training.losses import per_replica
+from tfjointrd.training.methods.channel_penalties import GroupPenalty, ScalePenalty
 from tfjointrd.training.objective import Objective
 from tfjointrd.training.precision import loss_dtype
 from tfjointrd.training.scheduled_model import ScheduledModel, serialized
@@ -64,7 +66,7 @@ class Pruning(ScheduledModel):
         What the network returns.
 
     Attributes:
-        network: The full network, with zeros in place of what was dropped.
+        network: The full network, with zeros in place of what was dropped; on TensorFlow's fused batch normalisation.
         alive: For each unit of the tied sets 1, or 0 once it was dropped; a non-trainable weight.
 
     Metrics:
@@ -115,7 +117,7 @@ class Pruning(ScheduledModel):
         self.regularizer, self.strength, self.begin, self.end = regularizer, float(strength), float(begin), float(end)
         self.objective = Objective(tasks_of(graph))
         self._arguments = {"model": serialized(model), **budget}
-        self.network = graph.build()
+        self.network = with_fused_batch_normalization(graph.build())
         self._plan = PruningPlan(read_graph(self.network), **budget)
         masks = UnitMasks(self._plan.sets)
         self.alive = self.add_weight(
@@ -138,7 +140,7 @@ class Pruning(ScheduledModel):
         self._masks = masks
         # In a plain namespace Keras does not take them for weights of this model, besides those of its network.
         self._masked = SimpleNamespace(variables=self._constrained())
-        self._masked.scales, self._masked.groups = self._regularized()
+        self._masked.penalty = self._regularized()
         self._plan.sets.forget_weights()
         self.built = True
 
@@ -173,38 +175,27 @@ class Pruning(ScheduledModel):
                     found[layer, weight] = variable
         return found
 
-    def _regularized(self) -> tuple[list, list]:
-        """The scales of batch normalisations; and for each set, weights, axes and places of its units' entries."""
-        variables, groups, scales = self._masked.variables, {}, []
-        for site in self._plan.sets.sites():
-            variable = variables.get((site.layer, site.weight))
-            if variable is None or site.tied in self._plan.steps.reasons:
-                continue
-            groups.setdefault(site.tied, []).append((variable, site.axis, site.entries))
-            if site.role == "channel" and site.weight in ("gamma", "scale"):
-                scales.append((variable, site.entries.reshape(-1)))
-        if self.regularizer == "gamma" and not scales:
+    def _regularized(self) -> Callable | None:
+        """The regulariser."""
+        variables, held = self._masked.variables, self._plan.steps.reasons
+        sites = [
+            site for site in self._plan.sets.sites() if (site.layer, site.weight) in variables and site.tied not in held
+        ]
+        if self.regularizer == "group":
+            return GroupPenalty(sites, variables)
+        if self.regularizer is None:
+            return None
+        found = ScalePenalty(sites, variables)
+        if found.empty:
             raise ValueError(
                 "Expected a network with scales of batch normalisations for regularizer='gamma'. Received: "
                 f"'{self.network.name}' without any that can be pruned and trained."
             )
-        return scales, list(groups.values())
+        return found
 
     def penalty(self):
         """The regulariser's value, without its weight; a scalar."""
-        total = ops.zeros((), loss_dtype())
-        if self.regularizer == "gamma":
-            for variable, entries in self._masked.scales:
-                total = total + ops.sum(ops.abs(ops.take(_wide(variable), entries)))
-        elif self.regularizer == "group":
-            for group in self._masked.groups:
-                squares = 0.0
-                for variable, axis, entries in group:
-                    others = [i for i in range(len(variable.shape)) if i != axis]
-                    along = ops.sum(ops.square(_wide(variable)), axis=others)
-                    squares = squares + ops.sum(ops.take(along, entries), axis=-1)
-                total = total + ops.sum(ops.sqrt(squares + 1e-12))
-        return total
+        return ops.zeros((), loss_dtype()) if self._masked.penalty is None else self._masked.penalty()
 
     # === Training ===
 
@@ -250,7 +241,7 @@ class Pruning(ScheduledModel):
 
     def _scores(self, alive: np.ndarray) -> dict[str, np.ndarray]:
         """The importance of what is left, as the network without the rest has it; -1 for what was dropped."""
-        small = self.derive()
+        small = self._left()
         left = TiedSets(Channels(read_graph(small)))
         scores = scores_of(small, left, resolve(self.importance, self.data), self.data)
         kept, found = self._masks.by_set(alive), {}
@@ -289,11 +280,14 @@ class Pruning(ScheduledModel):
         return self._plan.counted, self._plan.cost(counts) / self._plan.full
 
     def derive(self, name: str | None = None) -> keras.Model:
-        """The narrow network of the channels that are left, with their weights.
+        """The narrow network of the channels that are left, with their weights, of Keras' own layers.
 
         Args:
             name: Its name; that of the network by default.
         """
+        return with_keras_batch_normalization(self._left(name))
+
+    def _left(self, name: str | None = None) -> keras.Model:
         alive = ops.convert_to_numpy(self.alive.value)
         return slim(self.network, self._plan.sets.kept_positions(self._masks.by_set(alive)), name)
 
@@ -360,7 +354,3 @@ class _DropChannels(keras.callbacks.Callback):
         name, part = self.model.left()
         if logs is not None:
             logs[f"left_{name}"] = part
-
-
-def _wide(variable):
-    return ops.cast(variable.value, loss_dtype())
