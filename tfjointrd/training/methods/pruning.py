@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,12 +10,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfjointrd.data.batches import batches
 from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.layers.weight_names import weight_name
 from tfjointrd.surgery.budgets import read_table
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import functional
 from tfjointrd.surgery.importance.criterion import name_of, resolve, scores_of
+from tfjointrd.surgery.importance.feature_maps import image_shape
 from tfjointrd.surgery.pruning_plan import PruningPlan
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.slim import slim
@@ -150,12 +152,12 @@ class Pruning(ScheduledModel):
             raise ValueError(
                 f"Expected `regularizer` to be one of {REGULARIZERS}, or None. Received: regularizer={regularizer!r}."
             )
-        if not strength >= 0:
-            raise ValueError(f"Expected `strength` from 0. Received: strength={strength}.")
-        if not 0 <= begin < end < 1:
+        if not (_is_number(strength) and 0 <= strength < float("inf")):
+            raise ValueError(f"Expected `strength`, a number from 0. Received: strength={strength!r}.")
+        if not (_is_number(begin) and _is_number(end) and 0 <= begin < end < 1):
             raise ValueError(
                 "Expected `begin` and `end`, parts of the training, in rising order, from 0 and below 1. Received: "
-                f"begin={begin}, end={end}."
+                f"begin={begin!r}, end={end!r}."
             )
 
     def objectives(self):
@@ -207,17 +209,31 @@ class Pruning(ScheduledModel):
         """Trains as `ScheduledModel` does, and drops channels at the start of epochs.
 
         Raises:
-            ValueError: If there are too few epochs for the budget to be reached at the start of one, or `importance`
-                needs `data`.
+            ValueError: If there are too few epochs for the budget to be reached at the start of one; if `importance`
+                needs `data`, or other ones, or says nothing of the network. Scores are computed once ahead of the
+                training for that, on the first batch of `data`.
         """
-        resolve(self.importance, self.data)
         if not any(self._way(epoch, epochs) == 1 for epoch in range(epochs)):
             raise ValueError(
                 f"Expected more `epochs`: channels are dropped at the start of epochs, up to end={self.end} of the "
                 f"training, and the last epoch starts at {(epochs - 1) / epochs:.2f}. Received: epochs={epochs}."
             )
+        self._check_importance()
         callbacks = [_DropChannels(), *keras.tree.flatten(callbacks or ())]
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def _check_importance(self) -> None:
+        """Computes scores once, since what is wrong with them would end a training at its first drop."""
+        criterion, data = resolve(self.importance, self.data), None
+        if getattr(criterion, "needs_data", False) or self.data is not None:
+            if isinstance(self.data, Iterator):
+                raise ValueError(
+                    "Expected `data` that can be gone through again at every drop, such as arrays, a list of batches "
+                    f"or a data set. Received: a {type(self.data).__name__}, which ends."
+                )
+            data = [next(batches(self.data, 32, shape=image_shape(self.network)))]
+        scores_of(self.network, self._plan.sets, criterion, data)
+        self._plan.sets.forget_weights()
 
     def _way(self, epoch: int, epochs: int) -> float:
         """The part of the way to the budget that is gone once an epoch has started."""
@@ -240,11 +256,21 @@ class Pruning(ScheduledModel):
             variable.assign(variable.constraint(variable))
 
     def _scores(self, alive: np.ndarray) -> dict[str, np.ndarray]:
-        """The importance of what is left, as the network without the rest has it; -1 for what was dropped."""
+        """The importance of what is left, as the network without the rest has it; -1 for what was dropped.
+
+        Scores that were given are those of the full network.
+        """
+        criterion, kept, found = resolve(self.importance, self.data), self._masks.by_set(alive), {}
+        if isinstance(criterion, Mapping):
+            found = {
+                name: scores.copy() for name, scores in scores_of(self.network, self._plan.sets, criterion).items()
+            }
+            for name in found.keys() & kept.keys():
+                found[name][np.delete(np.arange(len(found[name])), kept[name])] = -1
+            return found
         small = self._left()
         left = TiedSets(Channels(read_graph(small)))
-        scores = scores_of(small, left, resolve(self.importance, self.data), self.data)
-        kept, found = self._masks.by_set(alive), {}
+        scores = scores_of(small, left, criterion, self.data)
         for tied, own in zip(self._plan.sets, left, strict=True):
             if own.name in scores:
                 units = kept.get(tied.name, np.arange(len(tied)))
@@ -315,6 +341,10 @@ class Pruning(ScheduledModel):
             for key in ("model", "importance")
         }
         return cls(**{**config, **read})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 class Living(keras.constraints.Constraint):
