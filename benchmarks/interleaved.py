@@ -47,13 +47,15 @@ class Times:
             for _ in range(3):
                 step()
         self.seconds: dict[str, list[float]] = {name: [] for name in steps}
+        self.processor: dict[str, list[float]] = {name: [] for name in steps}  # seconds of all cores
         for _ in range(rounds):
             for name, step in steps.items():
-                began = time.perf_counter()
+                began, used = time.perf_counter(), time.process_time()
                 for _ in range(repeats):
                     loss = step()
                 float(loss)
                 self.seconds[name].append((time.perf_counter() - began) / repeats)
+                self.processor[name].append((time.process_time() - used) / repeats)
 
     def milliseconds(self, name: str) -> float:
         """The median of a form."""
@@ -61,4 +63,12 @@ class Times:
 
     def ratio(self, form: str, over: str) -> float:
         """The median of the ratios within the rounds."""
-        return statistics.median(a / b for a, b in zip(self.seconds[form], self.seconds[over], strict=True))
+        return _median_ratio(self.seconds[form], self.seconds[over])
+
+    def processor_ratio(self, form: str, over: str) -> float:
+        """The same of processor time, which other work on the machine changes less."""
+        return _median_ratio(self.processor[form], self.processor[over])
+
+
+def _median_ratio(ours: list[float], theirs: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))

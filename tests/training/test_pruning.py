@@ -165,9 +165,12 @@ def test_constraints_and_frozen_layers_stay(pruning, images):
     ("options", "message"),
     [
         ({"regularizer": "l1"}, "`regularizer` to be one of"),
-        ({"strength": -1.0}, "`strength` from 0"),
+        ({"strength": -1.0}, "`strength`, a number from 0. Received: strength=-1.0"),
+        ({"strength": "high"}, "strength='high'"),
         ({"begin": 0.5, "end": 0.5}, "`begin` and `end`"),
-        ({"target_macs": 0.001}, "`target_macs` within what pruning reaches"),
+        ({"begin": "late"}, "begin='late', end=0.5"),
+        ({"keep": 3}, r"`keep` to hold names or patterns of layers. Received: keep=\[3\]"),
+        ({"target_macs": 0.001}, r"`target_macs` within what pruning reaches, from .*=0.001. A lower `round_to`"),
         ({"target_macs": None}, "one of `target_macs`"),
         ({"importance": "taylor2"}, "`importance` to be one of"),
         ({"ratio": 0.5}, "one of `target_macs`"),
@@ -184,3 +187,36 @@ def test_too_few_epochs_and_no_data(pruning, images):
         pruning().fit(x, y, epochs=1, verbose=0)
     with pytest.raises(ValueError, match="`data` for importance 'taylor'"):
         pruning(importance="taylor").fit(x, y, epochs=4, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("importance", "data", "message"),
+    [
+        ("taylor", lambda x, y: x, "`data` with labels.*for 'taylor'. Received: images alone"),
+        ("taylor", lambda x, y: (x, y + 5), "labels between 0 and 2"),
+        ("taylor", lambda x, y: iter([(x, y)]), "`data` that can be gone through again.*Received: a list_iterator"),
+        ("hrank", lambda x, y: x[:, :4], r"`data` of shape \(count, 8, 8, 1\)"),
+        ("hrank", lambda x, y: x * np.nan, "`data` for which 'tiny' computes finite numbers"),
+        ("hrank", lambda x, y: x[:0], "`data` to hold images"),
+        ({"other": [1.0]}, lambda x, y: None, "`importance` to hold sets of"),
+        (lambda slices: np.ones(2), lambda x, y: None, "a score for each of the 8 channels"),
+        (lambda slices: np.full(len(slices[0].values), np.nan), lambda x, y: None, "numbers from 0 on.*from <lambda>"),
+    ],
+)
+def test_importance_is_looked_at_before_the_training(pruning, images, importance, data, message):
+    """Not at the first drop, which may be hours later."""
+    model = pruning(importance=importance, data=data(*images), begin=0.5, end=0.75)
+    with pytest.raises(ValueError, match=message):
+        model.fit(*images, epochs=8, verbose=0)
+    assert int(model.step) == 0
+
+
+def test_scores_that_are_given_are_those_of_the_full_network(pruning, tiny):
+    network = tiny(filters=8)
+    scores = importance.channel_importance(network, "random")
+    model = pruning(network, scores)
+    for amount in (0.3, 0.6, 1.0):
+        model.drop(amount)
+    expected = prune(network, scores, target_macs=0.5, round_to=1)
+    for ours, theirs in zip(model.derive().get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

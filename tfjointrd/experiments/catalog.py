@@ -2,11 +2,12 @@
 
 A name says method, network, how many times narrower, and data: `resnet20_cifar10`, `plain_resnet20_cifar10`,
 `jointrd_resnet20_cifar10`, `narrow_resnet20_a2_cifar10` (`kd_narrow_...` with a teacher's outputs as targets),
-`an_resnet20_a2_cifar10`, and, by both papers at once, `jointrd_an_resnet20_a2_cifar10`. `search_resnet20_a2_cifar10`
-learns widths that cost what those of alpha 2 do, `dan_resnet20_a2_cifar10` is the adjoined network of these widths,
-`random_resnet20_a2_cifar10` one of random widths of that cost. At paper scale `resnet20_cifar10` has the settings of
-Residual Distillation, `standard_resnet20_cifar10` those of Adjoined Networks; at the others they are the same. `PLAIN`
-lists the prefixes of recipes for networks without shortcuts.
+`an_resnet20_a2_cifar10`, `slimmable_resnet20_a2_cifar10` (every width on the labels), and, by both papers at once,
+`jointrd_an_resnet20_a2_cifar10`. `search_resnet20_a2_cifar10` learns widths that cost what those of alpha 2 do,
+`dan_resnet20_a2_cifar10` is the adjoined network of these widths, `random_resnet20_a2_cifar10` one of random widths of
+that cost. At paper scale `resnet20_cifar10` has the settings of Residual Distillation, `standard_resnet20_cifar10`
+those of Adjoined Networks; at the others they are the same. `PLAIN` lists the prefixes of recipes for networks without
+shortcuts.
 
 `pruned_resnet20_cifar10` is the trained `resnet20_cifar10` with 2.1 times fewer multiply-accumulates, fine-tuned;
 `pruned_kd_...` with the outputs of the unpruned network as targets; `pruned_plain_...` that of `plain_...`;
@@ -197,6 +198,7 @@ def _register_widths(network: str, data: str, scales: Mapping[str, Mapping], tea
         own = {"method": "narrow_distilled", "kd_weight": 0.9, "alpha": alpha, "teacher": teacher}
         _register(f"kd_narrow_{name}", scales, **fields, **own)
         _register(f"an_{name}", adjoined, method="adjoined", alpha=alpha, **fields)
+        _register(f"slimmable_{name}", scales, method="adjoined", objective="slimmable", alpha=alpha, **fields)
         _register(f"search_{name}", adjoined, method="search", alpha=alpha, alphas=candidates, **fields)
         _register(f"dan_{name}", adjoined, method="adjoined", alpha=alpha, widths=f"search_{name}", **fields)
         own = {"alpha": alpha, "alphas": candidates, "widths": RANDOM}

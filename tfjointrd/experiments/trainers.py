@@ -91,13 +91,14 @@ def _jointrd_networks(model: JointRD) -> dict[str, keras.Model]:
 
 
 def _adjoined(recipe: Recipe, network: keras.Model) -> Adjoined:
+    options = {"epsilon": recipe.kl_epsilon, "objective": recipe.objective}
     if recipe.widths is None:
-        return adjoin(network, recipe.alpha, round_to=recipe.round_to, epsilon=recipe.kl_epsilon)
+        return adjoin(network, recipe.alpha, round_to=recipe.round_to, **options)
     if recipe.widths == RANDOM:
         widths = _random_widths(recipe, network)
     else:
         widths = widths_of(network, load_network(recipe.widths))
-    return adjoin(network, widths=widths, epsilon=recipe.kl_epsilon)
+    return adjoin(network, widths=widths, **options)
 
 
 def _search(recipe: Recipe, network: keras.Model) -> DAN:

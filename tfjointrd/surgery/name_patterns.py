@@ -15,10 +15,15 @@ def matching(names: Iterable[str], patterns: Iterable[str], argument: str = "kee
         argument: Where the patterns came from, for the error message.
 
     Raises:
-        ValueError: If a pattern matches nothing.
+        ValueError: If a pattern is no text or matches nothing.
     """
     if isinstance(patterns, str):
         raise ValueError(f"Expected `{argument}` to be a list of names or patterns. Received: {argument}='{patterns}'.")
+    patterns = list(patterns) if isinstance(patterns, Iterable) else [patterns]
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(
+            f"Expected `{argument}` to hold names or patterns of layers. Received: {argument}={patterns!r:.200}."
+        )
     names, found = list(names), []
     for pattern in patterns:
         hits = [name for name in names if fnmatch(name, pattern)]

@@ -97,7 +97,9 @@ class PruningPlan:
             return full, full
         if self.argument == "ratio":
             return full, max((1 - self._value) * full, least)
-        return full, share_of(self.argument, self._value, full, least / full, 1.0, "pruning reaches") * full
+        hint = "A lower `round_to` or `min_channels`, or fewer layers in `keep`, may allow less."
+        reached = least / full, 1.0, "pruning reaches", (hint, "")
+        return full, share_of(self.argument, self._value, full, *reached) * full
 
     def counts(
         self, scores: Mapping[str, np.ndarray], name: str, amount: float = 1.0, most: Sequence[int] | None = None

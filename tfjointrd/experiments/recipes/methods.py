@@ -242,9 +242,22 @@ class AdjoinedRecipe(Budgeted):
         later=True,
     )
 
+    objective: str = option(
+        "adjoined",
+        "What the small network learns from: the full one's outputs (`adjoined`), or the labels, as in Slimmable "
+        "Networks (`slimmable`).",
+        choices=("adjoined", "slimmable"),
+        later=True,
+    )
+
     def check(self):
         """Checks fields against each other."""
         super().check()
+        if self.objective == "slimmable" and self.kl_epsilon is not None:
+            raise ValueError(
+                "Expected `kl_epsilon` for objective 'adjoined' only. Received: objective='slimmable', "
+                f"kl_epsilon={self.kl_epsilon}."
+            )
         given = self.given(("alphas", "budget", "target", "latency_table", "gamma", "ties", "gate_warmup"))
         if given and self.widths != RANDOM:
             raise ValueError(

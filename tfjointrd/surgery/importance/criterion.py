@@ -224,7 +224,7 @@ def scores_of(model: keras.Model, sets: TiedSets, criterion: Criterion | Mapping
             f"Expected a network of which importance '{type(criterion).__name__}' says something. Received: "
             f"'{model.name}', where it finds nothing to score, as the scale of a batch normalisation."
         )
-    return _checked(found, type(criterion).__name__)
+    return _checked(found, name_of(getattr(criterion, "function", criterion)))
 
 
 def _given(sets: TiedSets, scores: Mapping[str, Sequence[float]]) -> Scores:

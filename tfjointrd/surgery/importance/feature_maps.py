@@ -26,14 +26,22 @@ def tensors_of(graph: Graph, refs: Iterable[Ref], data: Any, images: int | None 
         For each place an array, the batch axis first.
 
     Raises:
-        ValueError: If `data` holds no images of the network's shape.
+        ValueError: If `data` holds no images of the network's shape, or the network computes NaN of them.
     """
-    network = replace(graph, outputs=list(refs)).pruned().build()
+    refs = list(refs)
+    network = replace(graph, outputs=refs).pruned().build()
     left = images
     for x, _ in batches(data, 32, shape=image_shape(network)):
         x = keras.tree.map_structure(lambda part: np.asarray(part)[:left], x)  # noqa: B023
         outputs = keras.tree.flatten(network(x, training=False))
-        yield [keras.ops.convert_to_numpy(keras.ops.cast(y, "float32")) for y in outputs]
+        found = [keras.ops.convert_to_numpy(keras.ops.cast(y, "float32")) for y in outputs]
+        wrong = [ref.layer for ref, values in zip(refs, found, strict=True) if not np.isfinite(values).all()]
+        if wrong:
+            raise ValueError(
+                f"Expected `data` for which '{graph.name}' computes finite numbers. Received: images for which layer "
+                f"'{wrong[0]}' does not; look for NaN in them and for pixels of another range."
+            )
+        yield found
         if left is not None:
             left -= len(keras.tree.flatten(x)[0])
             if left <= 0:

@@ -14,7 +14,7 @@ from tfjointrd.surgery.sort_channels import sort_channels
 from tfjointrd.surgery.widths import Alpha, first_filters, staying, wanted_of, with_ties
 from tfjointrd.training import schedules
 from tfjointrd.training.frozen import warn_of_shared_frozen_layers
-from tfjointrd.training.methods.adjoined import Adjoined, path_of
+from tfjointrd.training.methods.adjoined import ADJOINED, Adjoined, path_of
 from tfjointrd.training.objective import Divergence
 
 
@@ -33,6 +33,7 @@ def adjoin(
     stop_gradient: bool = False,
     epsilon: float | None = None,
     divergence: Divergence = None,
+    objective: str = ADJOINED,
     name: str | None = None,
 ) -> Adjoined:
     """Turns a network into an adjoined one: the full and a small network on shared weights, trained by one `fit`.
@@ -62,6 +63,11 @@ def adjoin(
         stop_gradient: Whether KL leaves the full network's output alone.
         epsilon: The term that Eqn 3 adds to both probabilities, or `None`.
         divergence: What the full and the small network's outputs are compared by.
+        objective: `"slimmable"` lets every network learn from the labels, as in Slimmable Networks, in place of the
+            divergence. These narrow every layer: `keep=()`. Each width then has its own batch normalisations, as theirs
+            has; layers that stay full at the beginning are computed once, and theirs serve all widths. In Universally
+            Slimmable Networks the small ones learn from the full one's outputs ("in-place distillation"). That is
+            `kl_weight=1.0, stop_gradient=True`, which has the same gradient.
         name: The name of the adjoined network.
 
     Returns:
@@ -91,7 +97,8 @@ def adjoin(
 
     Reference:
         Adjoined Networks (https://arxiv.org/abs/2006.05624), Eqn 1 to 3. Several small networks from one training are
-        the idea of Slimmable Neural Networks (https://arxiv.org/abs/1812.08928).
+        the idea of Slimmable Neural Networks (https://arxiv.org/abs/1812.08928), whose Algorithm 1 is the objective
+        `"slimmable"`. Universally Slimmable Networks (https://arxiv.org/abs/1903.05134) for in-place distillation.
     """
     if isinstance(model, Adjoined):
         raise ValueError(f"Expected `model` not to be adjoined yet; take its `full()`. Received: '{model.name}'.")
@@ -127,6 +134,7 @@ def adjoin(
         stop_gradient=stop_gradient,
         epsilon=epsilon,
         divergence=divergence,
+        objective=objective,
         kept_full={path: with_ties(channels, *chosen) for path, chosen in found.items()},
         name=name or f"adjoined_{model.name}",
     )

@@ -21,6 +21,9 @@ from tfjointrd.training.monitors import check_monitors
 from tfjointrd.training.objective import Divergence, Objective, deserialize_divergence, serialize_divergence
 from tfjointrd.training.scheduled_model import ScheduledModel, serialized
 
+# What `objective` takes: what the small networks learn from.
+ADJOINED, SLIMMABLE = "adjoined", "slimmable"
+
 
 def path_of(alpha: float) -> str:
     """The name of one of several small networks."""
@@ -44,6 +47,10 @@ class Adjoined(ScheduledModel):
     - numbers (a loss for regression, or labels that are neither of these): the loss, by default the mean squared error,
       and (p - q)², the mean over the channels.
 
+    With `objective="slimmable"` every network learns from the labels, as in Slimmable Networks: CE(p) + CE(q), or with
+    several small networks the sum over all, in one step. What those networks call switchable batch normalisation is
+    `batch_normalization="separate"`.
+
     Args:
         base: The full network, functional or Sequential, with one input.
         keep: For each small network, by the name of its path, layer name -> positions (or the number of first
@@ -60,6 +67,8 @@ class Adjoined(ScheduledModel):
             above, or a function `(full, small) -> (batch, ...)` of outputs as the network returns them; for several
             outputs also a list, or a dict by their names. By default that of the output, as said above.
         kept_full: For each small network, why layers stay full, by layer name.
+        objective: `"adjoined"` or `"slimmable"`, as said above. The latter has no `kl_weight`, `stop_gradient`,
+            `epsilon` and `divergence`; metrics hold KL all the same.
         name: The model's name.
 
     Call arguments:
@@ -85,8 +94,11 @@ class Adjoined(ScheduledModel):
         ValueError: See `adjoin`; or if a batch normalisation is not synchronised where several devices train.
 
     Reference:
-        Adjoined Networks (https://arxiv.org/abs/2006.05624), Definition 1.
+        Adjoined Networks (https://arxiv.org/abs/2006.05624), Definition 1. Slimmable Neural Networks
+        (https://arxiv.org/abs/1812.08928), Algorithm 1, for `objective="slimmable"`.
     """
+
+    slimmable = False
 
     def __init__(
         self,
@@ -99,17 +111,25 @@ class Adjoined(ScheduledModel):
         epsilon: float | None = None,
         divergence: Divergence = None,
         kept_full: Mapping[str, Mapping[str, str]] | None = None,
+        objective: str = ADJOINED,
         name: str | None = None,
     ):
         super().__init__(name=name)
+        given = {"kl_weight": kl_weight, "stop_gradient": stop_gradient, "epsilon": epsilon, "divergence": divergence}
+        self.slimmable = _is_slimmable(objective, given)
         positions = {path: {layer: listed(kept) for layer, kept in layers.items()} for path, layers in keep.items()}
         options = {"stop_gradient": stop_gradient, "epsilon": epsilon, "divergence": divergence, "kept_full": kept_full}
         self._set_up(
-            base, kl_weight, batch_normalization, lambda graph, mode: AdjoinedGraph(graph, positions, mode), **options
+            base,
+            0.0 if self.slimmable else kl_weight,
+            batch_normalization,
+            lambda graph, mode: AdjoinedGraph(graph, positions, mode),
+            **options,
         )
         self._arguments["keep"] = {
             path: {layer: compact(kept) for layer, kept in layers.items()} for path, layers in positions.items()
         }
+        self._arguments["objective"] = objective
 
     def _set_up(
         self, base, kl_weight, batch_normalization, adjoined_graph, *, stop_gradient, epsilon, divergence, kept_full
@@ -185,9 +205,9 @@ class Adjoined(ScheduledModel):
         return self.objective.route(metrics, [self.output_keys(path) for path in self.paths])
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """CE(p) + lambda(t) KL(p, q) (Eqn 3), plus the layers' own losses."""
+        """CE(p) + lambda(t) KL(p, q) (Eqn 3), or CE(p) + CE(q), plus the layers' own losses."""
         loss = self._cross_entropy(FULL, y, y_pred, sample_weight)
-        loss = loss + self.weighted_divergence(y_pred, sample_weight, self.step, self.total_steps)
+        loss = loss + self.small_losses(y, y_pred, sample_weight, self.step, self.total_steps)
         if training:
             self.count_step()
         return loss + per_replica(sum(self.losses)) if self.losses else loss
@@ -200,8 +220,10 @@ class Adjoined(ScheduledModel):
         """The loss of one network's outputs, CE for classes."""
         return self.objective.loss(y, self.outputs_of(path, outputs), sample_weight)
 
-    def weighted_divergence(self, outputs, sample_weight, step, total_steps):
-        """lambda(t) KL(p, q), a scalar, of the outputs of all networks at `step` of `total_steps`."""
+    def small_losses(self, y, outputs, sample_weight, step, total_steps):
+        """What the small networks learn from, a scalar, of all networks' outputs at `step` of `total_steps`."""
+        if self.slimmable:
+            return sum(self._cross_entropy(path, y, outputs, sample_weight) for path in self.paths[1:])
         total = sum(self._divergence(path, outputs, sample_weight) for path in self.paths[1:])
         return self.kl_weight(step, total_steps) * per_replica(total)
 
@@ -249,7 +271,7 @@ class Adjoined(ScheduledModel):
         """The configuration from which the model can be made again."""
         return {
             **self._arguments,
-            "kl_weight": keras.saving.serialize_keras_object(self.kl_weight),
+            "kl_weight": None if self.slimmable else keras.saving.serialize_keras_object(self.kl_weight),
             "frozen": [name for name, layer in _parts(self.network) if not layer.trainable],
             "name": self.name,
         }
@@ -266,6 +288,22 @@ class Adjoined(ScheduledModel):
             if layer.trainable == bool(frozen):
                 layer.trainable = not layer.trainable
         return model
+
+
+def _is_slimmable(objective: str, given: Mapping[str, Any]) -> bool:
+    """Whether every network learns from the labels, for which arguments of the divergence mean nothing."""
+    if objective not in (ADJOINED, SLIMMABLE):
+        raise ValueError(
+            f"Expected `objective` to be '{ADJOINED}' or '{SLIMMABLE}'. Received: objective={objective!r}."
+        )
+    foreign = {key: value for key, value in given.items() if value is not None and value is not False}
+    if objective == SLIMMABLE and foreign:
+        raise ValueError(
+            f"Expected {', '.join(f'`{key}`' for key in foreign)} for objective '{ADJOINED}' only: leave it out, or "
+            f"take that objective. Received: objective='{SLIMMABLE}', "
+            f"{', '.join(f'{key}={value!r:.100}' for key, value in foreign.items())}."
+        )
+    return objective == SLIMMABLE
 
 
 def _parts(network: keras.Model) -> Iterator[tuple[str, keras.Layer]]:

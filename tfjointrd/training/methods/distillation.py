@@ -330,7 +330,8 @@ class Distillation(ScheduledModel):
             soft = self.pairing.student.soft_loss(*compared, self.temperature, sample_weight)
             loss = loss + self.alpha * per_replica(soft)
         if self.adjoined:
-            loss = loss + self.student.weighted_divergence(outputs[STUDENT], sample_weight, self.step, self.total_steps)
+            progress = self.step, self.total_steps
+            loss = loss + self.student.small_losses(y, outputs[STUDENT], sample_weight, *progress)
         return {STUDENT: loss + self._feature_loss(outputs, STUDENT, sample_weight)}
 
     def _main(self, output) -> list:

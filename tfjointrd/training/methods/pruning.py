@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,19 +10,23 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfjointrd.data.batches import batches
 from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.layers.weight_names import weight_name
 from tfjointrd.surgery.budgets import read_table
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import functional
 from tfjointrd.surgery.importance.criterion import name_of, resolve, scores_of
+from tfjointrd.surgery.importance.feature_maps import image_shape
 from tfjointrd.surgery.pruning_plan import PruningPlan
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.slim import slim
+from tfjointrd.surgery.swap import with_fused_batch_normalization, with_keras_batch_normalization
 from tfjointrd.surgery.tasks import tasks_of
 from tfjointrd.surgery.tied_sets import TiedSets
 from tfjointrd.surgery.unit_masks import Axes, UnitMasks
 from tfjointrd.training.losses import per_replica
+from tfjointrd.training.methods.channel_penalties import GroupPenalty, ScalePenalty
 from tfjointrd.training.objective import Objective
 from tfjointrd.training.precision import loss_dtype
 from tfjointrd.training.scheduled_model import ScheduledModel, serialized
@@ -64,7 +68,7 @@ class Pruning(ScheduledModel):
         What the network returns.
 
     Attributes:
-        network: The full network, with zeros in place of what was dropped.
+        network: The full network, with zeros in place of what was dropped; on TensorFlow's fused batch normalisation.
         alive: For each unit of the tied sets 1, or 0 once it was dropped; a non-trainable weight.
 
     Metrics:
@@ -115,7 +119,7 @@ class Pruning(ScheduledModel):
         self.regularizer, self.strength, self.begin, self.end = regularizer, float(strength), float(begin), float(end)
         self.objective = Objective(tasks_of(graph))
         self._arguments = {"model": serialized(model), **budget}
-        self.network = graph.build()
+        self.network = with_fused_batch_normalization(graph.build())
         self._plan = PruningPlan(read_graph(self.network), **budget)
         masks = UnitMasks(self._plan.sets)
         self.alive = self.add_weight(
@@ -138,7 +142,7 @@ class Pruning(ScheduledModel):
         self._masks = masks
         # In a plain namespace Keras does not take them for weights of this model, besides those of its network.
         self._masked = SimpleNamespace(variables=self._constrained())
-        self._masked.scales, self._masked.groups = self._regularized()
+        self._masked.penalty = self._regularized()
         self._plan.sets.forget_weights()
         self.built = True
 
@@ -148,12 +152,12 @@ class Pruning(ScheduledModel):
             raise ValueError(
                 f"Expected `regularizer` to be one of {REGULARIZERS}, or None. Received: regularizer={regularizer!r}."
             )
-        if not strength >= 0:
-            raise ValueError(f"Expected `strength` from 0. Received: strength={strength}.")
-        if not 0 <= begin < end < 1:
+        if not (_is_number(strength) and 0 <= strength < float("inf")):
+            raise ValueError(f"Expected `strength`, a number from 0. Received: strength={strength!r}.")
+        if not (_is_number(begin) and _is_number(end) and 0 <= begin < end < 1):
             raise ValueError(
                 "Expected `begin` and `end`, parts of the training, in rising order, from 0 and below 1. Received: "
-                f"begin={begin}, end={end}."
+                f"begin={begin!r}, end={end!r}."
             )
 
     def objectives(self):
@@ -173,38 +177,27 @@ class Pruning(ScheduledModel):
                     found[layer, weight] = variable
         return found
 
-    def _regularized(self) -> tuple[list, list]:
-        """The scales of batch normalisations; and for each set, weights, axes and places of its units' entries."""
-        variables, groups, scales = self._masked.variables, {}, []
-        for site in self._plan.sets.sites():
-            variable = variables.get((site.layer, site.weight))
-            if variable is None or site.tied in self._plan.steps.reasons:
-                continue
-            groups.setdefault(site.tied, []).append((variable, site.axis, site.entries))
-            if site.role == "channel" and site.weight in ("gamma", "scale"):
-                scales.append((variable, site.entries.reshape(-1)))
-        if self.regularizer == "gamma" and not scales:
+    def _regularized(self) -> Callable | None:
+        """The regulariser."""
+        variables, held = self._masked.variables, self._plan.steps.reasons
+        sites = [
+            site for site in self._plan.sets.sites() if (site.layer, site.weight) in variables and site.tied not in held
+        ]
+        if self.regularizer == "group":
+            return GroupPenalty(sites, variables)
+        if self.regularizer is None:
+            return None
+        found = ScalePenalty(sites, variables)
+        if found.empty:
             raise ValueError(
                 "Expected a network with scales of batch normalisations for regularizer='gamma'. Received: "
                 f"'{self.network.name}' without any that can be pruned and trained."
             )
-        return scales, list(groups.values())
+        return found
 
     def penalty(self):
         """The regulariser's value, without its weight; a scalar."""
-        total = ops.zeros((), loss_dtype())
-        if self.regularizer == "gamma":
-            for variable, entries in self._masked.scales:
-                total = total + ops.sum(ops.abs(ops.take(_wide(variable), entries)))
-        elif self.regularizer == "group":
-            for group in self._masked.groups:
-                squares = 0.0
-                for variable, axis, entries in group:
-                    others = [i for i in range(len(variable.shape)) if i != axis]
-                    along = ops.sum(ops.square(_wide(variable)), axis=others)
-                    squares = squares + ops.sum(ops.take(along, entries), axis=-1)
-                total = total + ops.sum(ops.sqrt(squares + 1e-12))
-        return total
+        return ops.zeros((), loss_dtype()) if self._masked.penalty is None else self._masked.penalty()
 
     # === Training ===
 
@@ -216,17 +209,31 @@ class Pruning(ScheduledModel):
         """Trains as `ScheduledModel` does, and drops channels at the start of epochs.
 
         Raises:
-            ValueError: If there are too few epochs for the budget to be reached at the start of one, or `importance`
-                needs `data`.
+            ValueError: If there are too few epochs for the budget to be reached at the start of one; if `importance`
+                needs `data`, or other ones, or says nothing of the network. Scores are computed once ahead of the
+                training for that, on the first batch of `data`.
         """
-        resolve(self.importance, self.data)
         if not any(self._way(epoch, epochs) == 1 for epoch in range(epochs)):
             raise ValueError(
                 f"Expected more `epochs`: channels are dropped at the start of epochs, up to end={self.end} of the "
                 f"training, and the last epoch starts at {(epochs - 1) / epochs:.2f}. Received: epochs={epochs}."
             )
+        self._check_importance()
         callbacks = [_DropChannels(), *keras.tree.flatten(callbacks or ())]
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def _check_importance(self) -> None:
+        """Computes scores once, since what is wrong with them would end a training at its first drop."""
+        criterion, data = resolve(self.importance, self.data), None
+        if getattr(criterion, "needs_data", False) or self.data is not None:
+            if isinstance(self.data, Iterator):
+                raise ValueError(
+                    "Expected `data` that can be gone through again at every drop, such as arrays, a list of batches "
+                    f"or a data set. Received: a {type(self.data).__name__}, which ends."
+                )
+            data = [next(batches(self.data, 32, shape=image_shape(self.network)))]
+        scores_of(self.network, self._plan.sets, criterion, data)
+        self._plan.sets.forget_weights()
 
     def _way(self, epoch: int, epochs: int) -> float:
         """The part of the way to the budget that is gone once an epoch has started."""
@@ -249,11 +256,21 @@ class Pruning(ScheduledModel):
             variable.assign(variable.constraint(variable))
 
     def _scores(self, alive: np.ndarray) -> dict[str, np.ndarray]:
-        """The importance of what is left, as the network without the rest has it; -1 for what was dropped."""
-        small = self.derive()
+        """The importance of what is left, as the network without the rest has it; -1 for what was dropped.
+
+        Scores that were given are those of the full network.
+        """
+        criterion, kept, found = resolve(self.importance, self.data), self._masks.by_set(alive), {}
+        if isinstance(criterion, Mapping):
+            found = {
+                name: scores.copy() for name, scores in scores_of(self.network, self._plan.sets, criterion).items()
+            }
+            for name in found.keys() & kept.keys():
+                found[name][np.delete(np.arange(len(found[name])), kept[name])] = -1
+            return found
+        small = self._left()
         left = TiedSets(Channels(read_graph(small)))
-        scores = scores_of(small, left, resolve(self.importance, self.data), self.data)
-        kept, found = self._masks.by_set(alive), {}
+        scores = scores_of(small, left, criterion, self.data)
         for tied, own in zip(self._plan.sets, left, strict=True):
             if own.name in scores:
                 units = kept.get(tied.name, np.arange(len(tied)))
@@ -289,11 +306,14 @@ class Pruning(ScheduledModel):
         return self._plan.counted, self._plan.cost(counts) / self._plan.full
 
     def derive(self, name: str | None = None) -> keras.Model:
-        """The narrow network of the channels that are left, with their weights.
+        """The narrow network of the channels that are left, with their weights, of Keras' own layers.
 
         Args:
             name: Its name; that of the network by default.
         """
+        return with_keras_batch_normalization(self._left(name))
+
+    def _left(self, name: str | None = None) -> keras.Model:
         alive = ops.convert_to_numpy(self.alive.value)
         return slim(self.network, self._plan.sets.kept_positions(self._masks.by_set(alive)), name)
 
@@ -321,6 +341,10 @@ class Pruning(ScheduledModel):
             for key in ("model", "importance")
         }
         return cls(**{**config, **read})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 class Living(keras.constraints.Constraint):
@@ -360,7 +384,3 @@ class _DropChannels(keras.callbacks.Callback):
         name, part = self.model.left()
         if logs is not None:
             logs[f"left_{name}"] = part
-
-
-def _wide(variable):
-    return ops.cast(variable.value, loss_dtype())
