@@ -13,6 +13,12 @@ from tfjointrd.training.losses import divergence
 REPORTED = ("loss", "full_loss", "small_loss", "small_kl")
 
 
+@pytest.fixture
+def tiny(tiny):
+    """Of two stages, which have all kinds of layers already."""
+    return functools.partial(tiny, stages=2)
+
+
 def compiled(model, **kwargs):
     model.compile(optimizer=keras.optimizers.SGD(0.05, momentum=0.9), metrics=["accuracy"], **kwargs)
     return model
