@@ -5,10 +5,10 @@ import os
 import subprocess
 import sys
 
+import keras
 import pytest
 from jax_process import JAX, NO_TENSORFLOW, run_tests
 
-from tfjointrd import models
 from tfjointrd.__main__ import main
 
 FILES = [
@@ -52,8 +52,12 @@ def test_recipes_import_without_tensorflow():
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    path = tmp_path_factory.mktemp("networks") / "resnet8.keras"
-    models.cifar_resnet(8, num_classes=10, input_shape=(8, 8, 1)).save(path)
+    path = tmp_path_factory.mktemp("networks") / "small.keras"
+    x = inputs = keras.Input((8, 8, 1))
+    for filters in (8, 16):
+        x = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+    keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))).save(path)
     return path
 
 

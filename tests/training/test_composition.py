@@ -132,7 +132,8 @@ SMOKE = {"data": "digits", "images": 64, "epochs": 2, "batch_size": 32, "learnin
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exports")
 def test_recipe(residual_digits, tmp_path):
-    recipe = Recipe(method="jointrd_adjoined", network=residual_digits, teacher=residual_digits, **SMOKE)
+    networks = {"network": residual_digits, "teacher": residual_digits}
+    recipe = Recipe(method="jointrd_adjoined", **networks, **SMOKE, formats=("int8",))
     finished = run(recipe, tmp_path / "run", verbose=0)
     assert set(finished.networks) == {"full", "small"}
     small = finished.networks["small"]

@@ -1,5 +1,7 @@
 """Every training in double precision computes what it does in single precision, more exactly."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -18,6 +20,12 @@ TRAININGS = {
     "dan": lambda net: search(net(), (1, 2), round_to=1, noise="none", warm_up=0.0),
     "dan, gamma": lambda net: search(net(), (1, 2), round_to=1, noise="none", gamma=1e-6, ties="free"),
 }
+
+
+@pytest.fixture
+def tiny(tiny):
+    """Of two stages, which have all kinds of layers already."""
+    return functools.partial(tiny, stages=2)
 
 
 @pytest.mark.parametrize("make", TRAININGS.values(), ids=TRAININGS)
