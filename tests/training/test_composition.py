@@ -85,7 +85,7 @@ def test_trains_and_gives_a_narrow_plain_network(tiny, images):
     widths = {layer.name: layer.filters for layer in small.layers if isinstance(layer, keras.layers.Conv2D)}
     assert widths == {
         **{"stem_conv": 4, "stage1_conv2": 4},
-        **{"stage2_conv1": 4, "stage2_conv2": 4, "stage3_conv2": 6},
+        **{"stage2_conv1": 4, "stage2_conv2": 4, "stage3_conv1": 6, "stage3_conv2": 6},
     }
     assert shortcuts(read_graph(small)) == [] == shortcuts(read_graph(full)) and shortcuts(read_graph(teacher))
     result = joint.evaluate(x, y, verbose=0, return_dict=True)
