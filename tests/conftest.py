@@ -121,7 +121,7 @@ STEPS_WITHOUT_A_GRAPH = {"fit": 6, "evaluate": 4, "predict": 2}
 def short_runs_without_a_graph(pytestconfig):
     """Trainings, evaluations and predictions of a few steps are not traced; longer ones are, and all with --slow.
 
-    So is what was traced already, what is compiled by XLA and what several devices share.
+    What has a graph already, what XLA compiles and what several devices share runs as users have it.
     """
     import keras
 
@@ -135,6 +135,7 @@ def short_runs_without_a_graph(pytestconfig):
 
     def length(x, batch_size=None, steps=None, **_):
         """How many steps a look at all the data takes, as far as it is known."""
+        x = keras.tree.flatten(x)[0] if isinstance(x, (list, tuple, dict)) else x
         if steps is None and hasattr(x, "shape"):
             steps = -(-x.shape[0] // (batch_size or 32))
         try:
@@ -181,6 +182,13 @@ def short_runs_without_a_graph(pytestconfig):
         for name, function in zip(STEPS_WITHOUT_A_GRAPH, functions, strict=True):
             patch.setattr(TensorFlowTrainer, name, patched(name, getattr(TensorFlowTrainer, name), function))
         yield
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Runs of a few steps have a graph too."""
+    for name in STEPS_WITHOUT_A_GRAPH:
+        monkeypatch.setitem(STEPS_WITHOUT_A_GRAPH, name, 0)
 
 
 @pytest.fixture(autouse=True)

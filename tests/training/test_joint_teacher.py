@@ -160,6 +160,7 @@ def test_continued_from_a_file_or_a_checkpoint(tiny, images, tmp_path):
     equal(restored, joint, atol=1e-6)
 
 
+@pytest.mark.usefixtures("traced")
 def test_mixed_precision(tiny, images, tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     student, teacher = pair(tiny)
