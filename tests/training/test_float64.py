@@ -28,7 +28,9 @@ def tiny(tiny):
     return functools.partial(tiny, stages=2)
 
 
-@pytest.mark.parametrize("make", TRAININGS.values(), ids=TRAININGS)
+@pytest.mark.parametrize(
+    "make", [pytest.param(make, id=id, marks=[pytest.mark.slow] * ("," in id)) for id, make in TRAININGS.items()]
+)
 def test_trains_as_in_float32(tiny, images, make, float64, eager):
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
