@@ -9,7 +9,7 @@ from shallow import make_shallow
 
 from tfjointrd import export, models
 from tfjointrd.__main__ import main
-from tfjointrd.experiments import catalog, recipes
+from tfjointrd.experiments import card, catalog, recipes
 from tfjointrd.experiments.checkpoint_callback import CheckpointCallback
 from tfjointrd.export import quantize
 
@@ -96,7 +96,13 @@ def test_benchmark(tmp_path, capsys):
     assert "Expected one network with `--layers`. Received: " in capsys.readouterr().err
 
 
-def test_run_by_name(tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def no_files(monkeypatch):
+    """Trainings leave no `.tflite` files; `test_train_export_report` has them."""
+    monkeypatch.setattr(card, "forms", dict)
+
+
+def test_run_by_name(tmp_path, capsys, monkeypatch, no_files):
     make_shallow(monkeypatch)
     arguments = ["run", "narrow_resnet20_a4_digits", "--scale", "smoke", "--out", str(tmp_path)]
     assert main(arguments) == 0
@@ -128,7 +134,7 @@ def test_many_recipes_are_grouped(tmp_path, capsys, monkeypatch):
     assert grouped.startswith(capsys.readouterr().out.rstrip("\n")) and "--all" in grouped
 
 
-def test_transfer(tmp_path, capsys):
+def test_transfer(tmp_path, capsys, no_files):
     network, out = tmp_path / "trained.keras", tmp_path / "out"
     models.cifar_resnet(8, num_classes=4, input_shape=(8, 8, 3)).save(network)
     arguments = ["train", "--method", "transfer", "--network", str(network), "--epochs", "1", "--images", "128"]

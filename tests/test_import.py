@@ -42,7 +42,7 @@ def test_works_without_tensorflow():
 import keras, numpy as np
 import tfjointrd as jrd
 
-network = jrd.models.resnet20(num_classes=10, input_shape=(8, 8, 1))
+network = jrd.models.cifar_resnet(8, num_classes=10, input_shape=(8, 8, 1))
 plain = jrd.remove_shortcuts(network)
 small = jrd.adjoin(plain, alpha=2).small()
 train, validation = jrd.data.load("digits", batch_size=32)
@@ -67,9 +67,12 @@ import tfjointrd
 print(time.process_time() - began, *(name for name in {heavy} if name in set(sys.modules) - before))
 """
     # Processor time, the better of two: what else the machine does is not to count.
-    runs = [python(use, keras.backend.backend()).split() for _ in range(2)]
-    assert runs[0][1:] == []
-    assert min(float(seconds) for seconds, *_ in runs) < 1.0
+    for _ in range(2):
+        seconds, *found = python(use, keras.backend.backend()).split()
+        assert found == []
+        if float(seconds) < 1.0:
+            break
+    assert float(seconds) < 1.0
 
 
 def test_imports_neither_keras_nor_sets_anything():
@@ -101,7 +104,7 @@ print(os.environ["TF_ENABLE_ONEDNN_OPTS"], os.environ["TF_CPP_MIN_LOG_LEVEL"])
 
 @pytest.fixture(scope="module")
 def registered():
-    """All classes that the package registers with Keras, whatever the module."""
+    """On JAX, where Python starts faster: all classes that the package registers with Keras, whatever the module."""
     code = """
 import importlib, pkgutil, keras, tfjointrd
 for module in pkgutil.walk_packages(tfjointrd.__path__, "tfjointrd."):
@@ -109,7 +112,7 @@ for module in pkgutil.walk_packages(tfjointrd.__path__, "tfjointrd."):
         importlib.import_module(module.name)
 print(*sorted(name for name in keras.saving.get_custom_objects() if name.startswith("tfjointrd>")))
 """
-    return python(code, keras.backend.backend())
+    return python(code, "jax")
 
 
 @pytest.mark.parametrize(

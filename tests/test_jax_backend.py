@@ -5,10 +5,10 @@ import os
 import subprocess
 import sys
 
+import keras
 import pytest
 from jax_process import JAX, NO_TENSORFLOW, run_tests
 
-from tfjointrd import models
 from tfjointrd.__main__ import main
 
 FILES = [
@@ -29,10 +29,11 @@ SELECTED = (
     "test_config_round_trip or test_batch_normalisations or test_convolution[keep_in2-keep_out2-2-1-same]"
     " or test_grouped_convolution[2-3-True] or test_depthwise_convolution[1-3]"
     " or test_layer_by_hand[both_masks] or test_layer_by_hand_with or test_a_network_by_hand"
-    " or test_loss_is or (test_loss and test_jointrd and not test_losses) or test_pipelines_count"
+    " or test_loss_is_eqn_3[logits] or test_loss_is_eqn_6 or (test_loss and test_jointrd and not test_losses)"
+    " or test_pipelines_count"
     " or test_who_moves or test_saved_and_trained_on"
     " or test_shared_batch or (test_several_outputs and test_dan)"
-    " or test_adjoined[multi_label] or test_distillation[regression] or test_several_outputs[list]"
+    " or test_adjoined[multi_label] or test_distillation[regression]"
     " or (test_jointrd and averaged) or test_labels_in_generators"
     " or test_convolution_is_the_sum_of_masked_ones[options0-alphas1] or test_gates_that_do_not_learn"
     " or test_an_interrupted_pruning"
@@ -54,8 +55,12 @@ def test_recipes_import_without_tensorflow():
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    path = tmp_path_factory.mktemp("networks") / "resnet8.keras"
-    models.cifar_resnet(8, num_classes=10, input_shape=(8, 8, 1)).save(path)
+    path = tmp_path_factory.mktemp("networks") / "small.keras"
+    x = inputs = keras.Input((8, 8, 1))
+    for filters in (8, 16):
+        x = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+    keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))).save(path)
     return path
 
 

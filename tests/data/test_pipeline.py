@@ -4,13 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 import threading
 
 import keras
 import numpy as np
 import pytest
-from jax_process import JAX
+from jax_process import JAX, NO_TENSORFLOW
 
 from tfjointrd.data import ArrayPipeline, DatasetInfo, arrays, load
 from tfjointrd.data.process_share import Share
@@ -220,7 +219,7 @@ print(json.dumps([train.epoch, len(train), served]))
 def test_fit_on_jax_serves_epoch_after_epoch():
     environment = os.environ | JAX
     output = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(ON_JAX)], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", NO_TENSORFLOW + ON_JAX], env=environment, capture_output=True, text=True, check=True
     ).stdout
     epoch, count, served = json.loads(output.splitlines()[-1])
     assert epoch == 3

@@ -101,7 +101,7 @@ def files(tmp_path_factory):
 @pytest.mark.parametrize(
     "method, kills, backend, batch_size",
     [
-        ("jointrd", 2, "tensorflow", 96),
+        ("jointrd", 1, "tensorflow", 96),
         pytest.param(
             "adjoined", 1, "jax", 8, marks=pytest.mark.slow
         ),  # where a checkpoint can be taken every hundred steps, an epoch has 180

@@ -130,8 +130,12 @@ def test_seeds_that_cannot_be(seeds, tmp_path):
 
 @pytest.fixture(scope="module")
 def shallow():
+    """Networks of eight layers, and one `.tflite` file of each."""
     with pytest.MonkeyPatch.context() as patch:
         make_shallow(patch)
+        for name, form in (("resnet20_digits", "int8"), ("jointrd_resnet20_digits", "float32")):
+            scales = catalog._RECIPES[name]
+            patch.setitem(catalog._RECIPES, name, {**scales, "smoke": {**scales["smoke"], "formats": (form,)}})
         yield
 
 
@@ -153,7 +157,7 @@ def test_the_teacher_is_trained_first(out):
     assert card["recipe"]["teacher"] == "resnet20_digits"
 
 
-def test_finished_returns_at_once_and_further_seeds_join(out):
+def test_finished_returns_at_once_and_further_seeds_join(out, no_files):
     class Never(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             raise AssertionError("trained again")
@@ -181,7 +185,7 @@ def test_another_scale_is_refused_and_nothing_lost(out):
     assert (out / "resnet20_digits" / "card.json").read_text() == before
 
 
-def test_kept_without_the_seeds_folders(out, tmp_path):
+def test_kept_without_the_seeds_folders(out, tmp_path, no_files):
     """As in saved_models: card and small files alone load, and teach."""
     for name in ("resnet20_digits", "jointrd_resnet20_digits"):
         shutil.copytree(out / name, tmp_path / name, ignore=shutil.ignore_patterns("seed*"))

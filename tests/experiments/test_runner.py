@@ -13,7 +13,6 @@ import filelock
 import keras
 import numpy as np
 import pytest
-from shallow import make_shallow
 
 from tfjointrd import data
 from tfjointrd.experiments import Interrupted, Recipe, run
@@ -49,10 +48,8 @@ def small(network, no_files):
 def finished(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "adjoined"
     keras.utils.set_random_seed(5)  # the recipe's own seed counts
-    recipe = Recipe(method="adjoined", network="resnet20", **SMALL)
-    with pytest.MonkeyPatch.context() as patch:
-        make_shallow(patch)
-        return run(recipe, folder, verbose=0, note="a test", command="make")
+    recipe = Recipe(method="adjoined", network=network, **SMALL)
+    return run(recipe, folder, verbose=0, note="a test", command="make")
 
 
 class Press(keras.callbacks.Callback):
@@ -202,7 +199,7 @@ def test_a_checkpoint_with_other_images(small, tmp_path):
 def test_a_folder_of_another_recipe_is_left_alone(finished):
     before = sorted(finished.folder.iterdir())
     with pytest.raises(ValueError, match="holds a training with alpha=2"):
-        run(Recipe(method="adjoined", network="resnet20", **SMALL, alpha=4), finished.folder)
+        run(replace(finished.recipe, alpha=4), finished.folder)
     assert sorted(finished.folder.iterdir()) == before
 
 

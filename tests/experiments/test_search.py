@@ -82,7 +82,8 @@ def test_the_network_of_the_widths_found(out):
 
 
 @pytest.mark.parametrize("alpha", [2, 4])
-def test_budgets_are_those_of_uniform_widths(alpha):
+def test_budgets_are_those_of_uniform_widths(alpha, monkeypatch):
+    make_shallow(monkeypatch)
     info = data.info("digits")
     costs = {}
     for kind in ("narrow", "random", "search"):
@@ -92,7 +93,8 @@ def test_budgets_are_those_of_uniform_widths(alpha):
     assert costs["search"] <= costs["narrow"] and 0.85 * costs["narrow"] < costs["random"] <= costs["narrow"]
 
 
-def test_random_widths_differ_by_seed():
+def test_random_widths_differ_by_seed(monkeypatch):
+    make_shallow(monkeypatch)
     info, network = data.info("digits"), build_network("resnet20", data.info("digits"))
     found = [
         widths_of(network, make_trainer(catalog.get("random_resnet20_a2_digits", seed=s), info).small()) for s in (0, 1)
@@ -112,7 +114,7 @@ def test_an_interrupted_search_goes_on(options, tmp_path, no_files):
 
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Rescaling(1 / 255)(inputs)
-    for filters in (8, 16, 16):
+    for filters in (8, 16):
         x = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
         x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
     network = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)))

@@ -74,7 +74,7 @@ def test_photographs_come_in_the_size_of_the_network(folder, tmp_path):
     np.testing.assert_array_equal(again.networks["model"].get_weights()[0], network.get_weights()[0])
 
 
-def test_training_begins_with_the_trained_weights(folder, tmp_path):
+def test_training_begins_with_the_trained_weights(folder, tmp_path, no_files):
     class Look(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             self.kernel = self.model.get_layer("conv2d").get_weights()[0]
@@ -89,7 +89,7 @@ def test_training_begins_with_the_trained_weights(folder, tmp_path):
     assert np.abs(finished.networks["model"].get_layer("conv2d").get_weights()[0] - look.kernel).max() > 1e-4
 
 
-def test_a_model_is_kept_and_goes_on_after_an_interruption(folder, tmp_path):
+def test_a_model_is_kept_and_goes_on_after_an_interruption(folder, tmp_path, no_files):
     class Stop(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
@@ -108,7 +108,7 @@ def test_a_model_is_kept_and_goes_on_after_an_interruption(folder, tmp_path):
         transfer(network, photographs, tmp_path / "whole", **{**QUICK, "epochs": 3})
 
 
-def test_grey_images_for_a_network_of_colours(tmp_path):
+def test_grey_images_for_a_network_of_colours(tmp_path, no_files):
     finished = transfer(small(), "digits", tmp_path, **{**QUICK, "epochs": 1})
     assert finished.networks["model"].input_shape == (None, 8, 8, 1)
     assert finished.recipe.image_size is None and finished.recipe.batch_size == 16
@@ -127,7 +127,7 @@ def test_a_network_that_cannot_take_the_images(folder, tmp_path):
         transfer(network, folder / "photographs", tmp_path, image_size=20, **QUICK)
 
 
-def test_the_name_of_a_finished_recipe(tmp_path):
+def test_the_name_of_a_finished_recipe(tmp_path, no_files):
     runs = tmp_path / "runs"
     with pytest.raises(FileNotFoundError, match="`python -m tfjointrd run resnet20_digits --out .*runs` trains it"):
         transfer("resnet20_digits", "digits", tmp_path / "out", runs=runs)
@@ -177,7 +177,7 @@ def test_the_trained_resnets_of_this_package(tmp_path):
     assert model.input_shape == (None, 8, 8, 1) and model.output_shape == (None, 10)
 
 
-def test_the_range_of_pixels(folder, tmp_path):
+def test_the_range_of_pixels(folder, tmp_path, no_files):
     """A network that takes -1..1, as those of `keras.applications` do, is told apart and gets a layer for it."""
     photographs = folder / "photographs"
     whole = small()

@@ -114,8 +114,8 @@ def test_int8_of_images_in_another_range_states_what_a_byte_means(tmp_path):
     assert report.top1_agreement >= 0.95
 
 
-def test_resnet20_both_ways(tmp_path):
-    model = with_random_statistics(models.resnet20(num_classes=10, input_shape=(16, 16, 3)))
+def test_a_resnet_both_ways(tmp_path):
+    model = with_random_statistics(models.cifar_resnet(8, num_classes=10, input_shape=(16, 16, 3)))
     images = pixels(64, (16, 16, 3))
     float32 = export.tflite(model, tmp_path / "float32.tflite", representative_data=images)
     int8 = export.tflite(model, tmp_path / "int8.tflite", "int8", images)

@@ -11,6 +11,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from jax_process import JAX, NO_TENSORFLOW
 from keras import ops
 
 from tfjointrd.layers import AdjoinedConv2D, AdjoinedDense
@@ -174,6 +175,7 @@ def test_weights_that_were_changed_are_refused():
 
 
 def test_reloads_in_a_fresh_process(tmp_path):
+    """One on JAX, which starts faster."""
     network, x = by_hand(), images(channels=3)[0]
     np.savez(tmp_path / "io.npz", x=x, **network.predict(x, verbose=0))
     network.save(tmp_path / "pair.keras")
@@ -182,7 +184,7 @@ import sys, keras, numpy as np, tfjointrd
 folder = sys.argv[1]
 network, io = keras.saving.load_model(folder + "/pair.keras"), np.load(folder + "/io.npz")
 for name, z in network.predict(io["x"], verbose=0).items():
-    np.testing.assert_allclose(z, io[name], atol=1e-6)
+    np.testing.assert_allclose(z, io[name], atol=1e-5)
 assert network.get_layer("conv2").mask == [bool(one) for one in (0, 1, 1, 0, 0, 1, 0, 0)]
 """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=dict(os.environ), check=True)
+    subprocess.run([sys.executable, "-c", NO_TENSORFLOW + code, str(tmp_path)], env={**os.environ, **JAX}, check=True)

@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from jax_process import JAX, NO_TENSORFLOW
 
 from tfjointrd.layers.dirac import DiracConv2D, delta
 
@@ -115,6 +116,7 @@ def test_groups_are_refused():
 
 
 def test_reloads_in_a_fresh_process(tmp_path):
+    """One on JAX, which starts faster."""
     layer = DiracConv2D(4, 3, strides=2, alpha=0.5, beta=0.3, activation="relu", name="dirac")
     network = keras.Sequential([keras.Input((7, 6, 2)), layer])
     x = np.random.default_rng(0).normal(size=(2, 7, 6, 2)).astype("float32")
@@ -124,8 +126,8 @@ def test_reloads_in_a_fresh_process(tmp_path):
 import sys, keras, numpy as np, tfjointrd
 folder = sys.argv[1]
 network, io = keras.saving.load_model(folder + "/dirac.keras"), np.load(folder + "/io.npz")
-np.testing.assert_allclose(network.predict(io["x"], verbose=0), io["y"], atol=1e-6)
+np.testing.assert_allclose(network.predict(io["x"], verbose=0), io["y"], atol=1e-5)
 config = network.get_layer("dirac").get_config()
 assert (config["alpha"], config["beta"]) == (0.5, 0.3)
 """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=dict(os.environ), check=True)
+    subprocess.run([sys.executable, "-c", NO_TENSORFLOW + code, str(tmp_path)], env={**os.environ, **JAX}, check=True)

@@ -43,8 +43,9 @@ def test_stems():
 
 
 def test_narrow_from_the_second_stage_on():
-    model = models.densenet121(num_classes=10, input_shape=(32, 32, 3))
-    small = adjoin(model, 4).small()
+    whole = models.densenet121(num_classes=10, input_shape=(32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(whole.get_layer("stage2_block2_concat").output)
+    small = adjoin(keras.Model(whole.input, keras.layers.Dense(10)(x)), 4).small()
     filters = {layer.name: layer.filters for layer in small.layers if isinstance(layer, keras.layers.Conv2D)}
     assert filters["stage1_block6_conv2"] == 32 and filters["stage2_transition_conv"] == 32
     assert filters["stage2_block1_conv1"] == 32 and filters["stage2_block1_conv2"] == 8

@@ -25,7 +25,7 @@ def tensorflow_macs(model):
         models.resnet20,
         lambda: models.xresnet18(input_shape=(75, 99, 3)),
         lambda: keras.applications.MobileNetV2(weights=None),
-        lambda: keras.applications.DenseNet121(weights=None),
+        pytest.param(lambda: keras.applications.DenseNet121(weights=None), marks=pytest.mark.slow),
         lambda: keras.applications.EfficientNetV2B0(weights=None),
         lambda: keras.applications.InceptionV3(weights=None),
     ],

@@ -190,13 +190,14 @@ def networks(draw):
     return keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0])
 
 
-def randomise(network, seed):
+def randomise(network, seed=0):
     """Random weights and statistics in place of the zeros and ones that networks start with."""
     rng = np.random.default_rng(seed)
     for variable in network.weights:
         low, high = (0.5, 1.5) if variable.path.endswith(("gamma", "moving_variance")) else (-0.3, 0.3)
         if variable.dtype == "float32":
             variable.assign(rng.uniform(low, high, variable.shape))
+    return network
 
 
 def values(network, x):

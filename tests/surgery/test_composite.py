@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers as L
 from keras import ops
+from random_networks import randomise
 
 from tfjointrd import adjoin, remove_shortcuts, report, slim
 from tfjointrd.surgery import read_graph
@@ -63,15 +64,6 @@ def network(*parts, shape=SHAPE):
     for part in parts:
         x = part(x)
     return keras.Model(inputs, L.Dense(3, name="head")(L.GlobalAveragePooling2D()(x)))
-
-
-def randomise(model):
-    rng = np.random.default_rng(0)
-    for variable in model.weights:
-        low, high = (0.5, 1.5) if variable.path.endswith(("gamma", "moving_variance")) else (-0.3, 0.3)
-        if variable.dtype == "float32":
-            variable.assign(rng.uniform(low, high, variable.shape))
-    return model
 
 
 def outputs(model, **options):

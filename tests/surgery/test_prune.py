@@ -6,6 +6,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from random_networks import check_close, values
 from test_gated import every_part, grouped
 
 from tfjointrd import adjoin, dirac, models, prune, report, search, slim, sort_channels
@@ -14,15 +15,6 @@ from tfjointrd.surgery.importance import importance_names
 from tfjointrd.surgery.tied_sets import TiedSets
 
 L = keras.layers
-
-
-def values(model, x):
-    return [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(model(x, training=False))]
-
-
-def check_close(found, expected, tolerance=1e-5):
-    for ours, theirs in zip(found, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=tolerance * max(1.0, np.abs(theirs).max()))
 
 
 def masked(model, kept):

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from test_adjoin_random import networks, randomise, some
-from test_prune import check_close, masked, values
+from random_networks import check_close, networks, randomise, some, values
+from test_prune import masked
 
 from tfjointrd import report, slim, sort_channels
 from tfjointrd.surgery import prune_architecture

@@ -5,15 +5,17 @@ import pytest
 L = keras.layers
 
 
-def small_resnet(shortcuts=True, filters=4, classes=3, softmax=False, name="tiny"):
-    """A residual network of two stages that trains in a moment."""
+def small_resnet(shortcuts=True, filters=4, classes=3, softmax=False, stages=3, name="tiny"):
+    """A residual network that trains in a moment: one block a stage, the first of them with one convolution."""
     inputs = keras.Input((8, 8, 1))
     x = L.Conv2D(filters, 3, padding="same", use_bias=False, name="stem_conv")(inputs)
     x = L.ReLU(name="stem_relu")(L.BatchNormalization(momentum=0.8, name="stem_bn")(x))
-    for stage in (1, 2, 3):
+    for stage in range(1, stages + 1):
         width, strides = filters * stage, 1 if stage == 1 else 2
-        z = L.Conv2D(width, 3, strides, padding="same", use_bias=False, name=f"stage{stage}_conv1")(x)
-        z = L.ReLU(name=f"stage{stage}_relu1")(L.BatchNormalization(momentum=0.8, name=f"stage{stage}_bn1")(z))
+        z = x
+        if stage > 1:
+            z = L.Conv2D(width, 3, strides, padding="same", use_bias=False, name=f"stage{stage}_conv1")(z)
+            z = L.ReLU(name=f"stage{stage}_relu1")(L.BatchNormalization(momentum=0.8, name=f"stage{stage}_bn1")(z))
         z = L.Conv2D(width, 3, padding="same", use_bias=False, name=f"stage{stage}_conv2")(z)
         z = L.BatchNormalization(momentum=0.8, name=f"stage{stage}_bn2")(z)
         if shortcuts:

@@ -126,6 +126,7 @@ def main():
 
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
         groups = [distribute.mirrored(), distribute.mirrored(["CPU:0"])]
     else:
         groups = [distribute.processes(seed=1, timeout=100, heartbeat=10)]

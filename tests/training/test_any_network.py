@@ -183,7 +183,7 @@ def test_trained_student_slims(trained):
     assert np.isfinite(outputs(narrow)).all()
 
 
-@pytest.mark.parametrize("name", [LARGE[0], "MobileNetV2"])
+@pytest.mark.parametrize("name", [LARGE[0], pytest.param("MobileNetV2", marks=pytest.mark.slow), "own"])
 def test_dirac_students(name):
     teacher = network(name)
     student = dirac(remove_shortcuts(teacher))

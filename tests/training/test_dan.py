@@ -1,5 +1,6 @@
 """`DAN`: its loss, its budget, who moves, and that a search can be saved and gone on with. Runs on JAX too."""
 
+import functools
 import json
 
 import keras
@@ -11,6 +12,12 @@ from tfjointrd.data import ArrayPipeline
 from tfjointrd.report import profile
 from tfjointrd.training import Constant, ExponentialDecay
 from tfjointrd.training.methods.gate_images import side_by_side
+
+
+@pytest.fixture
+def tiny(tiny):
+    """Of two stages, which have all kinds of layers already."""
+    return functools.partial(tiny, stages=2)
 
 
 def numpy(x):

@@ -136,6 +136,7 @@ def test_who_moves_and_what_is_left(tiny, images):
     np.testing.assert_allclose(student.predict(x, verbose=0), distilled.predict(x, verbose=0), atol=1e-6)
 
 
+@pytest.mark.usefixtures("traced")
 def test_saved_and_trained_on(tiny, images, tmp_path):
     x, y = images
     distilled = compiled(Distillation(*pair(tiny), alpha=0.5, temperature=2.0, feature_weight=1e-3))

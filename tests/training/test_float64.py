@@ -1,5 +1,7 @@
 """Every training in double precision computes what it does in single precision, more exactly."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -20,7 +22,15 @@ TRAININGS = {
 }
 
 
-@pytest.mark.parametrize("make", TRAININGS.values(), ids=TRAININGS)
+@pytest.fixture
+def tiny(tiny):
+    """Of two stages, which have all kinds of layers already."""
+    return functools.partial(tiny, stages=2)
+
+
+@pytest.mark.parametrize(
+    "make", [pytest.param(make, id=id, marks=[pytest.mark.slow] * ("," in id)) for id, make in TRAININGS.items()]
+)
 def test_trains_as_in_float32(tiny, images, make, float64, eager):
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")

@@ -77,7 +77,7 @@ def test_files_of_earlier_versions_name_whole_layers(tiny):
     network = Adjoined.from_config(config).network
     norm = network.get_layer("stage2_bn1")
     assert not (norm.trainable or norm.full.trainable or norm.own["small"].trainable)
-    assert network.get_layer("stage3_bn1").own["small"].trainable
+    assert network.get_layer("stage3_bn2").own["small"].trainable
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
@@ -99,7 +99,7 @@ def test_a_search_keeps_frozen_weights(tiny):
         dan = search(network, (1, 2), round_to=1, target_macs=0.8)
     assert dan.choices() != [0] * len(dan.groups)
     base, derived = network.get_layer("base"), dan.derive().full()
-    np.testing.assert_array_equal(*(numpy(net.get_layer("stage3_conv1").kernel) for net in (base, derived)))
+    np.testing.assert_array_equal(*(numpy(net.get_layer("stage3_conv2").kernel) for net in (base, derived)))
     assert np.any(numpy(network.get_layer("head").kernel) != numpy(derived.get_layer("head").kernel))
 
 

@@ -110,7 +110,7 @@ ADJOINED = pytest.param("adjoined", marks=[] if keras.backend.backend() == "jax"
 
 
 @pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize("form", ["plain", ADJOINED, "joint teacher"])
+@pytest.mark.parametrize("form", [pytest.param("plain", marks=pytest.mark.slow), ADJOINED, "joint teacher"])
 def test_nothing_moves(tiny, images, form):
     """Weights, statistics, counters, random states and moments are those of a training without the callback."""
 

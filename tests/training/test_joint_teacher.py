@@ -160,6 +160,7 @@ def test_continued_from_a_file_or_a_checkpoint(tiny, images, tmp_path):
     equal(restored, joint, atol=1e-6)
 
 
+@pytest.mark.usefixtures("traced")
 def test_mixed_precision(tiny, images, tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     student, teacher = pair(tiny)
@@ -212,9 +213,12 @@ def run_cases(tiny, path):
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compares with TensorFlow")
 def test_jax_comes_to_the_same(tiny, tmp_path):
     """Gradients too. On JAX, statistics that a pass has just moved are functions of weights, and would hand them on."""
-    from jax_process import JAX  # which the script of this file does not find
+    from jax_process import JAX, NO_TENSORFLOW  # which the script of this file does not find
 
-    subprocess.run([sys.executable, __file__, str(tmp_path / "jax.npz")], env={**os.environ, **JAX}, check=True)
+    code = f"{NO_TENSORFLOW}import runpy\nsys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+    code += f"runpy.run_path({__file__!r}, run_name='__main__')"
+    command = [sys.executable, "-c", code, str(tmp_path / "jax.npz")]
+    subprocess.run(command, env={**os.environ, **JAX}, check=True)
     run_cases(tiny, tmp_path / "tensorflow.npz")
     ours, theirs = (np.load(tmp_path / f"{backend}.npz") for backend in ("jax", "tensorflow"))
     assert set(ours) == set(theirs) and len(ours.files) > 80

@@ -218,6 +218,7 @@ def test_saved_and_trained_on(tiny, images, tmp_path):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(tiny, images, policy):
     keras.config.set_dtype_policy(policy)

@@ -1,5 +1,7 @@
 """Networks that are pruned while they train."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,12 @@ from tfjointrd import Pruning, prune, report
 from tfjointrd.surgery import importance
 
 L = keras.layers
+
+
+@pytest.fixture
+def tiny(tiny):
+    """Of two stages, which have all kinds of layers already."""
+    return functools.partial(tiny, stages=2)
 
 
 @pytest.fixture
