@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from tfjointrd import data, export, models, report, surgery, training
     from tfjointrd.experiments.fine_tuning import transfer
     from tfjointrd.surgery import dirac, fold, new_head, prune, remove_shortcuts, slim, sort_channels
-    from tfjointrd.training import DAN, Adjoined, Distillation, JointRD, Pruning, adjoin, recalibrate_batchnorm
+    from tfjointrd.training import (
+        DAN,
+        Adjoined,
+        Distillation,
+        JointRD,
+        Pruning,
+        adjoin,
+        distillers,
+        recalibrate_batchnorm,
+    )
     from tfjointrd.training.methods.search import search
 
 __version__ = "0.1.0"
@@ -32,6 +41,7 @@ __all__ = [
     "adjoin",
     "data",
     "dirac",
+    "distillers",
     "export",
     "fold",
     "models",
@@ -54,7 +64,7 @@ _NAMES = {
     "tfjointrd.surgery": ("dirac", "fold", "new_head", "prune", "remove_shortcuts", "slim", "sort_channels"),
     "tfjointrd.training": (
         *("DAN", "Adjoined", "Distillation", "JointRD", "Pruning"),
-        *("adjoin", "recalibrate_batchnorm", "search"),
+        *("adjoin", "distillers", "recalibrate_batchnorm", "search"),
     ),
 }
 

@@ -1,5 +1,6 @@
 """Training methods as `keras.Model`s, their losses and schedules."""
 
+from tfjointrd.training import distillers
 from tfjointrd.training.callbacks.gate_recorder import GateRecorder
 from tfjointrd.training.callbacks.gradient_recorder import GradientRecorder
 from tfjointrd.training.engines import distribute, resident
@@ -40,6 +41,7 @@ __all__ = [
     "QuadraticRamp",
     "Schedule",
     "adjoin",
+    "distillers",
     "distribute",
     "kullback_leibler",
     "recalibrate_batchnorm",
