@@ -22,6 +22,7 @@ from tfjointrd.training.schedules import (
     LinearRamp,
     QuadraticRamp,
     Schedule,
+    WarmUp,
 )
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Pruning",
     "QuadraticRamp",
     "Schedule",
+    "WarmUp",
     "adjoin",
     "distillers",
     "distribute",

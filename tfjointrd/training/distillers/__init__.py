@@ -6,15 +6,31 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from tfjointrd.training.distillers.distiller import Distiller, OutputDistiller
+from tfjointrd.training.distillers.at import AT
+from tfjointrd.training.distillers.cc import CC
+from tfjointrd.training.distillers.distiller import Distiller, LayerDistiller, OutputDistiller
+from tfjointrd.training.distillers.dkd import DKD
+from tfjointrd.training.distillers.fitnets import FitNets
+from tfjointrd.training.distillers.ft import FT
 from tfjointrd.training.distillers.kd import KD
 from tfjointrd.training.distillers.keras_loss import KerasLoss, is_keras_loss
 from tfjointrd.training.distillers.overhaul import Overhaul
+from tfjointrd.training.distillers.review_kd import ReviewKD
+from tfjointrd.training.distillers.rkd import RKD
 from tfjointrd.training.distillers.taps import by_name, embedding, last_map, stage_ends
+from tfjointrd.training.distillers.vid import VID
 
 # The methods by the names under which `methods=["kd"]`, recipes and the command line know them.
 METHODS: dict[str, type[Distiller]] = {
     "kd": KD,
+    "dkd": DKD,
+    "fitnets": FitNets,
+    "at": AT,
+    "rkd": RKD,
+    "cc": CC,
+    "vid": VID,
+    "ft": FT,
+    "review_kd": ReviewKD,
     "overhaul": Overhaul,
 }
 
@@ -22,6 +38,7 @@ __all__ = [
     "METHODS",
     "Distiller",
     "KerasLoss",
+    "LayerDistiller",
     "OutputDistiller",
     "as_distillers",
     "by_name",

@@ -12,6 +12,7 @@ from keras import ops
 from tfjointrd.surgery.graph import Graph, Ref
 from tfjointrd.surgery.tasks import Task
 from tfjointrd.training import schedules
+from tfjointrd.training.distillers import taps
 from tfjointrd.training.objective import as_logits
 from tfjointrd.training.precision import loss_dtype
 
@@ -92,12 +93,12 @@ class Distiller(keras.layers.Layer):
             teacher_layer: The teacher's layer of a name, as it is trained.
         """
 
-    def build(self, student_shapes: Sequence[tuple], teacher_shapes: Sequence[tuple]) -> None:
+    def build(self, student_shape: Sequence[tuple], teacher_shape: Sequence[tuple]) -> None:
         """Makes the layers that are trained with the student.
 
         Args:
-            student_shapes: Shapes of the student's tensors, batch axis first.
-            teacher_shapes: Those of the teacher's.
+            student_shape: Shapes of the student's tensors, batch axis first.
+            teacher_shape: Those of the teacher's.
 
         Raises:
             ValueError: If they do not fit.
@@ -136,6 +137,34 @@ class Distiller(keras.layers.Layer):
         """The configuration from which the layer can be made again."""
         given = isinstance(self.weight, schedules.Schedule)
         return {"name": self.name, "weight": keras.saving.serialize_keras_object(self.weight) if given else self.weight}
+
+
+class LayerDistiller(Distiller):
+    """Base class of the methods that compare layers: those that `find` finds, or those that `layers` names.
+
+    Args:
+        layers: Names of layers, or pairs `(student_name, teacher_name)`; one or a list of several. Found by default.
+        weight: As for `Distiller`.
+        name: The layer's name.
+    """
+
+    def __init__(self, layers: taps.Layers = None, weight: schedules.Schedule | float = 1.0, name: str | None = None):
+        super().__init__(weight, name)
+        self.layers = layers
+
+    def find(self, student: Graph, teacher: Graph) -> tuple[Sequence[Ref], Sequence[Ref]]:
+        """The tensors that are compared where `layers` does not say."""
+        raise NotImplementedError(f"{type(self).__name__} does not define `find(student, teacher)`.")
+
+    def taps(self, student, teacher):
+        """The outputs of the layers."""
+        if self.layers is None:
+            return self.find(student, teacher)
+        return taps.by_name(self.layers, student, teacher)
+
+    def get_config(self):
+        """The configuration from which the layer can be made again."""
+        return {**super().get_config(), "layers": self.layers}
 
 
 class OutputDistiller(Distiller):

@@ -20,10 +20,11 @@ def is_keras_loss(value: Any) -> bool:
 class KerasLoss(OutputDistiller):
     """A loss of `keras.distillation`, or a `keras.distillation.DistillationLoss` of your own.
 
-    `methods=[keras.distillation.LogitsDistillation()]` is this with weight 1. `LogitsDistillation` gets logits, also of
-    networks that end in a softmax; others get the outputs as they are, or those of the layers that the loss names in
-    `student_layer_name` and `teacher_layer_name`. Such a loss is one number a batch, so that `sample_weight` does not
-    reach it.
+    Such a loss among `methods` is this with weight 1. `LogitsDistillation` gets logits, also of networks that end in a
+    softmax; give it a `keras.losses.KLDivergence()`, since with its default, the name of that, Keras 3.15 takes the
+    divergence of logits as if they were probabilities. Others get the outputs as they are, or those of the layers that
+    the loss names in `student_layer_name` and `teacher_layer_name`. The loss is one number a batch, so `sample_weight`
+    does not reach it. To be saved, a class of your own needs `get_config` and `from_config`.
 
     Args:
         loss: The loss.

@@ -55,9 +55,9 @@ class Overhaul(Distiller):
         """Notes the batch normalisation that tells the margins; it is the teacher's, not one of this layer's own."""
         self._teacher = SimpleNamespace(normalization=teacher_layer(self._margin_layer))  # in which Keras does not look
 
-    def build(self, student_shapes, teacher_shapes):
+    def build(self, student_shape, teacher_shape):
         """Makes the convolution."""
-        self.connector = connector(student_shapes[0][1:], teacher_shapes[0][1:], f"{self.path}_connector")
+        self.connector = connector(student_shape[0][1:], teacher_shape[0][1:], f"{self.path}_connector")
 
     def call(self, student, teacher):
         """The distance of each image, `(batch,)`."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import keras
 
 from tfjointrd.surgery.boundaries import cuts, merges
-from tfjointrd.surgery.graph import Call, Graph, Ref
+from tfjointrd.surgery.graph import Call, Graph, Ref, refs_in
 from tfjointrd.surgery.rules import describe
 from tfjointrd.surgery.rules.activations import LIKE_RELU, activation_layer
 
@@ -77,7 +77,8 @@ def stage_ends(student: Graph, teacher: Graph) -> tuple[list[Ref], list[Ref]]:
 
 def _ends(graph: Graph) -> dict[tuple, Ref]:
     """For each resolution, the last map that all of the network's path goes through."""
-    return {graph.shapes[call.output][1:-1]: call.output for call in _maps(graph)}
+    inputs = set(refs_in(graph.inputs))
+    return {graph.shapes[call.output][1:-1]: call.output for call in _maps(graph) if call.output not in inputs}
 
 
 def embedding(graph: Graph) -> Ref:

@@ -65,6 +65,23 @@ class Comparisons:
                     f"'{self._graphs[STUDENT].name}' with the {spec.cls.__name__} '{name}'."
                 )
 
+    @property
+    def relational(self) -> list[Distiller]:
+        """The methods that compare images of a batch with each other."""
+        return [method for method in self.methods[STUDENT] if method.relational]
+
+    def check_batch(self, images: int) -> None:
+        """Looks at whether a step has as many images as the methods need.
+
+        Raises:
+            ValueError: If it has not.
+        """
+        if self.relational and images < 2:
+            raise ValueError(
+                f"Expected at least two images a step, since {type(self.relational[0]).__name__} compares images with "
+                f"each other. Received: {images}."
+            )
+
     def build(self, outputs: PairedOutputs, teacher: LayerOutputs) -> None:
         """Makes the layers that the methods train.
 
@@ -82,6 +99,13 @@ class Comparisons:
                 shapes = [[self._graphs[side].shapes[ref] for ref in refs] for side, refs in sides]
                 method.attach(outputs, teacher.layer)
                 method.build(*shapes)
+
+    def label_weight(self, given: float | None, step, total_steps):
+        """How much the loss on the labels counts at a step: as given, or what is left of 1 by the weights of shares."""
+        if given is not None:
+            return given
+        shares = [method for method in self.methods[STUDENT] if method.takes_from_labels]
+        return 1.0 - sum(method.loss_weight(step, total_steps) for method in shares)
 
     def loss(self, objective: Objective, path: str, student, teacher, y, sample_weight, step, total_steps):
         """What the methods of a path add to its loss, a scalar.
@@ -110,6 +134,24 @@ class Comparisons:
             values = method.losses_of(*compared, labels, ops.minimum(done, 1.0))
             total = total + method.loss_weight(step, total_steps) * per_replica(_mean(values, objective, sample_weight))
         return total
+
+
+def check_label_weight(given: float | None, methods: Sequence[Distiller]) -> None:
+    """Checks the weight of the loss on the labels, and that methods leave something for it where it is not given.
+
+    Raises:
+        ValueError: If it falls below 0.
+    """
+    if given is not None:
+        if isinstance(given, bool) or not given >= 0:
+            raise ValueError(f"Expected `label_weight` from 0. Received: label_weight={given!r}.")
+        return
+    shares = [method for method in methods if method.takes_from_labels]
+    if any(float(sum(method.loss_weight(step, 10) for method in shares)) > 1 + 1e-6 for step in range(11)):
+        raise ValueError(
+            "Expected weights of KD up to 1 in all, since the loss on the labels has the rest, or a `label_weight`. "
+            f"Received: {', '.join(f'weight={method.weight!r}' for method in shares)}."
+        )
 
 
 _SIDES = ((0, STUDENT), (1, TEACHER))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
+from keras import ops
 
+from tfjointrd.data.batches import with_first
 from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.surgery.graph import Graph, functional
 from tfjointrd.surgery.read_graph import read_graph
@@ -13,7 +15,7 @@ from tfjointrd.surgery.tasks import tasks_of
 from tfjointrd.training.distillers import KD, Distiller, Overhaul, as_distillers
 from tfjointrd.training.losses import per_replica
 from tfjointrd.training.methods.adjoined import Adjoined
-from tfjointrd.training.methods.comparisons import OUTPUT, TAPS, Comparisons
+from tfjointrd.training.methods.comparisons import OUTPUT, TAPS, Comparisons, check_label_weight
 from tfjointrd.training.methods.dan import DAN
 from tfjointrd.training.methods.earlier_arguments import EARLIER, methods_of, taken_from
 from tfjointrd.training.methods.networks import BOUNDARIES, Networks, check_networks, check_sizes
@@ -129,7 +131,7 @@ class Distillation(ScheduledModel):
         check_networks(self.graphs, self.student, teacher)
         self.tails = tails and tails(*self.graphs.values())
         self.comparisons = Comparisons(methods, *self.graphs.values(), self.tails.names if self.tails else ())
-        self._check_label_weight(methods)
+        check_label_weight(label_weight, methods)
         if self._needs_teacher():
             check_sizes(self.graphs)
         self.boundary_connectors = self.tails.connectors if self.tails else {}
@@ -151,18 +153,6 @@ class Distillation(ScheduledModel):
         """The student's losses; those of an adjoined one too, which hold how far its small networks are."""
         own = [self.pairing.student, *([self.student.objective] if self.adjoined else [])]
         return [*own, self.pairing.teacher] if self.tails or self.joint else own
-
-    def _check_label_weight(self, methods: Sequence[Distiller]) -> None:
-        if self.label_weight is not None:
-            if isinstance(self.label_weight, bool) or not self.label_weight >= 0:
-                raise ValueError(f"Expected `label_weight` from 0. Received: label_weight={self.label_weight!r}.")
-            return
-        shares = [method for method in methods if method.takes_from_labels]
-        if any(float(sum(method.loss_weight(step, 10) for method in shares)) > 1 + 1e-6 for step in range(11)):
-            raise ValueError(
-                "Expected weights of KD up to 1 in all, since the loss on the labels has the rest, or a "
-                f"`label_weight`. Received: {', '.join(f'weight={method.weight!r}' for method in shares)}."
-            )
 
     @property
     def joint(self) -> bool:
@@ -252,6 +242,21 @@ class Distillation(ScheduledModel):
         if self.adjoined:
             check_monitors(callbacks, self.student.all_output_keys(), self.metrics_given())
 
+    # === fit ===
+
+    def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        """As for `ScheduledModel`; a `ValueError` too if a step has one image and a method compares images."""
+        if self.comparisons.relational:
+            batch, x = (None, x) if y is not None else with_first(x)
+            images = min(batch_size or 32, ops.shape(x)[0]) if batch is None else len(keras.tree.flatten(batch)[0])
+            self.comparisons.check_batch(images)
+        return super().fit(x, y, batch_size, *args, **kwargs)
+
+    def train_on_batch(self, x, *args, **kwargs):
+        """As for `ScheduledModel`; a `ValueError` too if there is one image and a method compares images."""
+        self.comparisons.check_batch(ops.shape(x)[0])
+        return super().train_on_batch(x, *args, **kwargs)
+
     # === Steps ===
 
     def call(self, inputs, training=None):
@@ -314,16 +319,11 @@ class Distillation(ScheduledModel):
         Returns:
             Dict of scalars by the names of `paths()`.
         """
-        loss = self._label_weight() * self.pairing.student.loss(y, self._main(outputs[STUDENT]), sample_weight)
+        weight = self.comparisons.label_weight(self.label_weight, self.step, self.total_steps)
+        loss = weight * self.pairing.student.loss(y, self._main(outputs[STUDENT]), sample_weight)
         if self.adjoined:
             loss = loss + self.student.weighted_divergence(outputs[STUDENT], sample_weight, self.step, self.total_steps)
         return {STUDENT: loss + self._method_losses(STUDENT, y, outputs, sample_weight)}
-
-    def _label_weight(self):
-        if self.label_weight is not None:
-            return self.label_weight
-        shares = [method for method in self.methods if method.takes_from_labels]
-        return 1.0 - sum(method.loss_weight(self.step, self.total_steps) for method in shares)
 
     def _main(self, output) -> list:
         """The outputs of the student, the full network's of an adjoined one."""
