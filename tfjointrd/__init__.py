@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tfjointrd.training import (
         DAN,
         Adjoined,
+        Cohort,
         Distillation,
         JointRD,
         Pruning,
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DAN",
     "Adjoined",
+    "Cohort",
     "Distillation",
     "JointRD",
     "Pruning",
@@ -63,7 +65,7 @@ _NAMES = {
     "tfjointrd.experiments.fine_tuning": ("transfer",),
     "tfjointrd.surgery": ("dirac", "fold", "new_head", "prune", "remove_shortcuts", "slim", "sort_channels"),
     "tfjointrd.training": (
-        *("DAN", "Adjoined", "Distillation", "JointRD", "Pruning"),
+        *("DAN", "Adjoined", "Cohort", "Distillation", "JointRD", "Pruning"),
         *("adjoin", "distillers", "recalibrate_batchnorm", "search"),
     ),
 }

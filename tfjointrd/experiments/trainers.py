@@ -75,7 +75,9 @@ def _distilled(recipe: Recipe, network: keras.Model) -> keras.Model:
 def _methods(recipe: Recipe) -> list[distillers.Distiller]:
     """What a student learns from its teacher by, besides the labels."""
     found = [distillers.KD(recipe.temperature, recipe.kd_weight)] * bool(recipe.kd_weight)
-    return found + [distillers.Overhaul(recipe.feature_weight)] * bool(recipe.feature_weight)
+    found += [distillers.Overhaul(recipe.feature_weight)] * bool(recipe.feature_weight)
+    options = {"kd": {"temperature": recipe.temperature}}
+    return found + [distillers.get(name, **options.get(name, {})) for name in recipe.distill]
 
 
 def _jointrd(recipe: Recipe, network: keras.Model) -> keras.Model:

@@ -7,6 +7,7 @@ from tfjointrd.training.engines import distribute, resident
 from tfjointrd.training.losses import kullback_leibler
 from tfjointrd.training.methods.adjoin import adjoin
 from tfjointrd.training.methods.adjoined import Adjoined
+from tfjointrd.training.methods.cohort import Cohort
 from tfjointrd.training.methods.dan import DAN
 from tfjointrd.training.methods.distillation import Distillation
 from tfjointrd.training.methods.jointrd import JointRD
@@ -28,6 +29,7 @@ from tfjointrd.training.schedules import (
 __all__ = [
     "DAN",
     "Adjoined",
+    "Cohort",
     "Constant",
     "CosineFade",
     "Distillation",

@@ -15,6 +15,7 @@ from tfjointrd.training.distillers.ft import FT
 from tfjointrd.training.distillers.kd import KD
 from tfjointrd.training.distillers.keras_loss import KerasLoss, is_keras_loss
 from tfjointrd.training.distillers.overhaul import Overhaul
+from tfjointrd.training.distillers.peers import DML, KDCL, PeerDistiller
 from tfjointrd.training.distillers.review_kd import ReviewKD
 from tfjointrd.training.distillers.rkd import RKD
 from tfjointrd.training.distillers.taps import by_name, embedding, last_map, stage_ends
@@ -34,19 +35,24 @@ METHODS: dict[str, type[Distiller]] = {
     "overhaul": Overhaul,
 }
 
+# Those of cohorts, in which networks teach each other.
+PEER_METHODS: dict[str, type[PeerDistiller]] = {"dml": DML, "kdcl": KDCL}
+
 __all__ = [
     "METHODS",
     "Distiller",
     "KerasLoss",
     "LayerDistiller",
     "OutputDistiller",
+    "PEER_METHODS",
+    "PeerDistiller",
     "as_distillers",
     "by_name",
     "embedding",
     "get",
     "last_map",
     "stage_ends",
-    *(cls.__name__ for cls in METHODS.values()),
+    *(cls.__name__ for cls in (*METHODS.values(), *PEER_METHODS.values())),
 ]
 
 
@@ -65,6 +71,11 @@ def get(name: str, **options: Any) -> Distiller:
     >>> get("kd", temperature=2.0).temperature
     2.0
     """
+    if name in PEER_METHODS:
+        raise ValueError(
+            f"Expected a method by which a teacher trains a student, one of {', '.join(METHODS)}. Received: '{name}', "
+            f"which trains a cohort: `tfjointrd.Cohort(networks, '{name}')`."
+        )
     if name not in METHODS:
         near = difflib.get_close_matches(str(name).lower(), METHODS, n=2, cutoff=0.4)
         raise ValueError(
