@@ -87,8 +87,8 @@ class _Distilled(_Taught):
         super().check()
         if not (self.kd_weight or self.feature_weight or self.distill):
             raise ValueError(
-                f"Expected `kd_weight` or `feature_weight` above 0, or `distill`, for method '{self.method}'. Received: "
-                "kd_weight=0, feature_weight=0."
+                f"Expected `kd_weight` or `feature_weight` above 0, or `distill`, for method '{self.method}'. "
+                "Received: kd_weight=0, feature_weight=0."
             )
 
 
