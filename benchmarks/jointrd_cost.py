@@ -33,18 +33,19 @@ from interleaved import Times, sgd_step
 import tfjointrd as jrd
 from tfjointrd.surgery.swap import with_fused_batch_normalization
 from tfjointrd.surgery.tasks import default_loss
+from tfjointrd.training.methods.tails import through
 
 
 class EachPath(jrd.JointRD):
     """JointRD with one call of the teacher's remaining stages for each path."""
 
-    def _tails(self, features):
-        found = []
-        for i, feature in enumerate(features):
+    def _tail_passes(self, student):
+        found = {}
+        for i, (name, feature) in enumerate(zip(self.tails.names, student["boundaries"], strict=True)):
             outputs = {"tail": feature}
-            for segment in self._networks.segments[i:]:
-                outputs = self._through(segment, outputs["tail"])
-            found.append(outputs)
+            for segment in self.tails.segments[i:]:
+                outputs = through(segment, outputs["tail"], self.joint)
+            found[name] = outputs
         return found
 
 
@@ -78,7 +79,7 @@ def main() -> None:
     for name, cls, student, own in (
         ("shared", jrd.JointRD, plain, {}),
         ("each", EachPath, plain, {}),
-        ("default", jrd.JointRD, jrd.dirac(plain), {"feature_weight": 1e-3}),
+        ("default", jrd.JointRD, jrd.dirac(plain), {"methods": jrd.distillers.Overhaul(1e-3)}),
     ):
         joint = cls(with_fused_batch_normalization(student), network, **own)
         joint.compile("sgd")

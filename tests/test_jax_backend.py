@@ -23,6 +23,7 @@ FILES = [
     "tests/training/test_jointrd.py",
     "tests/training/test_recalibration.py",
     "tests/training/test_tasks.py",
+    "tests/training/distillers",
 ]
 # One case of each kind: every case compiles anew on JAX.
 SELECTED = (
@@ -37,12 +38,18 @@ SELECTED = (
     " or (test_jointrd and averaged) or test_labels_in_generators"
     " or test_convolution_is_the_sum_of_masked_ones[options0-alphas1] or test_gates_that_do_not_learn"
     " or test_an_interrupted_pruning"
+    " or (test_value_and_gradient and test_rkd) or test_all_at_once"
     " or test_norms_and_cosine_are_those_by_hand or test_nothing_moves[adjoined]"
 )
 
 
 def test_core_on_jax():
     assert run_tests(*FILES, "-k", SELECTED) >= 28
+
+
+@pytest.mark.slow
+def test_every_distiller_on_jax():
+    assert run_tests("tests/training/distillers", "-k", "value_and_gradient or phase_one or matter") >= 16
 
 
 def test_recipes_import_without_tensorflow():

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from tfjointrd import data, export, models, report, surgery, training
     from tfjointrd.experiments.fine_tuning import transfer
     from tfjointrd.surgery import dirac, fold, new_head, prune, remove_shortcuts, slim, sort_channels
-    from tfjointrd.training import DAN, Adjoined, Distillation, JointRD, Pruning, adjoin, recalibrate_batchnorm
+    from tfjointrd.training import (
+        DAN,
+        Adjoined,
+        Cohort,
+        Distillation,
+        JointRD,
+        Pruning,
+        adjoin,
+        distillers,
+        recalibrate_batchnorm,
+    )
     from tfjointrd.training.methods.search import search
 
 __version__ = "0.1.0"
@@ -26,12 +36,14 @@ __version__ = "0.1.0"
 __all__ = [
     "DAN",
     "Adjoined",
+    "Cohort",
     "Distillation",
     "JointRD",
     "Pruning",
     "adjoin",
     "data",
     "dirac",
+    "distillers",
     "export",
     "fold",
     "models",
@@ -53,8 +65,8 @@ _NAMES = {
     "tfjointrd.experiments.fine_tuning": ("transfer",),
     "tfjointrd.surgery": ("dirac", "fold", "new_head", "prune", "remove_shortcuts", "slim", "sort_channels"),
     "tfjointrd.training": (
-        *("DAN", "Adjoined", "Distillation", "JointRD", "Pruning"),
-        *("adjoin", "recalibrate_batchnorm", "search"),
+        *("DAN", "Adjoined", "Cohort", "Distillation", "JointRD", "Pruning"),
+        *("adjoin", "distillers", "recalibrate_batchnorm", "search"),
     ),
 }
 

@@ -16,7 +16,7 @@ from tfjointrd.surgery.output_activation import final_activation
 from tfjointrd.surgery.rules import describe, rule_for
 from tfjointrd.surgery.rules.activations import LIKE_RELU
 from tfjointrd.surgery.rules.rule import _RULES
-from tfjointrd.training.methods.feature_distance import last_map
+from tfjointrd.training.distillers import last_map
 
 
 def floats(x):

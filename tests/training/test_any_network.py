@@ -9,7 +9,8 @@ import pytest
 from tfjointrd import JointRD, dirac, fold, remove_shortcuts, slim
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.read_graph import read_graph
-from tfjointrd.training.methods.feature_distance import last_map, margin_layer
+from tfjointrd.training.distillers import Overhaul, last_map
+from tfjointrd.training.distillers.overhaul import margin_layer
 
 L = keras.layers
 SIZE = (32, 32, 3)
@@ -122,7 +123,7 @@ def trained(request):
     keras.utils.set_random_seed(0)
     teacher = network(request.param)
     student = remove_shortcuts(teacher)
-    joints = [JointRD(student, teacher, feature_weight=weight, strict=True) for weight in (0.0, 1e-3)]
+    joints = [JointRD(student, teacher, methods=methods, strict=True) for methods in (None, Overhaul(1e-3))]
 
     def teachers():
         return [w for model in (teacher, *(joint.teacher for joint in joints)) for w in model.get_weights()]
@@ -198,7 +199,7 @@ def test_networks_of_networks():
     """A network of sub-models is a student as it is, and a teacher that is trained beside."""
     student, teacher = own_network(), own_network()
     x, y = np.random.default_rng(0).normal(size=(4, *SIZE)).astype("float32"), np.array([0, 1, 2, 0])
-    joint = JointRD(student, teacher, feature_weight=1e-3, teacher_mode="joint")
+    joint = JointRD(student, teacher, methods=Overhaul(1e-3), teacher_mode="joint")
     joint.compile(keras.optimizers.SGD(0.01, clipnorm=1.0), metrics=["accuracy"])
     outputs = joint(x, training=True)
     np.testing.assert_allclose(numpy(outputs["teacher"]["output"]), numpy(teacher(x, training=True)), rtol=1e-4)

@@ -11,7 +11,8 @@ from tfjointrd.experiments import Recipe, run
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.shortcuts import shortcuts
 from tfjointrd.training import Constant
-from tfjointrd.training.methods.feature_distance import margins
+from tfjointrd.training.distillers import KD, Overhaul
+from tfjointrd.training.distillers.overhaul import margins
 
 TAPS = ("stage1_relu", "stage2_relu")
 
@@ -28,12 +29,12 @@ def adjoined_kl(full, small):
     return (p * np.log((p + 1e-6) / (q + 1e-6))).sum(-1).mean()
 
 
-@pytest.mark.parametrize("options", [{}, {"feature_weight": 0.01, "alpha": 0.3, "path_scale": "mean"}])
-def test_loss(tiny, images, options):
+@pytest.mark.parametrize("weight, alpha", [(0, 0), (0.01, 0.3)])
+def test_loss(tiny, images, weight, alpha):
     """CE(full) + lambda KL(full, small) + m sum CE(tail of the full network's features); features, targets likewise."""
     x, y = images
+    options = {"methods": [KD(weight=alpha), Overhaul(weight)], "path_scale": "mean"} if weight else {}
     joint, plain, teacher = both(tiny, tail_weight=0.7, **options)
-    weight, alpha = options.get("feature_weight", 0), options.get("alpha", 0)
     # The full network is the plain one; the small one is run as a network of its own, on statistics of the batch.
     *taps, full, feature = outputs_of(plain, [*TAPS, "logits", "stage3_bn2"], x, True)
     small = outputs_of(joint.student.small(), ["logits"], x, True)[0]
@@ -96,7 +97,7 @@ def test_trains_and_gives_a_narrow_plain_network(tiny, images):
 
 def test_saved_and_trained_on(tiny, images, tmp_path):
     x, y = images
-    joint = compiled(both(tiny, kl_weight=None, teacher_mode="joint", feature_weight=1e-3, alpha=0.5)[0])
+    joint = compiled(both(tiny, kl_weight=None, teacher_mode="joint", methods=[Overhaul(1e-3), KD(weight=0.5)])[0])
     joint.fit(x, y, batch_size=32, epochs=4, steps_per_epoch=2, verbose=0, shuffle=False)
     joint.save(tmp_path / "both.keras")
     again = keras.saving.load_model(tmp_path / "both.keras")

@@ -7,7 +7,8 @@ from test_features import distance_by_cases
 
 from tfjointrd import Distillation, JointRD, remove_shortcuts
 from tfjointrd.training import LinearFade
-from tfjointrd.training.methods.feature_distance import margins
+from tfjointrd.training.distillers import KD, Overhaul
+from tfjointrd.training.distillers.overhaul import margins
 
 L = keras.layers
 
@@ -85,7 +86,7 @@ def test_loss(tiny, images, alpha, temperature, weighted):
     targets = outputs_of(teacher, ["logits"], x, False)[0]
     expected = (1 - alpha) * cross_entropy(logits, y, weights)
     expected += alpha * divergence(targets, logits, temperature, weights)
-    (found,) = losses(Distillation(student, teacher, alpha, temperature), x, y, 1, weights if weighted else None)
+    (found,) = losses(Distillation(student, teacher, KD(temperature, alpha)), x, y, 1, weights if weighted else None)
     assert found == pytest.approx(expected, rel=1e-4)
 
 
@@ -108,7 +109,7 @@ def test_probabilities_are_as_good_as_logits(tiny, images):
                 student = _with_softmax(tiny, student, shortcuts=False)
             if soft_teacher:
                 teacher = _with_softmax(tiny, teacher)
-            (found[soft, soft_teacher],) = losses(Distillation(student, teacher, 0.6, 3.0), x, y)
+            (found[soft, soft_teacher],) = losses(Distillation(student, teacher, KD(3.0, 0.6)), x, y)
     assert list(found.values()) == pytest.approx([found[False, False]] * 4, rel=1e-4)
 
 
@@ -124,7 +125,7 @@ def test_who_moves_and_what_is_left(tiny, images):
     teacher = pair(tiny)[1]
     student = keras.Sequential([keras.Input((8, 8, 1)), L.Conv2D(5, 3), L.ReLU(), L.Flatten(), L.Dense(3)])
     before = [w.copy() for w in student.get_weights()], [w.copy() for w in teacher.get_weights()]
-    distilled = compiled(Distillation(student, teacher, alpha=0.7))
+    distilled = compiled(Distillation(student, teacher, KD(weight=0.7)))
     assert distilled.teacher is not teacher and not distilled.teacher.trainable_variables
     distilled.fit(x, y, verbose=0)
     for ours, own, old in zip(distilled.teacher.get_weights(), teacher.get_weights(), before[1], strict=True):
@@ -139,11 +140,12 @@ def test_who_moves_and_what_is_left(tiny, images):
 @pytest.mark.usefixtures("traced")
 def test_saved_and_trained_on(tiny, images, tmp_path):
     x, y = images
-    distilled = compiled(Distillation(*pair(tiny), alpha=0.5, temperature=2.0, feature_weight=1e-3))
+    distilled = compiled(Distillation(*pair(tiny), [KD(temperature=2.0, weight=0.5), Overhaul(1e-3)]))
     distilled.fit(x, y, batch_size=32, epochs=2, verbose=0, shuffle=False)
     distilled.save(tmp_path / "distilled.keras")
     again = keras.saving.load_model(tmp_path / "distilled.keras")
-    assert (again.alpha, again.temperature, again.feature_weight) == (0.5, 2.0, 1e-3)
+    assert [type(method) for method in again.methods] == [KD, Overhaul]
+    assert (again.methods[0].temperature, *(method.weight for method in again.methods)) == (2.0, 0.5, 1e-3)
     assert set(again.connectors) == set(distilled.connectors) == {"student"}
     for model in (distilled, again):
         model.fit(x, y, batch_size=32, epochs=4, initial_epoch=2, verbose=0, shuffle=False)
@@ -153,11 +155,8 @@ def test_saved_and_trained_on(tiny, images, tmp_path):
 
 def test_bad_arguments(tiny):
     student, teacher = pair(tiny)
-    for argument, value in (("alpha", 1.5), ("alpha", -0.1), ("temperature", 0), ("feature_weight", -1)):
-        with pytest.raises(ValueError, match=f"Expected `{argument}` .*Received: {argument}={value}"):
-            Distillation(student, teacher, **{argument: value})
-    with pytest.raises(ValueError, match="Expected `alpha` or `feature_weight` above 0. Received: alpha=0, feat"):
-        Distillation(student, teacher, alpha=0)
+    with pytest.raises(ValueError, match="Expected `methods` to list at least one. Received: methods="):
+        Distillation(student, teacher, [])
     with pytest.raises(ValueError, match="networks that share stem_conv/kernel and .* other weights"):
         Distillation(student, student)
     with pytest.raises(ValueError, match="a student with 3 and a teacher with 5"):
@@ -170,7 +169,7 @@ def test_bad_arguments(tiny):
 def test_feature_loss(tiny, images):
     x, y = images
     student, teacher = pair(tiny)
-    distilled = Distillation(student, teacher, alpha=0, feature_weight=0.01)
+    distilled = Distillation(student, teacher, Overhaul(0.01))
     logits, feature = outputs_of(student, ["logits", "stage3_bn2"], x, True)
     target = outputs_of(teacher, ["stage3_add"], x, False)[0]
     connected = numpy(copy_of(distilled.connectors["student"])(feature, training=True))
@@ -189,7 +188,7 @@ def nothing(y, outputs):
 def test_features_move_student_and_connectors(tiny, images):
     """Without a cross-entropy all but the head moves, and nothing of the teacher."""
     x, y = images
-    distilled = Distillation(*pair(tiny), alpha=0, feature_weight=1e-3)
+    distilled = Distillation(*pair(tiny), Overhaul(1e-3))
     distilled.compile(keras.optimizers.SGD(0.1), loss=nothing)
     before = {v.path: numpy(v.value).copy() for v in distilled.variables}
     distilled.fit(x, y, verbose=0, batch_size=64)
@@ -205,22 +204,17 @@ def test_features_move_student_and_connectors(tiny, images):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"feature_weight": 0.01, "alpha": 0.4, "temperature": 2.0},
-        {"feature_weight": 0.01, "path_scale": "mean"},
-        {"alpha": 0.9, "path_scale": "mean"},
-    ],
+    "weight, alpha, temperature, path_scale", [(0.01, 0.4, 2.0, "sum"), (0.01, 0, 4.0, "mean"), (0, 0.9, 4.0, "mean")]
 )
-def test_jointrd_path_by_path(tiny, images, options):
+def test_jointrd_path_by_path(tiny, images, weight, alpha, temperature, path_scale):
     """Each path as a network of its own, m(t) from its formula, at the first and the second of two steps."""
     x, y = images
     student, teacher = pair(tiny)
-    joint = JointRD(student, teacher, tail_weight=LinearFade(0.2, 1.0), **options)
+    methods = [KD(temperature, alpha)] * bool(alpha) + [Overhaul(weight)] * bool(weight)
+    joint = JointRD(student, teacher, tail_weight=LinearFade(0.2, 1.0), methods=methods, path_scale=path_scale)
     *taps, logits, feature = outputs_of(student, ["stage1_relu", "stage2_relu", "logits", "stage3_bn2"], x, True)
     targets, target = outputs_of(teacher, ["logits", "stage3_add"], x, False)
     margin = numpy(margins(teacher.get_layer("stage3_bn2")))
-    weight, alpha = options.get("feature_weight", 0), options.get("alpha", 0)
 
     def distance(path, feature):
         if not weight:
@@ -228,13 +222,13 @@ def test_jointrd_path_by_path(tiny, images, options):
         return distance_by_cases(numpy(copy_of(joint.connectors[path])(feature, training=True)), target, margin)
 
     own = (1 - alpha) * cross_entropy(logits, y) + weight * distance("student", feature)
-    own += alpha * divergence(targets, logits, options.get("temperature", 4.0))
+    own += alpha * divergence(targets, logits, temperature)
     tails = 0
     for name, tap in zip(("stage1_relu", "stage2_relu"), taps, strict=True):
         ends = [teacher.output, teacher.get_layer("stage3_add").output]
         tail, feature = map(numpy, keras.Model(teacher.get_layer(name).output, ends)(tap, training=False))
         tails += cross_entropy(tail, y) + weight * distance(name, feature)
-    scale = 3 if options.get("path_scale") == "mean" else 1
+    scale = 3 if path_scale == "mean" else 1
     expected = [(own + m * tails) / scale for m in (1.0, 0.6)]
     assert losses(joint, x, y, steps=2) == pytest.approx(expected, rel=1e-4)
 
@@ -242,7 +236,7 @@ def test_jointrd_path_by_path(tiny, images, options):
 def test_frozen_teachers_stay_frozen(tiny, images):
     """Whatever was done to `trainable` between compile and fit, or to a single layer before."""
     student, teacher = tiny(), tiny()
-    distilled = Distillation(student, teacher, alpha=0.5)
+    distilled = Distillation(student, teacher, KD(weight=0.5))
     distilled.teacher.layers[1].trainable = True
     distilled.compile(keras.optimizers.SGD(0.1))
     assert not distilled.teacher.trainable_variables
@@ -256,7 +250,7 @@ def test_frozen_teachers_stay_frozen(tiny, images):
 
 def test_feature_loss_honours_sample_weights(tiny, images):
     x, y = images
-    distilled = Distillation(tiny(), tiny(), alpha=0.0, feature_weight=1.0)
+    distilled = Distillation(tiny(), tiny(), Overhaul(1.0), label_weight=1.0)
     distilled.compile(keras.optimizers.SGD(0.0))
     outputs = distilled(x, training=True)
     weights = np.zeros(len(x), "float32")
@@ -276,11 +270,11 @@ def test_sub_models_of_equal_layer_names(tiny, images):
             x = keras.Sequential(body, name=name)(x)
         return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
 
-    distilled = Distillation(two_bodies(), tiny(), alpha=0.5)
+    distilled = Distillation(two_bodies(), tiny(), KD(weight=0.5))
     distilled.compile("sgd")
     assert np.isfinite(distilled.fit(*images, verbose=0).history["loss"]).all()
     with pytest.raises(ValueError, match="sub-models of .* whose layers have names of their own"):
-        Distillation(two_bodies(), tiny(), feature_weight=1e-3)
+        Distillation(two_bodies(), tiny(), Overhaul())
 
 
 def test_data_without_a_length(tiny, images):
@@ -289,7 +283,7 @@ def test_data_without_a_length(tiny, images):
     x, y = images
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16).filter(lambda x, y: True)
     student, teacher = pair(tiny)
-    distilled = Distillation(student, teacher, feature_weight=1e-3)
+    distilled = Distillation(student, teacher, [KD(), Overhaul()])
     distilled.compile(keras.optimizers.SGD(0.0))
     losses = distilled.fit(data, epochs=2, verbose=0).history["loss"]
     # TensorFlow counts the step at which the data are found to end, for Keras as for us.

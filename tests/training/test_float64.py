@@ -6,17 +6,19 @@ import keras
 import numpy as np
 import pytest
 
-from tfjointrd import Distillation, JointRD, adjoin, dirac, remove_shortcuts, search
+from tfjointrd import Distillation, JointRD, adjoin, dirac, distillers, remove_shortcuts, search
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX has no float64 unless told so")
 
 TRAININGS = {
-    "jointrd": lambda net: JointRD(dirac(remove_shortcuts(net())), net(), feature_weight=1e-3, alpha=0.5),
+    "jointrd": lambda net: JointRD(
+        dirac(remove_shortcuts(net())), net(), methods=[distillers.Overhaul(), distillers.KD(weight=0.5)]
+    ),
     "joint teacher": lambda net: JointRD(remove_shortcuts(net()), net(), teacher_mode="joint", path_scale="mean"),
-    "distillation": lambda net: Distillation(remove_shortcuts(net()), net(), alpha=0.9, feature_weight=1e-3),
+    "distillation": lambda net: Distillation(remove_shortcuts(net()), net(), ["kd", "overhaul"]),
     "adjoined": lambda net: adjoin(net(), round_to=1),
     "adjoined, epsilon": lambda net: adjoin(net(), round_to=1, epsilon=1e-6),
-    "both": lambda net: JointRD(adjoin(remove_shortcuts(net()), round_to=1), net(), feature_weight=1e-3),
+    "both": lambda net: JointRD(adjoin(remove_shortcuts(net()), round_to=1), net(), methods="overhaul"),
     "dan": lambda net: search(net(), (1, 2), round_to=1, noise="none", warm_up=0.0),
     "dan, gamma": lambda net: search(net(), (1, 2), round_to=1, noise="none", gamma=1e-6, ties="free"),
 }

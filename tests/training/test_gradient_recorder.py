@@ -8,6 +8,7 @@ from tfjointrd import JointRD, adjoin, models, remove_shortcuts
 from tfjointrd.training import Constant, GradientRecorder
 from tfjointrd.training.callbacks.gradient_recorder import student_stages
 from tfjointrd.training.callbacks.recorder import read
+from tfjointrd.training.distillers import KD, Overhaul
 
 BOUNDARIES = ("stage1_relu", "stage2_relu")
 
@@ -116,7 +117,9 @@ def test_nothing_moves(tiny, images, form):
 
     def trained(*callbacks):
         student, teacher = pair(tiny)
-        options = {"teacher_mode": "joint", "feature_weight": 1e-3, "alpha": 0.5} if form == "joint teacher" else {}
+        options = (
+            {"teacher_mode": "joint", "methods": [Overhaul(1e-3), KD(weight=0.5)]} if form == "joint teacher" else {}
+        )
         joint = compiled(JointRD(adjoin(student, round_to=1) if form == "adjoined" else student, teacher, **options))
         joint.fit(*images, batch_size=16, epochs=2, verbose=0, callbacks=list(callbacks))
         return [(v.name, numpy(v.value)) for v in [*joint.variables, *joint.optimizer.variables]]

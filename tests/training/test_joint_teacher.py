@@ -13,6 +13,7 @@ import pytest
 
 from tfjointrd import Distillation, JointRD, dirac, remove_shortcuts
 from tfjointrd.experiments.checkpoint import variables_of
+from tfjointrd.training.distillers import KD, Overhaul
 
 TAPS = ("stage1_relu", "stage2_relu")
 STUDENT, TEACHER = {"learning_rate": 0.1, "momentum": 0.9}, {"learning_rate": 0.03, "momentum": 0.5}
@@ -112,7 +113,7 @@ def test_the_teacher_learns_as_it_does_alone(tiny, images):
     x, y = images
     student, teacher = pair(tiny)
     alone, before = copy_of(teacher), copy_of(teacher)
-    joint = JointRD(student, teacher, tail_weight=1.0, teacher_mode="joint", feature_weight=0.01, alpha=0.5)
+    joint = JointRD(student, teacher, tail_weight=1.0, teacher_mode="joint", methods=[Overhaul(0.01), KD(weight=0.5)])
     connectors = [copy_of(connector) for connector in joint.connectors.values()]
     joint.compile(sgd(STUDENT), teacher_optimizer=sgd(TEACHER))
     alone.compile(sgd(TEACHER), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -165,7 +166,7 @@ def test_mixed_precision(tiny, images, tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     student, teacher = pair(tiny)
     before = copy_of(student), copy_of(teacher)
-    joint = compiled(JointRD(student, teacher, teacher_mode="joint", feature_weight=1e-3))
+    joint = compiled(JointRD(student, teacher, teacher_mode="joint", methods=Overhaul()))
     assert np.isfinite(joint.fit(*images, epochs=2, verbose=0).history["loss"]).all()
     assert all(difference(*networks) > 1e-3 for networks in zip(before, (student, teacher), strict=True))
     joint.optimizer.learning_rate = 0.5
@@ -184,9 +185,9 @@ def test_mixed_precision(tiny, images, tmp_path):
 
 CASES = {
     "joint": lambda student, teacher: JointRD(
-        student, teacher, tail_weight=0.5, teacher_mode="joint", feature_weight=0.01, path_scale="mean"
+        student, teacher, tail_weight=0.5, teacher_mode="joint", methods=Overhaul(0.01), path_scale="mean"
     ),
-    "distilled": lambda student, teacher: Distillation(dirac(student), teacher, 0.5, feature_weight=0.01),
+    "distilled": lambda student, teacher: Distillation(dirac(student), teacher, [KD(weight=0.5), Overhaul(0.01)]),
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 from tfjointrd import Distillation, JointRD, models, remove_shortcuts
 from tfjointrd.surgery import read_graph
 from tfjointrd.training import Constant, CosineFade
+from tfjointrd.training.distillers import KD, Overhaul
 
 
 def pair(tiny, **kwargs):
@@ -116,7 +117,7 @@ def test_losses_of_layers_count(tiny, images):
 def test_an_output_in_a_list_or_dict(tiny, images, form):
     x, y = images
     student, teacher = (keras.Model(network.input, form(network.output)) for network in pair(tiny))
-    joint = compiled(JointRD(student, teacher, feature_weight=1e-3, alpha=0.5))
+    joint = compiled(JointRD(student, teacher, methods=[Overhaul(), KD(weight=0.5)]))
     history = joint.fit(x, y, epochs=1, validation_data=(x, y), verbose=0).history
     assert np.isfinite(history["loss"] + history["val_loss"]).all()
     assert joint.predict(x, verbose=0).shape == (64, 3)
@@ -147,12 +148,12 @@ def test_maps_of_other_images_are_not_compared(tiny):
     augmenting = keras.Model(inputs, student(L.RandomFlip("horizontal", name="flip")(inputs)))
     JointRD(augmenting, teacher, boundaries=["stage1_relu"])  # every path of the same image
     with pytest.raises(ValueError, match="without random augmentation, .* Received: .* with the RandomFlip 'flip'"):
-        JointRD(augmenting, teacher, boundaries=["stage1_relu"], feature_weight=1e-3)
+        JointRD(augmenting, teacher, boundaries=["stage1_relu"], methods=Overhaul())
     inputs = keras.Input((1, 8, 8))
     first = L.Conv2D(3, 3, data_format="channels_first", padding="same", name="first")(inputs)
     outputs = L.Dense(3)(L.GlobalAveragePooling2D(data_format="channels_first")(first))
     with pytest.raises(ValueError, match="'first' expects data_format='channels_last'. Received: data_format='chan"):
-        Distillation(keras.Model(inputs, outputs), teacher, feature_weight=1e-3)
+        Distillation(keras.Model(inputs, outputs), teacher, Overhaul())
 
 
 def test_who_moves(tiny, images):
@@ -285,8 +286,8 @@ def test_boundaries_behind_the_compared_feature(tiny, name):
     student, teacher = pair(tiny)
     pairs = ["stage1_relu", ("stage3_relu", name)]
     assert len(JointRD(student, teacher, boundaries=pairs).boundaries) == 2
-    with pytest.raises(ValueError, match=f"map 'stage3_add', which `feature_weight` compares. Received: .*'{name}'"):
-        JointRD(student, teacher, boundaries=pairs, feature_weight=1e-3)
+    with pytest.raises(ValueError, match=f"teacher's 'stage3_add', by which a method .* Received: .*'{name}'"):
+        JointRD(student, teacher, boundaries=pairs, methods=Overhaul())
 
 
 @pytest.mark.parametrize("form", ["cut", "sequential"])
@@ -303,7 +304,7 @@ def test_networks_whose_layers_were_called_before(tiny, images, form):
             student.add(layer)
     copies = read_graph(student).build(), read_graph(teacher).build()
     for networks in ((student, teacher), copies):
-        joint = compiled(JointRD(*networks, tail_weight=1.0, feature_weight=1e-3, teacher_mode="joint"))
+        joint = compiled(JointRD(*networks, tail_weight=1.0, methods=Overhaul(), teacher_mode="joint"))
         keras.utils.set_random_seed(3)
         for connector in joint.connectors.values():
             connector.layers[0].kernel.assign(keras.random.normal(connector.layers[0].kernel.shape, seed=1))

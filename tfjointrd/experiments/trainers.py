@@ -15,7 +15,17 @@ from tfjointrd.report import profile
 from tfjointrd.surgery import dirac, fold, remove_shortcuts, slim
 from tfjointrd.surgery.swap import with_fused_batch_normalization, with_keras_batch_normalization
 from tfjointrd.surgery.widths import widths_of
-from tfjointrd.training import DAN, Adjoined, Constant, CosineFade, Distillation, JointRD, LinearFade, adjoin
+from tfjointrd.training import (
+    DAN,
+    Adjoined,
+    Constant,
+    CosineFade,
+    Distillation,
+    JointRD,
+    LinearFade,
+    adjoin,
+    distillers,
+)
 from tfjointrd.training.methods.search import search
 
 NEARLY = 0.02  # of a budget may be left over; after each hundred draws as much again
@@ -59,9 +69,16 @@ def _teacher(recipe: Recipe) -> keras.Model:
 
 
 def _distilled(recipe: Recipe, network: keras.Model) -> keras.Model:
-    targets = {"alpha": recipe.kd_weight, "temperature": recipe.temperature, "feature_weight": recipe.feature_weight}
     make = {"distilled": _plain, "narrow_distilled": _narrow}.get(recipe.method, _standard)
-    return Distillation(make(recipe, network), _teacher(recipe), **targets)
+    return Distillation(make(recipe, network), _teacher(recipe), _methods(recipe))
+
+
+def _methods(recipe: Recipe) -> list[distillers.Distiller]:
+    """What a student learns from its teacher by, besides the labels."""
+    found = [distillers.KD(recipe.temperature, recipe.kd_weight)] * bool(recipe.kd_weight)
+    found += [distillers.Overhaul(recipe.feature_weight)] * bool(recipe.feature_weight)
+    options = {"kd": {"temperature": recipe.temperature}}
+    return found + [distillers.get(name, **options.get(name, {})) for name in recipe.distill]
 
 
 def _jointrd(recipe: Recipe, network: keras.Model) -> keras.Model:
@@ -76,9 +93,7 @@ def _jointrd(recipe: Recipe, network: keras.Model) -> keras.Model:
             "linear": LinearFade(recipe.tail_floor, recipe.tail_fade),
             "constant": Constant(recipe.tail_floor),
         }[recipe.tail_schedule],
-        feature_weight=recipe.feature_weight,
-        alpha=recipe.kd_weight,
-        temperature=recipe.temperature,
+        methods=_methods(recipe),
         teacher_mode=recipe.teacher_mode,
         path_scale=recipe.path_scale,
         strict=recipe.get("keep_projections") is False,

@@ -1,11 +1,13 @@
 """Training methods as `keras.Model`s, their losses and schedules."""
 
+from tfjointrd.training import distillers
 from tfjointrd.training.callbacks.gate_recorder import GateRecorder
 from tfjointrd.training.callbacks.gradient_recorder import GradientRecorder
 from tfjointrd.training.engines import distribute, resident
 from tfjointrd.training.losses import kullback_leibler
 from tfjointrd.training.methods.adjoin import adjoin
 from tfjointrd.training.methods.adjoined import Adjoined
+from tfjointrd.training.methods.cohort import Cohort
 from tfjointrd.training.methods.dan import DAN
 from tfjointrd.training.methods.distillation import Distillation
 from tfjointrd.training.methods.jointrd import JointRD
@@ -21,11 +23,13 @@ from tfjointrd.training.schedules import (
     LinearRamp,
     QuadraticRamp,
     Schedule,
+    WarmUp,
 )
 
 __all__ = [
     "DAN",
     "Adjoined",
+    "Cohort",
     "Constant",
     "CosineFade",
     "Distillation",
@@ -39,7 +43,9 @@ __all__ = [
     "Pruning",
     "QuadraticRamp",
     "Schedule",
+    "WarmUp",
     "adjoin",
+    "distillers",
     "distribute",
     "kullback_leibler",
     "recalibrate_batchnorm",

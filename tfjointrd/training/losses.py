@@ -80,14 +80,17 @@ def distillation(teacher, student, temperature: float, sample_weight=None):
     Reference:
         Distilling the Knowledge in a Neural Network (https://arxiv.org/abs/1503.02531), section 2.
     """
+    return weighted_mean(distillation_values(teacher, student, temperature), sample_weight)
+
+
+def distillation_values(teacher, student, temperature: float):
+    """As `distillation`, of each image and position: `(batch, ...)`."""
     p, q = (ops.log_softmax(ops.cast(logits, loss_dtype()) / temperature, axis=-1) for logits in (teacher, student))
-    return temperature**2 * weighted_mean(ops.sum(ops.exp(p) * (p - q), axis=-1), sample_weight)
+    return temperature**2 * ops.sum(ops.exp(p) * (p - q), axis=-1)
 
 
-def bernoulli(
-    full, small, probabilities: bool, epsilon: float | None = None, temperature: float = 1.0, sample_weight=None
-):
-    """T² KL of yes-or-no outputs, p log(p / q) + (1 - p) log((1 - p) / (1 - q)), their mean over channels and batch.
+def bernoulli(full, small, probabilities: bool, epsilon: float | None = None, sample_weight=None):
+    """KL of yes-or-no outputs, p log(p / q) + (1 - p) log((1 - p) / (1 - q)), their mean over channels and batch.
 
     It is what `divergence` gives for the two classes yes and no. The mean over the channels is that of Keras' binary
     cross-entropy.
@@ -97,7 +100,6 @@ def bernoulli(
         small: Those of the small network.
         probabilities: Whether the outputs are probabilities.
         epsilon: Added to each probability, as in Eqn 3. `None` computes logits' divergence from log-sigmoid.
-        temperature: T, by which logits are divided.
         sample_weight: `(batch,)` weights, or `None`.
 
     Returns:
@@ -107,14 +109,25 @@ def bernoulli(
         Adjoined Networks (https://arxiv.org/abs/2006.05624), Eqn 3, for two classes.
     """
     full, small = ops.cast(full, loss_dtype()), ops.cast(small, loss_dtype())
-    if probabilities or epsilon is not None:
-        p, q = (full, small) if probabilities else (ops.sigmoid(full), ops.sigmoid(small))
-        epsilon = epsilon or EPSILON
-        values = sum(a * ops.log((a + epsilon) / (b + epsilon)) for a, b in ((p, q), (1 - p, 1 - q)))
-    else:
-        full, small = full / temperature, small / temperature
-        values = ops.sigmoid(full) * (full - small) - ops.softplus(full) + ops.softplus(small)
-    return temperature**2 * weighted_mean(ops.mean(values, axis=-1), sample_weight)
+    if not probabilities and epsilon is None:
+        return weighted_mean(bernoulli_values(full, small, 1.0), sample_weight)
+    p, q = (full, small) if probabilities else (ops.sigmoid(full), ops.sigmoid(small))
+    epsilon = epsilon or EPSILON
+    values = sum(a * ops.log((a + epsilon) / (b + epsilon)) for a, b in ((p, q), (1 - p, 1 - q)))
+    return weighted_mean(ops.mean(values, axis=-1), sample_weight)
+
+
+def bernoulli_values(teacher, student, temperature: float):
+    """T² KL of yes-or-no outputs at a temperature, of each image and position: `(batch, ...)`.
+
+    Args:
+        teacher: Logits `(batch, ..., channels)`.
+        student: Logits `(batch, ..., channels)`.
+        temperature: T.
+    """
+    full, small = (ops.cast(logits, loss_dtype()) / temperature for logits in (teacher, student))
+    values = ops.sigmoid(full) * (full - small) - ops.softplus(full) + ops.softplus(small)
+    return temperature**2 * ops.mean(values, axis=-1)
 
 
 def squared_error(full, small, sample_weight=None):

@@ -22,7 +22,7 @@ from tfjointrd.training.precision import loss_dtype
 
 # What `divergence=` takes, by the kind of output that it is the default of.
 DIVERGENCES = {CLASSES: "kullback_leibler", BINARY: "bernoulli", NUMBERS: "squared_error"}
-_KINDS = {name: kind for kind, name in DIVERGENCES.items()}
+KINDS_OF_DIVERGENCES = {name: kind for kind, name in DIVERGENCES.items()}
 Divergence = str | Callable | Mapping[str, "str | Callable"] | Sequence["str | Callable"] | None
 
 
@@ -202,52 +202,33 @@ class Objective:
             sample_weight: Weights of the images, or `None`.
             epsilon: As for `tfjointrd.training.losses.divergence`.
         """
-
-        def one(i, kind, p, q, weight):
-            probabilities = self.tasks[i].probabilities
-            if kind == NUMBERS:
-                return losses.squared_error(p, q, weight)
-            if kind == BINARY:
-                return losses.bernoulli(p, q, probabilities, epsilon, sample_weight=weight)
-            return losses.divergence(p, q, probabilities, epsilon, weight)
-
-        return self._over_outputs(one, full, small, sample_weight)
-
-    def soft_loss(
-        self, targets: Sequence, endings: Sequence, outputs: Sequence, temperature: float, sample_weight=None
-    ):
-        """How far outputs are from a teacher's, at a temperature: the weighted sum over the outputs, a scalar.
-
-        Args:
-            targets: The teacher's outputs.
-            endings: What they end in.
-            outputs: The student's.
-            temperature: T; numbers, which have none, are compared as they are.
-            sample_weight: Weights of the images, or `None`.
-        """
-
-        def one(i, kind, target, output, weight):
-            if kind == NUMBERS:
-                return losses.squared_error(target, output, weight)
-            logits = as_logits(target, kind, endings[i]), as_logits(output, kind, self.tasks[i].ending)
-            if kind == BINARY:
-                return losses.bernoulli(*logits, False, None, temperature, weight)
-            return losses.distillation(*logits, temperature, weight)
-
-        return self._over_outputs(one, targets, outputs, sample_weight)
-
-    def _over_outputs(self, function: Callable, first: Sequence, second: Sequence, sample_weight):
         weights = self.by_output(sample_weight, "sample_weight", same=True)
         total = 0.0
-        for i, (task, divergence) in enumerate(zip(self.tasks, self.divergences, strict=True)):
-            if callable(divergence):
-                values = divergence(*(ops.cast(part[i], loss_dtype()) for part in (first, second)))
-                value = losses.weighted_mean(values, weights[i])
+        for task, given, p, q, scale, weight in zip(
+            self.tasks, self.divergences, full, small, self.weights, weights, strict=True
+        ):
+            kind = task.compared if given is None else KINDS_OF_DIVERGENCES.get(given)
+            if callable(given):
+                value = losses.weighted_mean(given(*(ops.cast(one, loss_dtype()) for one in (p, q))), weight)
+            elif kind == NUMBERS:
+                value = losses.squared_error(p, q, weight)
+            elif kind == BINARY:
+                value = losses.bernoulli(p, q, task.probabilities, epsilon, weight)
             else:
-                kind = task.compared if divergence is None else _KINDS[divergence]
-                value = function(i, kind, first[i], second[i], weights[i])
-            total = total + self.weights[i] * value
+                value = losses.divergence(p, q, task.probabilities, epsilon, weight)
+            total = total + scale * value
         return total
+
+    def weighted(self, values: Sequence, sample_weight: Any = None):
+        """The weighted sum over the outputs of the means of what each image has, a scalar.
+
+        Args:
+            values: `(batch, ...)` for each output.
+            sample_weight: Weights of the images, or `None`.
+        """
+        weights = self.by_output(sample_weight, "sample_weight", same=True)
+        means = map(losses.weighted_mean, values, weights)
+        return sum(scale * mean for scale, mean in zip(self.weights, means, strict=True))
 
 
 def _as_list(value) -> list:

@@ -202,6 +202,37 @@ class Constant(Schedule):
         return {"weight": self.weight}
 
 
+@keras.saving.register_keras_serializable(package="tfjointrd")
+class WarmUp(Schedule):
+    """min(t / part, 1) times a weight: rises from zero over the first part of the training, and stays.
+
+    Args:
+        weight: The weight from then on.
+        part: The part of the training over which it rises.
+
+    Raises:
+        ValueError: If `weight` is not a number from 0, or `part` not in (0, 1].
+    """
+
+    def __init__(self, weight: float = 1.0, part: float = 1 / 12):
+        if not 0 < part <= 1:
+            raise ValueError(f"Expected `part` in (0, 1]. Received: part={part}.")
+        if not (weight >= 0 and math.isfinite(weight)):
+            raise ValueError(f"Expected a finite `weight` from 0. Received: weight={weight}.")
+        self.weight, self.part = weight, part
+
+    def value(self, progress):
+        """The weight so far."""
+        return self.weight * ops.minimum(progress / self.part, 1.0)
+
+    def get_config(self) -> dict:
+        """The configuration from which the schedule can be made again."""
+        return {"weight": self.weight, "part": self.part}
+
+
+WARM_UP = WarmUp()  # over 20 of 240 epochs, as several distillation methods have it
+
+
 def get(schedule: Schedule | float | dict, argument: str) -> Schedule:
     """A schedule from a schedule, a number (constant), or a serialised schedule, given as `argument`.
 

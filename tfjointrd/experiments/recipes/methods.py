@@ -60,12 +60,35 @@ class _Taught(Recipe):
     kd_weight: float = option(0.0, "Weight of the teacher's outputs as targets.", least=0, most=1)
     temperature: float = option(4.0, "Temperature of these targets.", above=0)
     feature_weight: float = option(0.0, "Weight of the distance to the teacher's last feature map.", least=0)
+    distill: tuple[str, ...] = option(
+        (),
+        "Further ways to distil by their names, as `kd rkd`, with the settings of their papers; see "
+        "`tfjointrd.distillers.METHODS`.",
+        kind=str,
+        later=True,
+    )
 
     def check(self):
         super().check()
+        if self.distill:
+            self._check_distill()
         if self.teacher is None and self.needs_teacher and getattr(self, "teacher_mode", "frozen") == "frozen":
             raise ValueError(
                 f"Expected `teacher`, a trained network's .keras file or recipe, for method '{self.method}'."
+            )
+
+    def _check_distill(self) -> None:
+        from tfjointrd.training.distillers import get  # imports Keras, which lists of options do without
+
+        weights = {"kd": self.kd_weight, "overhaul": self.feature_weight}
+        named = [*self.distill, *(name for name, weight in weights.items() if weight)]
+        for name in self.distill:
+            get(name)
+        twice = sorted({name for name in named if named.count(name) > 1})
+        if twice:
+            raise ValueError(
+                "Expected each way to distil once; `kd_weight` is that of 'kd', `feature_weight` that of 'overhaul'. "
+                f"Received: distill={self.distill}, kd_weight={self.kd_weight}, feature_weight={self.feature_weight}."
             )
 
 
@@ -76,10 +99,10 @@ class Distilled(_Taught):
     def check(self):
         """Checks fields against each other."""
         super().check()
-        if not (self.kd_weight or self.feature_weight):
+        if not (self.kd_weight or self.feature_weight or self.distill):
             raise ValueError(
-                f"Expected `kd_weight` or `feature_weight` above 0, for method '{self.method}'. Received: kd_weight=0, "
-                "feature_weight=0."
+                f"Expected `kd_weight` or `feature_weight` above 0, or `distill`, for method '{self.method}'. "
+                "Received: kd_weight=0, feature_weight=0."
             )
 
 

@@ -24,8 +24,8 @@ class GradientRecorder(Recorder):
 
     Before the first step and after each epoch, gradients of the losses of one batch, which is always the same, are
     taken with respect to the weights of each stage of the student: of the student's own path, and of all of the
-    teacher's tails together, times m(t). A path's loss is all of it: with `feature_weight`, the distance of its
-    features to the teacher's too, and for the own path with `alpha`, that of the outputs. Stage k ends at boundary k;
+    teacher's tails together, times m(t). A path's loss is all of it, with what methods such as `Overhaul` and, for the
+    own path, `KD` add. Stage k ends at boundary k;
     the last one, behind the last boundary, gets no gradient from the teacher. Connectors belong to no stage.
 
     The student computes as in training, its batch normalisation with the batch's statistics, but no weight, statistic,

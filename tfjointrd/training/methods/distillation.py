@@ -2,60 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 from keras import ops
 
+from tfjointrd.data.batches import with_first
 from tfjointrd.layers.batch_normalization import check_synchronized
-from tfjointrd.surgery.channels import check_channels_last
-from tfjointrd.surgery.graph import functional, refs_in
+from tfjointrd.surgery.graph import Graph, functional
 from tfjointrd.surgery.read_graph import read_graph
-from tfjointrd.surgery.rules import describe
 from tfjointrd.surgery.tasks import tasks_of
+from tfjointrd.training.distillers import KD, Distiller, Overhaul, as_distillers
 from tfjointrd.training.losses import per_replica
 from tfjointrd.training.methods.adjoined import Adjoined
+from tfjointrd.training.methods.comparisons import OUTPUT, TAPS, Comparisons, check_label_weight
 from tfjointrd.training.methods.dan import DAN
-from tfjointrd.training.methods.feature_distance import connector, last_map, margin_distance, margin_layer, margins
-from tfjointrd.training.methods.layer_outputs import LayerOutputs
+from tfjointrd.training.methods.earlier_arguments import EARLIER, methods_of, taken_from
+from tfjointrd.training.methods.networks import BOUNDARIES, Networks, check_networks, check_sizes
 from tfjointrd.training.methods.paired_outputs import STUDENT, TEACHER, PairedOutputs
+from tfjointrd.training.methods.tails import Tails
 from tfjointrd.training.monitors import check_monitors
-from tfjointrd.training.objective import Divergence, deserialize_divergence, serialize_divergence
+from tfjointrd.training.objective import deserialize_divergence
+from tfjointrd.training.optimizers import OptimizerPair, like
 from tfjointrd.training.scheduled_model import ScheduledModel, serialized
 
-FEATURES = "features"
+FROZEN, JOINT = "frozen", "joint"
 
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
 class Distillation(ScheduledModel):
-    """Trains a student on labels, on a frozen teacher's outputs, and on its last feature map.
+    """Trains a student on labels, and by any number of methods on what a teacher makes of the same images.
 
-    The loss is (1 - alpha) CE(student) + alpha T² KL(teacher, student at temperature T) + w D, where D is the margin
-    distance between the student's last feature map, ahead of its ReLU and behind a learned 1x1 connector, and the
-    teacher's. `alpha=0` with a `feature_weight` is feature distillation alone; `feature_weight=0` is Hinton's.
+    The loss is the label weight times the student's loss on the labels, plus each method's loss times its weight. The
+    methods are those of `tfjointrd.distillers`, or a subclass of `tfjointrd.distillers.Distiller`. Student and teacher
+    run once a step each, whatever the number of methods; the teacher in inference, unless it is trained too. Layers
+    that methods train, such as those that bring feature maps to one shape, belong to the training and not to the
+    student.
 
-    CE and KL are those of classes, one of which is right. Outputs that are yes or no have binary cross-entropy and the
-    KL of these; numbers have the mean squared error, or the loss that is given, and the squared difference from the
-    teacher's, without T. See `Adjoined` for what an output is taken for. With several outputs, it is the sum over all,
-    which are matched by their names, or else by their order.
+    A method's loss is a mean over the batch and, with `sample_weight`, a weighted one. With several outputs, losses on
+    labels and outputs are sums over all, which are matched by their names, or else by their order. See `Adjoined` for
+    what an output is taken for.
 
     An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual
-    (these are loaded after `import tfjointrd`).
+    (these are loaded after `import tfjointrd`). `evaluate` has the student's loss on the labels.
     `student` is trained in place, so afterwards it is the result. Losses of layers are added, also those that a
     teacher's `activity_regularizer` makes of what passes through it.
 
     Args:
         student: The network to train: functional, Sequential or `Adjoined`, of any architecture.
-        teacher: The trained network. It is copied, and not changed.
-        alpha: Weight of the teacher's outputs, from 0 to 1. They are those of the images as they come: without what
-            augmentation layers of the networks would do.
-        temperature: T, by which logits are divided.
-        feature_weight: w. The authors of Residual Distillation take 1e-3 at 32 pixels and 1e-4 at 224.
+        teacher: The trained network. It is copied, and not changed. A joint one is trained in place.
+        methods: The methods: distillers, their names (`tfjointrd.distillers.METHODS`), or losses of
+            `keras.distillation`; one, or a list of several, which add up. By default `KD()`. They see the images as
+            they come: without what augmentation layers of the networks would do.
+        teacher_mode: `"frozen"`, or `"joint"`: the teacher is trained beside the student, on its own loss on the labels
+            only and with an optimizer of its own. What methods compare is what its pass in training returns.
+        label_weight: How much the loss on the labels counts. By default what the methods leave: 1 less the weight of
+            `KD`, which is a share, and 1 without it.
         name: The model's name.
-        divergence: What takes the place of T² KL: `"kullback_leibler"`, `"bernoulli"` or `"squared_error"`, which are
-            the three above, or a function `(teacher, student) -> (batch, ...)` of outputs as the networks return them;
-            for several outputs also a list, or a dict by their names.
+        tails: What the student's features go through besides: used by `JointRD`.
+
+    Attributes:
+        methods: The methods, with their layers.
+        connectors: The convolutions of `Overhaul`, by the path that they belong to.
 
     Call arguments:
         inputs: Images `(batch, height, width, channels)`.
@@ -66,46 +74,47 @@ class Distillation(ScheduledModel):
 
     Raises:
         ValueError: If a network is not functional, the networks share weights, differ in their outputs or classes or
-            take images of other shapes, an argument is out of its range, or neither outputs nor features have a weight;
-            with an `alpha`, if one network ends in a softmax and the other in a sigmoid; with a `feature_weight`, if a
-            network has no feature map, the teacher no batch normalisation ahead of its, the resolutions do not fit, or
-            the student augments its images by itself.
+            take images of other shapes, an argument is not one of those described, or a network does not have what a
+            method looks at.
 
     Example:
 
     >>> teacher = tfjointrd.models.resnet56()
-    >>> distilled = Distillation(tfjointrd.models.resnet20(), teacher, alpha=0.9, temperature=4)
+    >>> methods = [tfjointrd.distillers.KD(temperature=4, weight=0.9), tfjointrd.distillers.Overhaul(weight=1e-3)]
+    >>> distilled = Distillation(tfjointrd.models.resnet20(), teacher, methods)
 
     Reference:
-        Distilling the Knowledge in a Neural Network (https://arxiv.org/abs/1503.02531), section 2; A Comprehensive
-        Overhaul of Feature Distillation (https://arxiv.org/abs/1904.01866), Eqn 1.
+        Distilling the Knowledge in a Neural Network (https://arxiv.org/abs/1503.02531), section 2; and the papers of
+        the methods.
     """
+
+    alpha_before = 0.9  # what `alpha` was by default when it was an argument
 
     def __init__(
         self,
         student: keras.Model,
         teacher: keras.Model,
-        alpha: float = 0.9,
-        temperature: float = 4.0,
-        feature_weight: float = 0.0,
+        methods: Sequence[Distiller | str] | Distiller | str | None = None,
+        teacher_mode: str = FROZEN,
+        label_weight: float | None = None,
         name: str | None = None,
         *,
-        divergence: Divergence = None,
-        **options,
+        tails: Callable[[Graph, Graph], Tails] | None = None,
+        **earlier,
     ):
         super().__init__(name=name)
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"Expected `alpha` in [0, 1]. Received: alpha={alpha}.")
-        if not temperature > 0:
-            raise ValueError(f"Expected `temperature` above 0. Received: temperature={temperature}.")
-        if not feature_weight >= 0:
-            raise ValueError(f"Expected `feature_weight` from 0. Received: feature_weight={feature_weight}.")
-        self.alpha, self.temperature, self.feature_weight = alpha, temperature, feature_weight
+        methods = taken_from(earlier, type(self).__name__, methods, self.alpha_before)
+        methods = as_distillers((() if tails else KD()) if methods is None else methods)
+        if teacher_mode not in (FROZEN, JOINT):
+            raise ValueError(f"Expected `teacher_mode` to be '{FROZEN}' or '{JOINT}'. Received: {teacher_mode!r}.")
+        if not methods and not tails:
+            raise ValueError("Expected `methods` to list at least one. Received: methods=[].")
         if isinstance(student, DAN):
             raise ValueError(
                 "Expected `student` to be a network or an adjoined one. Received: the search "
                 f"'{student.name}'; take its `derive()`."
             )
+        self.teacher_mode, self.label_weight = teacher_mode, label_weight
         self.adjoined = isinstance(student, Adjoined)
         given = student, teacher
         self.student = student if self.adjoined else functional(student, "student")
@@ -115,136 +124,101 @@ class Distillation(ScheduledModel):
             STUDENT: student.graph if self.adjoined else read_graph(self.student),
             TEACHER: read_graph(teacher),
         }
-        self._maps = {key: last_map(graph) for key, graph in self.graphs.items()} if feature_weight else {}
-        self._divergence = SimpleNamespace(given=divergence)
         tasks = self.student.objective.tasks if self.adjoined else tasks_of(self.graphs[STUDENT])
-        self.pairing = PairedOutputs(tasks, tasks_of(self.graphs[TEACHER]), divergence, bool(alpha))
-        self.take_over_loss(*self._loss_givers(*given))
-        self._check_networks(teacher)
-        if feature_weight:
-            self._check_maps()
-        self._configure(**options)
-        self._check_sizes()
-        self.teacher = self._prepare(teacher)
-        networks = {STUDENT: self.student.network if self.adjoined else self.student, TEACHER: self.teacher}
-        whole = not (feature_weight or len(self.paths()) > 1)  # no tensor within a network is asked for
-        self._taps = {key: LayerOutputs(network, whole) for key, network in networks.items()}
-        self.connectors = self._make_connectors()
-        # They share the layers of the networks; in a plain namespace Keras does not take them for layers of their own.
-        self._networks = SimpleNamespace(**self._make_networks())
+        self.pairing = PairedOutputs(tasks, tasks_of(self.graphs[TEACHER]), methods)
+        if self.pairing.alike or not (tails or self.joint):
+            self.take_over_loss(*given[: 2 if self.pairing.alike else 1])
+        check_networks(self.graphs, self.student, teacher)
+        self.tails = tails and tails(*self.graphs.values())
+        self.comparisons = Comparisons(methods, *self.graphs.values(), self.tails.names if self.tails else ())
+        check_label_weight(label_weight, methods)
+        if self._needs_teacher():
+            check_sizes(self.graphs)
+        self.boundary_connectors = self.tails.connectors if self.tails else {}
+        self.teacher = self._prepared(teacher)
+        # They share the layers of the networks, which Keras finds in these. It does not look into plain objects.
+        network = self.student.network if self.adjoined else self.student
+        self._networks = Networks(network, self.teacher, self.pairing, self.comparisons, self.tails, self.adjoined)
+        by_path = self.comparisons.methods
+        self.connectors = {
+            path: method.connector for path, own in by_path.items() for method in own if isinstance(method, Overhaul)
+        }
+        self.methods = by_path[STUDENT]
+        self.tail_methods = {path: own for path, own in by_path.items() if path != STUDENT}
         self.built = True
-
-    def _configure(self) -> None:
-        """Takes the arguments that a subclass adds, and checks what they need."""
-        if not self._needs_teacher():
-            raise ValueError("Expected `alpha` or `feature_weight` above 0. Received: alpha=0, feature_weight=0.")
 
     # === Networks ===
 
-    def _loss_givers(self, student: keras.Model, teacher: keras.Model) -> tuple[keras.Model, ...]:
-        """The networks whose loss is that of `compile` where none is given there."""
-        return (student, teacher) if self.pairing.alike else (student,)
-
     def objectives(self):
         """The student's losses; those of an adjoined one too, which hold how far its small networks are."""
-        return [self.pairing.student, *([self.student.objective] if self.adjoined else [])]
-
-    def _check_networks(self, teacher: keras.Model) -> None:
-        for argument, graph in self.graphs.items():
-            if len(list(refs_in(graph.inputs))) != 1:
-                raise ValueError(f"Expected `{argument}` to have one input. Received: '{graph.name}' with several.")
-        own = {id(variable) for variable in self.student.variables}
-        shared = [variable.path for variable in teacher.variables if id(variable) in own]
-        if shared:
-            raise ValueError(
-                "Expected `student` and `teacher` to have layers of their own; `keras.models.clone_model` or "
-                f"`tfjointrd.remove_shortcuts` make new ones. Received: networks that share {shared[0]}"
-                + (f" and {len(shared) - 1} other weights." if len(shared) > 1 else ".")
-            )
-
-    def _check_maps(self) -> None:
-        """Position by position, maps are compared of the same image, and channels are their last axis."""
-        for graph in self.graphs.values():
-            check_channels_last(graph)
-        for name, spec in self.graphs[STUDENT].layers.items():
-            if describe(spec).augments:
-                raise ValueError(
-                    "Expected `student` without random augmentation, since `feature_weight` compares its feature map "
-                    "with the teacher's, who sees the image as it is. Augment the data instead. Received: "
-                    f"'{self.graphs[STUDENT].name}' with the {spec.cls.__name__} '{name}'."
-                )
-
-    def _check_sizes(self) -> None:
-        """Where the teacher sees the images too, both networks have to take them."""
-        student, teacher = (graph.shapes[next(refs_in(graph.inputs))][1:] for graph in self.graphs.values())
-        fit = len(student) == len(teacher) and not any(
-            a is not None and b is not None and a != b for a, b in zip(student, teacher, strict=True)
-        )
-        if self._needs_teacher() and not fit:
-            raise ValueError(
-                "Expected `student` and `teacher` to take images of the same shape. Received: a student for "
-                f"{student} and a teacher for {teacher}."
-            )
+        own = [self.pairing.student, *([self.student.objective] if self.adjoined else [])]
+        return [*own, self.pairing.teacher] if self.tails or self.joint else own
 
     @property
     def joint(self) -> bool:
         """Whether the teacher is trained too."""
-        return False
+        return self.teacher_mode == JOINT
 
-    def _prepare(self, teacher: keras.Model) -> keras.Model:
-        """The teacher as the training uses it: a frozen copy."""
-        copy = self.graphs[TEACHER].build()
-        copy.trainable = False
-        return copy
+    def _prepared(self, teacher: keras.Model) -> keras.Model:
+        """The teacher as the training uses it: a frozen copy, or itself where it is trained too."""
+        if not self.joint:
+            copy = self.graphs[TEACHER].build()
+            copy.trainable = False
+            return copy
+        check_synchronized(teacher)
+        if not teacher.trainable_variables:
+            raise ValueError(
+                f"Expected a trainable `teacher`, since teacher_mode='{JOINT}'. Received: '{teacher.name}' with "
+                f"trainable={teacher.trainable} and no trainable weights."
+            )
+        return teacher
 
     def paths(self) -> list[str]:
         """Names of the paths whose outputs the loss looks at, the student's own first."""
-        return [STUDENT]
-
-    def _make_connectors(self) -> dict[str, keras.Model]:
-        """One for each path's last feature map."""
-        if not self.feature_weight:
-            return {}
-        shapes = {key: self.graphs[key].shapes[ref][1:] for key, ref in self._maps.items()}
-        return {
-            path: connector(shapes[STUDENT if path == STUDENT else TEACHER], shapes[TEACHER], f"{path}_connector")
-            for path in self.paths()
-        }
-
-    def _student_paths(self, names: list[str]) -> keras.Model:
-        """The student to `{"tapped": outputs of named layers, "map": last feature map, "output": ...}`."""
-        taps = self._taps[STUDENT]
-        outputs = {"output": taps.output if self.adjoined else self.pairing.named(STUDENT, taps.output)}
-        if names:
-            outputs["tapped"] = [taps(name) for name in names]
-        if self.feature_weight:
-            outputs["map"] = taps(self._maps[STUDENT].layer, self._maps[STUDENT].index)
-        return keras.Model(taps.inputs, outputs)
-
-    def _teacher_part(self, start) -> keras.Model:
-        """The teacher from a tensor on, to `{"map": last feature map, "output": ...}`."""
-        taps = self._taps[TEACHER]
-        outputs = {"output": self.pairing.named(TEACHER, taps.output)}
-        if self.feature_weight:
-            outputs["map"] = taps(self._maps[TEACHER].layer, self._maps[TEACHER].index)
-        return keras.Model(start, outputs)
-
-    def _make_networks(self) -> dict:
-        networks = {"student": self._student_paths([]), "teacher": self._teacher_part(self._taps[TEACHER].inputs)}
-        if self.feature_weight:
-            networks["margins"] = self._taps[TEACHER].layer(margin_layer(self.graphs[TEACHER], self._maps[TEACHER]))
-        return networks
+        return [STUDENT, *(self.tails.names if self.tails else [])]
 
     def changing(self):
         """Names of the arguments by which the loss changes; an adjoined student's too."""
-        return [*super().changing(), *(self.student.changing() if self.adjoined else [])]
+        own = [f"weight of {method.name}" for method in self.methods if not method.constant]
+        timed = [f"loss of {method.name}" for method in self.methods if method.timed]
+        return [*super().changing(), *own, *timed, *(self.student.changing() if self.adjoined else [])]
 
     # === compile ===
 
-    def compile(self, *args, **kwargs):
-        """As for `ScheduledModel`."""
+    def compile(self, optimizer="rmsprop", loss=None, *args, teacher_optimizer=None, **kwargs):
+        """As for `ScheduledModel`.
+
+        Args:
+            optimizer: The student's and that of the methods' layers.
+            loss: The loss of all that is trained on labels.
+            *args: As for `ScheduledModel`.
+            teacher_optimizer: That of a joint teacher; by default one like the student's. `LearningRateScheduler` and
+                `ReduceLROnPlateau` set the learning rate of both, each from its own; with mixed_float16, where Keras
+                scales the loss, they see the student's alone.
+            **kwargs: As for `ScheduledModel`.
+
+        Raises:
+            ValueError: As for `ScheduledModel`; if a frozen teacher is given an optimizer, or a joint one that of the
+                student; or if `loss` is to serve a student and a teacher that do not end in the same.
+        """
         self._freeze_teacher()
-        super().compile(*args, **kwargs)
+        if self.joint:
+            student = keras.optimizers.get(optimizer)
+            teacher = like(student) if teacher_optimizer is None else keras.optimizers.get(teacher_optimizer)
+            optimizer = OptimizerPair(student, teacher, self.teacher.variables)
+        elif teacher_optimizer is not None:
+            raise ValueError(
+                "Expected no `teacher_optimizer` for a frozen teacher. Received: "
+                f"teacher_optimizer={teacher_optimizer!r}."
+            )
+        if loss is not None and not self.pairing.alike and (self.tails or self.joint):
+            endings = [self.pairing.ending(key) for key in (STUDENT, TEACHER)]
+            raise ValueError(
+                "Expected student and teacher to return the same, logits or probabilities, for one `loss` to fit both. "
+                f"Received: loss={loss} for a student that ends in {endings[0]} and a teacher that ends in "
+                f"{endings[1]}. Leave `loss` out."
+            )
+        super().compile(optimizer, loss, *args, **kwargs)
 
     def make_train_function(self, force=False):
         """As Keras does; a frozen teacher is frozen whatever was done to `trainable` since `compile`."""
@@ -268,6 +242,21 @@ class Distillation(ScheduledModel):
         if self.adjoined:
             check_monitors(callbacks, self.student.all_output_keys(), self.metrics_given())
 
+    # === fit ===
+
+    def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        """As for `ScheduledModel`; a `ValueError` too if a step has one image and a method compares images."""
+        if self.comparisons.relational:
+            batch, x = (None, x) if y is not None else with_first(x)
+            images = min(batch_size or 32, ops.shape(x)[0]) if batch is None else len(keras.tree.flatten(batch)[0])
+            self.comparisons.check_batch(images)
+        return super().fit(x, y, batch_size, *args, **kwargs)
+
+    def train_on_batch(self, x, *args, **kwargs):
+        """As for `ScheduledModel`; a `ValueError` too if there is one image and a method compares images."""
+        self.comparisons.check_batch(ops.shape(x)[0])
+        return super().train_on_batch(x, *args, **kwargs)
+
     # === Steps ===
 
     def call(self, inputs, training=None):
@@ -275,8 +264,15 @@ class Distillation(ScheduledModel):
         if not training:
             return self.deployed(inputs)
         student = self._networks.student(inputs, training=True)
-        teacher = self.teacher_pass(inputs) if self._needs_teacher() else None
-        return {STUDENT: student["output"], **self._compared(teacher, {STUDENT: student})}
+        # The teacher's own pass comes first, so that the tails see its statistics as they are after it.
+        found = {TEACHER: self.teacher_pass(inputs)} if self._needs_teacher() else {}
+        paths = {STUDENT: student, **self._tail_passes(student)}
+        taps = {path: outputs[TAPS] for path, outputs in paths.items() if TAPS in outputs}
+        return {**{path: outputs[OUTPUT] for path, outputs in paths.items()}, **found, **({TAPS: taps} if taps else {})}
+
+    def _tail_passes(self, student: dict) -> dict:
+        """What each tail makes of the student's features."""
+        return {} if self.tails is None else self.tails(student[BOUNDARIES], self.joint)
 
     def deployed(self, inputs):
         """What the student returns when it is not trained."""
@@ -284,21 +280,14 @@ class Distillation(ScheduledModel):
         return output if self.adjoined else self.pairing.named(STUDENT, output)
 
     def teacher_pass(self, inputs) -> dict:
-        """The teacher's outputs for the images."""
-        return self._networks.teacher(inputs, training=False)
+        """The teacher's outputs for the images; a joint one is in training."""
+        return self._networks.teacher(inputs, training=self.joint)
 
     def _needs_teacher(self) -> bool:
-        return bool(self.alpha or self.feature_weight)
-
-    def _compared(self, teacher: dict | None, paths: dict) -> dict:
-        """The teacher's outputs, and every path's feature map behind its connector."""
-        found = {} if teacher is None else {TEACHER: teacher}
-        if self.feature_weight:
-            found[FEATURES] = {path: self.connectors[path](paths[path]["map"], training=True) for path in self.paths()}
-        return found
+        return self.joint or bool(self.comparisons.methods[STUDENT])
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The loss described above, plus the layers' own losses. In evaluation the student's cross-entropy alone."""
+        """The loss described above, plus the layers' own losses. In evaluation the student's on the labels alone."""
         if isinstance(y_pred, dict) and STUDENT in y_pred:
             loss = self.training_loss(y, y_pred, sample_weight)
         else:
@@ -308,8 +297,16 @@ class Distillation(ScheduledModel):
         return loss + per_replica(sum(self.losses)) if self.losses else loss
 
     def training_loss(self, y, outputs, sample_weight=None):
-        """The loss of what `call` returns in training."""
-        return self.path_losses(y, outputs, sample_weight)[STUDENT]
+        """The loss of what `call` returns in training: the student's, and a joint teacher's own on the labels."""
+        loss = self.student_loss(self.path_losses(y, outputs, sample_weight))
+        if not self.joint:
+            return loss
+        own = self.pairing.flat(outputs[TEACHER][OUTPUT])
+        return loss + self.pairing.teacher.loss(y, own, sample_weight)
+
+    def student_loss(self, losses: dict):
+        """The loss of all paths; here there is the student's own."""
+        return losses[STUDENT]
 
     def path_losses(self, y, outputs, sample_weight=None) -> dict:
         """The loss of each path, as yet without a weight.
@@ -322,31 +319,26 @@ class Distillation(ScheduledModel):
         Returns:
             Dict of scalars by the names of `paths()`.
         """
-        main = self._main(outputs[STUDENT])
-        loss = (1 - self.alpha) * self.pairing.student.loss(y, main, sample_weight)
-        if self.alpha:
-            targets = [ops.stop_gradient(target) for target in self.pairing.flat(outputs[TEACHER]["output"])]
-            compared = targets, self.pairing.endings[TEACHER], main
-            soft = self.pairing.student.soft_loss(*compared, self.temperature, sample_weight)
-            loss = loss + self.alpha * per_replica(soft)
+        weight = self.comparisons.label_weight(self.label_weight, self.step, self.total_steps)
+        loss = weight * self.pairing.student.loss(y, self._main(outputs[STUDENT]), sample_weight)
         if self.adjoined:
             progress = self.step, self.total_steps
             loss = loss + self.student.small_losses(y, outputs[STUDENT], sample_weight, *progress)
-        return {STUDENT: loss + self._feature_loss(outputs, STUDENT, sample_weight)}
+        return {STUDENT: loss + self._method_losses(STUDENT, y, outputs, sample_weight)}
 
     def _main(self, output) -> list:
         """The outputs of the student, the full network's of an adjoined one."""
         return self.student.outputs_of("full", output) if self.adjoined else self.pairing.flat(output)
 
-    def _feature_loss(self, outputs, path: str, sample_weight):
-        """w D of one path, or zero."""
-        if not self.feature_weight:
+    def _method_losses(self, path: str, y, outputs, sample_weight):
+        """What the methods of a path add to its loss."""
+        if not self.comparisons.methods[path]:
             return 0.0
-        margin = ops.stop_gradient(margins(self._networks.margins))
-        target = ops.stop_gradient(outputs[TEACHER]["map"])
-        weights = self.pairing.student.weight_of_images(sample_weight)
-        distance = margin_distance(outputs[FEATURES][path], target, margin, weights)
-        return self.feature_weight * per_replica(distance)
+        own = self._main(outputs[path]) if path == STUDENT else self.pairing.flat(outputs[path])
+        student = {OUTPUT: own, TAPS: outputs.get(TAPS, {}).get(path, ())}
+        teacher = {**outputs[TEACHER], OUTPUT: self.pairing.flat(outputs[TEACHER][OUTPUT])}
+        arguments = path, student, teacher, y, sample_weight, self.step, self.total_steps
+        return self.comparisons.loss(self.pairing.student, *arguments)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Metrics of the student alone."""
@@ -361,24 +353,38 @@ class Distillation(ScheduledModel):
 
     # === Saving ===
 
+    def get_compile_config(self):
+        """The arguments of `compile`, serialised."""
+        config = super().get_compile_config()
+        if config and self.joint:
+            pair = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+            own = pair.get_config()
+            config = {**config, "optimizer": own["first"], "teacher_optimizer": own["second"]}
+        return config
+
     def get_config(self):
         """The configuration from which the model can be made again."""
         return {
             "student": serialized(self.student),
             "teacher": serialized(self.teacher),
-            "alpha": self.alpha,
-            "temperature": self.temperature,
-            "feature_weight": self.feature_weight,
-            "divergence": serialize_divergence(self._divergence.given),
+            "methods": [keras.saving.serialize_keras_object(method) for method in self.methods],
+            "teacher_mode": self.teacher_mode,
+            "label_weight": self.label_weight,
             "name": self.name,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Makes the model again, with new weights."""
-        networks = {
-            key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
-            for key in (STUDENT, TEACHER)
-        }
-        divergence = deserialize_divergence(config.get("divergence"), custom_objects)
-        return cls(**{**config, **networks, "divergence": divergence})
+        """Makes the model again, with new weights; also from what an earlier version has saved."""
+
+        def made(value):
+            return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+
+        earlier = {name: config[name] for name in EARLIER if name in config}
+        if earlier:
+            earlier["divergence"] = deserialize_divergence(earlier.get("divergence"), custom_objects)
+            methods = methods_of(earlier, cls.alpha_before)
+        else:
+            methods = [made(method) for method in config["methods"]]
+        own = {name: value for name, value in config.items() if name not in EARLIER}
+        return cls(**{**own, STUDENT: made(config[STUDENT]), TEACHER: made(config[TEACHER]), "methods": methods})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import keras
 
-from tfjointrd.surgery.graph import Call, Ref
+from tfjointrd.surgery.graph import Call, Ref, pick
 from tfjointrd.surgery.read_graph import read_graph
 
 
@@ -12,11 +14,11 @@ class LayerOutputs:
     """The tensors between a network's layers, also those within sub-models, which are written out for that.
 
     The layers are called anew, on the network's inputs: what `layer.output` says is the output of its first call ever,
-    which may belong to another network.
+    which may belong to another network. Where nothing within is asked for, the network is taken as it is.
 
     Args:
         network: The functional network.
-        whole: Whether only the network's inputs and outputs are wanted.
+        wanted: The tensors that are asked for. Those of an adjoined network are its full path's.
 
     Attributes:
         inputs: The network's inputs.
@@ -26,10 +28,10 @@ class LayerOutputs:
         ValueError: If layers of several sub-models have the same name.
     """
 
-    def __init__(self, network: keras.Model, whole: bool = False):
-        self._tensors: dict[Ref, object] = {}
+    def __init__(self, network: keras.Model, wanted: Iterable[Ref]):
+        self._tensors: dict[tuple[str, int], object] = {}
         self._layers: dict[str, keras.Layer] = {}
-        if not whole:
+        if any(True for _ in wanted):
             graph = read_graph(network)
             self._layers = graph.sources
             try:
@@ -41,18 +43,13 @@ class LayerOutputs:
         self.inputs, self.output = network.inputs, network.output
 
     def _call(self, call: Call, *args, **kwargs):
-        self._tensors[call.output] = self._layers[call.layer](*args, **kwargs)
-        return self._tensors[call.output]
+        self._tensors[call.layer, call.number] = self._layers[call.layer](*args, **kwargs)
+        return self._tensors[call.layer, call.number]
 
-    def __call__(self, name: str, index: int = 0):
-        """The symbolic output of a layer's first call in the network; of the full path, in an adjoined network.
-
-        Args:
-            name: The layer's name in the graph.
-            index: Which of its outputs.
-        """
-        return keras.tree.flatten(self._tensors[Ref(name)])[index]
+    def __call__(self, ref: Ref):
+        """The symbolic tensor, which is one of those asked for."""
+        return pick(self._tensors[ref.layer, ref.call], ref)
 
     def layer(self, name: str) -> keras.Layer:
-        """The layer of a name in the graph."""
+        """The layer of a name in the graph, of a network within which something was asked for."""
         return self._layers[name]

@@ -8,7 +8,8 @@ from typing import Any
 
 from tfjointrd.surgery.output_activation import SIGMOID, SOFTMAX, named_outputs
 from tfjointrd.surgery.tasks import Task
-from tfjointrd.training.objective import Divergence, Objective
+from tfjointrd.training.distillers.distiller import Distiller, OutputDistiller
+from tfjointrd.training.objective import Objective
 
 STUDENT, TEACHER = "student", "teacher"
 
@@ -19,8 +20,7 @@ class PairedOutputs:
     Args:
         student: The tasks of the student's outputs.
         teacher: Those of the teacher's.
-        divergence: As for `Objective`, between the teacher's and the student's outputs.
-        compared: Whether they are compared.
+        methods: What compares them. A `divergence` of one of these tells, as for `Objective`, what the outputs are for.
 
     Attributes:
         student: The student's losses.
@@ -33,7 +33,7 @@ class PairedOutputs:
             ends in a softmax and the other in a sigmoid.
     """
 
-    def __init__(self, student: Sequence[Task], teacher: Sequence[Task], divergence: Divergence, compared: bool):
+    def __init__(self, student: Sequence[Task], teacher: Sequence[Task], methods: Sequence[Distiller]):
         if len(student) != len(teacher):
             raise ValueError(
                 "Expected `student` and `teacher` to have the same outputs. Received: a student with "
@@ -49,8 +49,10 @@ class PairedOutputs:
         self._matched = {STUDENT: self.names, TEACHER: [task.name for task in teacher]}
         pairs = list(zip(student, teacher, strict=True))
         for ours, theirs in pairs:
-            _check_pair(ours, theirs, compared)
+            _check_pair(ours, theirs, [method for method in methods if isinstance(method, OutputDistiller)])
         self.endings = {STUDENT: [task.ending for task in student], TEACHER: [task.ending for task in teacher]}
+        given = (getattr(method, "divergence", None) for method in methods)
+        divergence = next((one for one in given if one is not None), None)
         self.student = Objective([ours.beside(theirs) for ours, theirs in pairs], divergence)
         self.teacher = Objective([replace(theirs.beside(ours), name=ours.name) for ours, theirs in pairs])
 
@@ -75,14 +77,15 @@ class PairedOutputs:
         return [output[name] for name in self.names] if isinstance(output, Mapping) else [output]
 
 
-def _check_pair(student: Task, teacher: Task, compared: bool) -> None:
+def _check_pair(student: Task, teacher: Task, methods: Sequence[Distiller]) -> None:
     if student.channels != teacher.channels:
         raise ValueError(
             f"Expected `student` and `teacher` to have the same classes. Received: a student with "
             f"{student.channels} and a teacher with {teacher.channels}."
         )
-    if compared and {student.ending, teacher.ending} == {SOFTMAX, SIGMOID}:
+    if methods and {student.ending, teacher.ending} == {SOFTMAX, SIGMOID}:
         raise ValueError(
-            "Expected two softmaxes, two sigmoids, or logits for one of them, since `alpha` compares outputs. "
-            f"Received: a student that ends in a {student.ending}, and a teacher that ends in a {teacher.ending}."
+            "Expected two softmaxes, two sigmoids, or logits for one of them, since "
+            f"{type(methods[0]).__name__} compares outputs. Received: a student that ends in a {student.ending}, and "
+            f"a teacher that ends in a {teacher.ending}."
         )

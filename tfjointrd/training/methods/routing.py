@@ -11,7 +11,8 @@ from tfjointrd.stacklevel import stacklevel_outside_the_package
 from tfjointrd.surgery.boundaries import cuts, stage_boundaries
 from tfjointrd.surgery.channels import check_channels_last
 from tfjointrd.surgery.graph import Graph, Ref
-from tfjointrd.training.methods.feature_distance import connector, connector_strides, relu_of
+from tfjointrd.training.distillers.adapters import connector, connector_strides
+from tfjointrd.training.distillers.taps import relu_of
 
 Boundaries = Sequence["str | tuple[str, str]"]
 
@@ -39,7 +40,7 @@ def resolve(boundaries: Boundaries | None, student: Graph, teacher: Graph) -> li
 
 
 def check_ahead_of(feature: Ref, pairs: list[tuple[str, str]], teacher: Graph) -> None:
-    """Looks at whether all of the teacher's boundaries lie ahead of its last feature map, to which tails lead.
+    """Looks at whether all of the teacher's boundaries lie ahead of a tensor, to which tails lead.
 
     Raises:
         ValueError: If one does not.
@@ -48,8 +49,8 @@ def check_ahead_of(feature: Ref, pairs: list[tuple[str, str]], teacher: Graph) -
     for name, teacher_name in pairs:
         if teacher_name not in ahead:
             raise ValueError(
-                f"Expected `boundaries` ahead of the teacher's last feature map '{feature.layer}', which "
-                f"`feature_weight` compares. Received: {(name, teacher_name)}."
+                f"Expected `boundaries` ahead of the teacher's '{feature.layer}', by which a method compares the tails."
+                f" Received: {(name, teacher_name)}."
             )
 
 

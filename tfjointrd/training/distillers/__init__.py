@@ -1,0 +1,115 @@
+"""Ways to distil, for `tfjointrd.Distillation` and `tfjointrd.JointRD`: one class a paper, by which methods add up."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from tfjointrd.training.distillers.at import AT
+from tfjointrd.training.distillers.cc import CC
+from tfjointrd.training.distillers.distiller import Distiller, LayerDistiller, OutputDistiller
+from tfjointrd.training.distillers.dkd import DKD
+from tfjointrd.training.distillers.fitnets import FitNets
+from tfjointrd.training.distillers.ft import FT
+from tfjointrd.training.distillers.kd import KD
+from tfjointrd.training.distillers.keras_loss import KerasLoss, is_keras_loss
+from tfjointrd.training.distillers.overhaul import Overhaul
+from tfjointrd.training.distillers.peers import DML, KDCL, PeerDistiller
+from tfjointrd.training.distillers.review_kd import ReviewKD
+from tfjointrd.training.distillers.rkd import RKD
+from tfjointrd.training.distillers.taps import by_name, embedding, last_map, stage_ends
+from tfjointrd.training.distillers.vid import VID
+
+# The methods by the names under which `methods=["kd"]`, recipes and the command line know them.
+METHODS: dict[str, type[Distiller]] = {
+    "kd": KD,
+    "dkd": DKD,
+    "fitnets": FitNets,
+    "at": AT,
+    "rkd": RKD,
+    "cc": CC,
+    "vid": VID,
+    "ft": FT,
+    "review_kd": ReviewKD,
+    "overhaul": Overhaul,
+}
+
+# Those of cohorts, in which networks teach each other.
+PEER_METHODS: dict[str, type[PeerDistiller]] = {"dml": DML, "kdcl": KDCL}
+
+__all__ = [
+    "METHODS",
+    "Distiller",
+    "KerasLoss",
+    "LayerDistiller",
+    "OutputDistiller",
+    "PEER_METHODS",
+    "PeerDistiller",
+    "as_distillers",
+    "by_name",
+    "embedding",
+    "get",
+    "last_map",
+    "stage_ends",
+    *(cls.__name__ for cls in (*METHODS.values(), *PEER_METHODS.values())),
+]
+
+
+def get(name: str, **options: Any) -> Distiller:
+    """A method by its name.
+
+    Args:
+        name: One of `METHODS`.
+        **options: Its arguments, in place of the paper's.
+
+    Raises:
+        ValueError: If there is none; the message names the nearest ones.
+
+    Example:
+
+    >>> get("kd", temperature=2.0).temperature
+    2.0
+    """
+    if name in PEER_METHODS:
+        raise ValueError(
+            f"Expected a method by which a teacher trains a student, one of {', '.join(METHODS)}. Received: '{name}', "
+            f"which trains a cohort: `tfjointrd.Cohort(networks, '{name}')`."
+        )
+    if name not in METHODS:
+        near = difflib.get_close_matches(str(name).lower(), METHODS, n=2, cutoff=0.4)
+        raise ValueError(
+            f"Expected the name of a method, one of {', '.join(METHODS)}. Received: {name!r}."
+            + (f" Did you mean {' or '.join(near)}?" if near else "")
+        )
+    return METHODS[name](**options)
+
+
+def as_distillers(methods: Sequence | str | Distiller) -> list[Distiller]:
+    """Methods as distillers: these themselves, names of methods, or losses of `keras.distillation`.
+
+    Args:
+        methods: One or several.
+
+    Raises:
+        ValueError: If one is none of these, is given twice, or belongs to a training already.
+    """
+    given = list(methods) if isinstance(methods, (list, tuple)) else [methods]
+    found = []
+    for method in given:
+        if isinstance(method, str):
+            method = get(method)
+        elif is_keras_loss(method):
+            method = KerasLoss(method)
+        if not isinstance(method, Distiller):
+            hint = " (`alpha` of earlier versions is `KD(weight=...)`.)" if isinstance(method, (int, float)) else ""
+            raise ValueError(
+                "Expected `methods` to list methods such as `tfjointrd.distillers.KD()`, names of methods, or losses "
+                f"of `keras.distillation`. Received: {method!r}.{hint}"
+            )
+        if method.built or any(method is other for other in found):
+            raise ValueError(
+                f"Expected new methods. Received: '{method.name}', which is given twice or belongs to a training."
+            )
+        found.append(method)
+    return found
