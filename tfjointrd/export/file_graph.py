@@ -157,10 +157,15 @@ def takes_pixels(content: bytes) -> bool:
     return bool(np.abs(np.frombuffer(bytes(stored), "<f4")).max() < 0.1)
 
 
+def final_operator(graph: FileGraph, output: int) -> str | None:
+    """The kind of the operator that an output's values come from, as `"SOFTMAX"`; `None` for the file's input."""
+    step = graph.maker(output, through=_SAME_VALUES)
+    return None if step is None else step.kind
+
+
 def names_classes(graph: FileGraph, output: int) -> bool:
     """Whether an output of several channels is not a sigmoid's, as yes or no for each channel is."""
-    step = graph.maker(output, through=_SAME_VALUES)
-    return step is None or step.kind != "LOGISTIC"
+    return final_operator(graph, output) != "LOGISTIC"
 
 
 def in_integers(content: bytes) -> bool:
