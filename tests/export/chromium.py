@@ -10,11 +10,19 @@ import time
 import urllib.request
 from pathlib import Path
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --remote-debugging-port=0 --hide-scrollbars "
-    "--use-fake-device-for-media-stream"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--remote-debugging-port=0",
+    "--use-fake-device-for-media-stream",
+]
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -23,6 +31,8 @@ class Chromium:
 
     Attributes:
         errors: What scripts of the page threw and did not catch.
+        answers: What is answered in the place of the network to requests of some addresses, once `intercept` was
+            called: type and content.
     """
 
     def __init__(self, seconds=30):
@@ -34,7 +44,7 @@ class Chromium:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self.errors, self.number, self.seconds = [], 0, seconds
+        self.errors, self.answers, self.number, self.seconds = [], {}, 0, seconds
         try:
             port = self._wait(lambda: (Path(self.folder) / "DevToolsActivePort").read_text().split()[0])
             direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -68,17 +78,41 @@ class Chromium:
 
     def send(self, method, **parameters):
         """Calls a method of the protocol and returns its result."""
-        self.number += 1
-        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
+        number = self._call(method, parameters)
         while True:
             message = json.loads(self.socket.recv())
             if message.get("method") == "Runtime.exceptionThrown":
                 details = message["params"]["exceptionDetails"]
                 self.errors.append(details.get("exception", details).get("description", details["text"]))
-            if message.get("id") == self.number:
+            if message.get("method") == "Fetch.requestPaused":
+                self._answer(message["params"])
+            if message.get("id") == number:
                 if "error" in message:
                     raise RuntimeError(f"{method}: {message['error']}")
                 return message["result"]
+
+    def _call(self, method, parameters):
+        self.number += 1
+        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
+        return self.number
+
+    def intercept(self, pattern):
+        """Answers requests of addresses that match from `answers`; those that are not there fail."""
+        self.send("Fetch.enable", patterns=[{"urlPattern": pattern}])
+
+    def _answer(self, request):
+        found = self.answers.get(request["request"]["url"])
+        if found is None:
+            self._call("Fetch.failRequest", {"requestId": request["requestId"], "errorReason": "NameNotResolved"})
+            return
+        headers = {"Content-Type": found[0], "Access-Control-Allow-Origin": "*"}
+        answer = {
+            "requestId": request["requestId"],
+            "responseCode": 200,
+            "responseHeaders": [{"name": name, "value": value} for name, value in headers.items()],
+            "body": base64.b64encode(found[1]).decode(),
+        }
+        self._call("Fetch.fulfillRequest", answer)
 
     def run(self, script):
         """The value of a script in the page; a promise's, once it is there."""

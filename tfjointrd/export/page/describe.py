@@ -152,8 +152,8 @@ def _check_ends(model: TFLiteModel, name: str) -> None:
     for number, (scale, _) in ends:
         if number not in _TYPES or (number != "float32" and not scale):
             raise ValueError(
-                "Expected `path` to be a file with float32 or uint8 numbers and their scale at its ends, as the browser's "
-                "runtime takes them. Export it with `input_type='uint8'` and `output_type='float32'`. "
+                "Expected `path` to be a file with float32 or uint8 numbers and their scale at its ends, as the "
+                "browser's runtime takes them. Export it with `input_type='uint8'` and `output_type='float32'`. "
                 f"Received: path='{name}', which takes {model.input_type} and gives {model.output_type}"
                 + ("" if number not in _TYPES else " without a scale")
             )

@@ -13,7 +13,9 @@ let cards = []; // {classifier, element, recent}, of the files that work
 
 function complain(message) {
   $("problem").textContent = message;
-  if (message) $("status").textContent = "";
+  if (!message) return;
+  $("status").textContent = "";
+  $("problem").scrollIntoView({ block: "nearest" });
 }
 
 // --- Results
@@ -77,9 +79,9 @@ function showTime(element, milliseconds, detail) {
   element.querySelector(".time").replaceChildren(strong, ` ${detail}`);
 }
 
-// What the status line says, which screen readers read out.
+// What the status line says, which screen readers read out: of live pictures, nothing that changes with each.
 function summary(best, times) {
-  const named = best.map(({ index, share }) => `${labels[index]}, ${percent(share)}`);
+  const named = best.map(({ index, share }) => (times ? `${labels[index]}, ${percent(share)}` : labels[index]));
   if (cards.length === 1) return named[0];
   const [first, second] = best;
   const classes = first.index === second.index ? `Both: ${labels[first.index]}.` : `They differ: ${named.join(" and ")}.`;
@@ -87,16 +89,20 @@ function summary(best, times) {
   const ratio = times[0].milliseconds / times[1].milliseconds;
   const names = cards.map(({ classifier }) => classifier.description.name);
   const [faster, factor] = ratio >= 1 ? [names[1], ratio] : [names[0], 1 / ratio];
-  const speed = factor < 1.05 ? "As fast as each other." : `${faster} is ${number.format(factor)} times as fast.`;
+  const speed = factor < 1.05 ? "They are equally fast." : `${faster} is ${number.format(factor)} times as fast.`;
   return `${classes} ${speed}`;
 }
 
+let shown = 0; // counts the pictures that were taken off
+
 // Classifies a picture with all files. Live pictures are run once; others several times, for the milliseconds.
 async function classify(picture, live) {
+  const mine = shown;
   const pixels = cards.map(({ classifier }) => classifier.see(picture));
   const best = [];
   for (const [i, card] of cards.entries()) {
     const { outputs, milliseconds } = await card.classifier.run(pixels[i]);
+    if (mine !== shown) return;
     showSeen(card.element, pixels[i], card.classifier.description.input.shape);
     best.push(showClasses(card.element, card.classifier.probabilities(outputs)));
     card.recent = live ? [...card.recent, milliseconds].slice(-15) : [];
@@ -107,6 +113,7 @@ async function classify(picture, live) {
     return;
   }
   const times = await time(cards.map(({ classifier }) => classifier), pixels);
+  if (mine !== shown) return;
   times.forEach(({ milliseconds, runs }, i) => showTime(cards[i].element, milliseconds, `a picture, median of ${runs} runs`));
   say(summary(best, times));
 }
@@ -146,6 +153,7 @@ async function request(picture, live = false) {
 
 function forget() {
   waiting = null;
+  shown++;
   for (const { element } of cards) {
     element.querySelector(".classes").replaceChildren();
     element.querySelector(".time").textContent = "";
@@ -203,6 +211,9 @@ function preview(picture) {
   context.rect(0, 0, canvas.width, canvas.height);
   context.rect(box.left, box.top, box.width, box.height);
   context.fill("evenodd");
+  context.strokeStyle = "rgb(255 255 255 / 80%)";
+  context.lineWidth = 2;
+  context.strokeRect(box.left + 1, box.top + 1, box.width - 2, box.height - 2);
   canvas.hidden = false;
 }
 
