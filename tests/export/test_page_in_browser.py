@@ -68,7 +68,7 @@ def digits():
     network.compile(keras.optimizers.Adam(0.005), loss, metrics=["accuracy"])
     network.fit(train, epochs=3, verbose=0)
     assert network.evaluate(test, verbose=0)[1] > 0.85
-    return network, train, np.asarray(test.x[:40])
+    return network, train, np.round(test.x[:40]).astype("uint8")
 
 
 @pytest.fixture(scope="module")
@@ -153,13 +153,16 @@ def pixels_are_pillows(browser):
         found = browser.run(
             f"""(async () => {{
               const {{ pixelsFor }} = await import(new URL("classifier.js", location));
-              const bytes = Uint8ClampedArray.from(atob("{base64.b64encode(rgba.tobytes()).decode()}"), (c) => c.charCodeAt(0));
-              const picture = new ImageData(bytes, {width}, {height});
+              const bytes = atob("{base64.b64encode(rgba.tobytes()).decode()}");
+              const data = Uint8ClampedArray.from(bytes, (letter) => letter.charCodeAt(0));
+              const picture = new ImageData(data, {width}, {height});
               return {json.dumps(shapes)}.map((shape) => Array.from(pixelsFor(picture, shape)));
             }})()"""
         )
         for shape, pixels in zip(shapes, found, strict=True):
-            np.testing.assert_array_equal(np.reshape(pixels, shape[1:]), by_pillow(Image.fromarray(picture), shape))
+            differences = np.reshape(pixels, shape[1:]) - by_pillow(Image.fromarray(picture), shape).astype(int)
+            # Pillow 13 resizes tall pictures in the other order, and rounds in between.
+            assert np.abs(differences).max() <= (height > width), (picture.shape, shape)
 
 
 def by_pillow(picture, shape):
@@ -216,18 +219,18 @@ def classify(browser, act):
 
 
 def cards(browser):
-    """What each card shows: names and shares of the best classes, milliseconds, and the pixels that the network sees."""
+    """What each card shows: the best classes and their shares, milliseconds, and the pixels that the network sees."""
     return browser.run(
         """[...document.querySelectorAll(".card")].map((card) => {
           const seen = card.querySelector(".seen");
+          const { data } = seen.getContext("2d").getImageData(0, 0, seen.width, seen.height);
           return {
             title: card.querySelector("h3").textContent,
             facts: card.querySelector(".facts").textContent,
             names: [...card.querySelectorAll(".name")].map((name) => name.textContent),
             shares: [...card.querySelectorAll(".share")].map((share) => parseFloat(share.textContent) / 100),
             time: card.querySelector(".time").textContent,
-            seen: seen.hidden ? null
-              : Array.from(seen.getContext("2d").getImageData(0, 0, seen.width, seen.height).data).filter((_, i) => i % 4 === 0),
+            seen: seen.hidden ? null : Array.from(data).filter((_, i) => i % 4 === 0),
           };
         })"""
     )
@@ -246,7 +249,7 @@ def agrees_with_python(card, path):
 def chosen_pictures(browser, files, images, tmp_path):
     for number in (0, 1):
         path = tmp_path / f"{number}.png"
-        Image.fromarray(images[number].reshape(8, 8).astype("uint8")).save(path)
+        Image.fromarray(images[number].reshape(8, 8)).save(path)
         classify(browser, lambda path=path: browser.choose("#file", path))
         shown = cards(browser)
         assert [card["title"] for card in shown] == ["digits_float32", "digits_int8"]

@@ -11,8 +11,9 @@ export function centre(width, height, [, inputHeight, inputWidth]) {
 
 // For each of `size` new pixels, the first old pixel that counts and the weights of those from there on: a triangle,
 // as wide as the new pixel and at least one old pixel on each side.
-function triangles(start, length, limit, size) {
-  const scale = length / size;
+function triangles(from, length, limit, size) {
+  const start = Math.fround(from); // as Pillow keeps the ends
+  const scale = Math.fround(Math.fround(from + length) - start) / size;
   const reach = Math.max(scale, 1);
   return Array.from({ length: size }, (_, position) => {
     const middle = start + (position + 0.5) * scale;
