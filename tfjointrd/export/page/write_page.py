@@ -61,11 +61,11 @@ def write_page(
     """Writes a static page that classifies pictures with one file, or with two side by side.
 
     Pictures are chosen, taken by the camera or drawn, and stay in the browser. The page cuts out the centre and resizes
-    it by a triangle filter in integers, as Pillow's `resize` with `BILINEAR` does: to the same bytes, but that Pillow 13
-    resizes tall pictures in another order and may then differ by 1 of 255. It gives pixels to the file and reads its
-    outputs as `TFLiteModel` does. Two things differ from what `tfjointrd.data.load` does with photographs: that cuts
-    out the central 7/8 of the shorter side, and the page all of it; and it decodes large JPEG files at a part of their
-    size.
+    it by a triangle filter in integers, as Pillow's `resize` with `BILINEAR` does: to the same bytes, but that Pillow
+    13 resizes tall pictures in another order and may then differ by 1 of 255. It gives pixels to the file and reads
+    its outputs as `TFLiteModel` does. Two things differ from what `tfjointrd.data.load` does with photographs: that
+    cuts out the central 7/8 of the shorter side, and the page all of it; and it decodes large JPEG files at a part of
+    their size.
 
     Args:
         paths: One or two `.tflite` files of networks that classify images, with the same number of classes. Their ends

@@ -14,7 +14,7 @@ let cards = []; // {classifier, element, recent}, of the files that work
 function complain(message) {
   $("problem").textContent = message;
   if (!message) return;
-  $("status").textContent = "";
+  say("");
   $("problem").scrollIntoView({ block: "nearest" });
 }
 
@@ -119,12 +119,18 @@ async function classify(picture, live) {
 }
 
 let said = 0;
+let later;
 
-// Says no new class of a live picture before the last one could be read out.
+// Says something once what was said before could be read out.
 function say(text, pause = 0) {
-  if ($("status").textContent === text || performance.now() - said < pause) return;
-  $("status").textContent = text;
-  said = performance.now();
+  clearTimeout(later);
+  const status = $("status");
+  const wait = status.textContent === "" ? 0 : said + pause - performance.now();
+  if (wait > 0) later = setTimeout(say, wait, text);
+  else if (status.textContent !== text) {
+    status.textContent = text;
+    said = performance.now();
+  }
 }
 
 // One picture at a time; of those that come meanwhile, the last.
@@ -154,6 +160,7 @@ async function request(picture, live = false) {
 function forget() {
   waiting = null;
   shown++;
+  clearTimeout(later);
   for (const { element } of cards) {
     element.querySelector(".classes").replaceChildren();
     element.querySelector(".time").textContent = "";
@@ -192,7 +199,7 @@ async function take(file) {
   const { canvas, image } = grab(bitmap, bitmap.width, bitmap.height);
   bitmap.close();
   preview(canvas);
-  $("status").textContent = "Classifying …";
+  say("Classifying …");
   await request(image);
 }
 
@@ -370,7 +377,7 @@ paper.addEventListener("keydown", (event) => {
 const startAnew = () => {
   clearPaper();
   forget();
-  $("status").textContent = "Draw something.";
+  say("Draw something.");
 };
 $("clear").addEventListener("click", startAnew);
 $("dark").addEventListener("change", startAnew);
@@ -395,7 +402,7 @@ for (const radio of document.querySelectorAll("input[name=source]")) {
     forget();
     $("preview").hidden = true;
     select(radio.value);
-    $("status").textContent = { file: "Choose a picture.", camera: "", draw: "Draw something." }[radio.value];
+    say({ file: "Choose a picture.", camera: "", draw: "Draw something." }[radio.value]);
     if (radio.value === "camera") startCamera();
     if (radio.value === "draw") clearPaper();
   });
@@ -411,9 +418,9 @@ async function start() {
   labels = settings.labels;
   $("runtime").textContent = `LiteRT.js ${settings.runtime.version} by Google, Apache License 2.0. Page written by tfjointrd.`;
   $("about").textContent = `${labels.length} classes: ${labels.slice(0, 12).join(", ")}${labels.length > 12 ? " …" : ""}. Pictures stay on this device.`;
-  $("status").textContent = "Loading the runtime, 10 MB the first time …";
+  say("Loading the runtime, 10 MB the first time …");
   const litert = await loadRuntime(settings.runtime.files);
-  $("status").textContent = "Loading the networks …";
+  say("Loading the networks …");
   const problems = [];
   for (const description of settings.models) {
     try {
@@ -426,7 +433,7 @@ async function start() {
   if (cards.length) {
     preparePaper(cards[0].classifier.description.input.shape);
     $("file").disabled = false;
-    $("status").textContent = "Choose a picture.";
+    say("Choose a picture.");
   }
   if (problems.length) $("problem").textContent = problems.join(" ");
 }

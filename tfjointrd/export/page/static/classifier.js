@@ -103,14 +103,11 @@ export function softmax(logits) {
 // A file as an address in memory, once its content is the one that the page was made with. The import of one script by
 // the other, and of the binary by a script, would otherwise be without such a check.
 async function fetchChecked({ url, integrity }, what) {
-  let response;
   try {
-    response = await fetch(url, { integrity });
+    return await (await fetch(url, { integrity })).arrayBuffer();
   } catch {
-    throw new Error(`${what} cannot be fetched, or is not the file that this page was made with (${url}).`);
+    throw new Error(`${what} cannot be fetched, or is not the one that this page was made with (${url}).`);
   }
-  if (!response.ok) throw new Error(`${what} is not there: ${url} answers ${response.status}.`);
-  return response.arrayBuffer();
 }
 
 let runtime;
@@ -146,7 +143,7 @@ async function load(files) {
 export class Classifier {
   // `description` is what page.json says of a file.
   static async load(description, litert) {
-    const content = await fetchChecked(description, description.name);
+    const content = await fetchChecked(description, "The file");
     const model = await litert.loadAndCompile(new Uint8Array(content), { accelerator: "wasm" });
     return new Classifier(description, model, litert);
   }
