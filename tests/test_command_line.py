@@ -21,7 +21,7 @@ def test_help_in_a_process_of_its_own():
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["export"], ["report"], ["demo"], ["run"], ["recipes"], ["benchmark"], ["train"]]
+    "command", [[], ["export"], ["report"], ["demo"], ["run"], ["recipes"], ["benchmark"], ["train"], ["page"]]
 )
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as ended:

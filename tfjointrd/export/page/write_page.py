@@ -91,7 +91,9 @@ def write_page(
 
     Example:
 
-    >>> page = write_page(["resnet20_float32.tflite", "resnet20_int8.tflite"], "page", labels="cifar10")
+    >>> page = write_page(["resnet20.tflite", "resnet20_int8.tflite"], "page", labels="cifar10", cdn=True)
+    >>> page.labels[3]
+    'cat'
     """
     if not 1 <= len(paths) <= 2:
         raise ValueError(f"Expected one or two .tflite files. Received: {len(paths)}")

@@ -112,8 +112,8 @@ async function classify(picture, live) {
     say(summary(best), 1500);
     return;
   }
-  const times = await time(cards.map(({ classifier }) => classifier), pixels);
-  if (mine !== shown) return;
+  const times = await time(cards.map(({ classifier }) => classifier), pixels, () => waiting !== null);
+  if (mine !== shown || !times) return;
   times.forEach(({ milliseconds, runs }, i) => showTime(cards[i].element, milliseconds, `a picture, median of ${runs} runs`));
   say(summary(best, times));
 }
@@ -322,6 +322,7 @@ function preparePaper([, height, width, channels]) {
   const scale = Math.max(280, width, height) / Math.max(width, height);
   paper.width = Math.round(width * scale);
   paper.height = Math.round(height * scale);
+  $("video").style.aspectRatio = `${width} / ${height}`; // shows the centre, as the networks see it
   $("dark").checked = channels === 1;
   $("width").value = Math.max(width, height) <= 32 ? PEN.small : PEN.large;
   clearPaper();
@@ -350,8 +351,10 @@ function drawTo(to) {
   context.lineTo(pen.x, pen.y);
   context.stroke();
   complain("");
-  request(context.getImageData(0, 0, paper.width, paper.height), true);
+  request(drawn(), true);
 }
+
+const drawn = () => context.getImageData(0, 0, paper.width, paper.height);
 
 const place = ({ offsetX, offsetY }) => ({
   x: (offsetX / paper.clientWidth) * paper.width,
@@ -365,9 +368,15 @@ paper.addEventListener("pointerdown", (event) => {
 paper.addEventListener("pointermove", (event) => {
   if (paper.hasPointerCapture(event.pointerId)) drawTo(place(event));
 });
+paper.addEventListener("pointerup", () => request(drawn()));
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+paper.addEventListener("keyup", (event) => {
+  if (event.key in ARROWS && !event.shiftKey) request(drawn());
+});
 paper.addEventListener("keydown", (event) => {
-  const [x, y] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [0, 0];
-  if (!x && !y) return;
+  if (!(event.key in ARROWS)) return;
+  const [x, y] = ARROWS[event.key];
   event.preventDefault();
   const step = Math.max(paper.width, paper.height) / 28;
   const to = { x: pen.x + x * step, y: pen.y + y * step };
@@ -440,5 +449,8 @@ async function start() {
 
 select("file");
 start()
-  .catch((error) => complain(error.message ?? String(error)))
+  .catch((error) => {
+    complain(error.message ?? String(error));
+    document.querySelector("main").hidden = true;
+  })
   .finally(() => (document.body.dataset.state = "ready"));

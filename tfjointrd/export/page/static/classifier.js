@@ -184,18 +184,19 @@ export function median(values) {
   return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
-// Milliseconds of each file: the median of rounds in which they take turns, after a first run that warms up. Browsers
-// measure time coarsely, so that fast files run several times a round.
-export async function time(classifiers, pixels, rounds = 15, budget = 800) {
+// Milliseconds of each file: the median of rounds in which they take turns, once each has run before. Browsers
+// measure time coarsely, so that fast files run several times a round. `null` if `stop` says that it is not wanted.
+export async function time(classifiers, pixels, stop, rounds = 15, budget = 800) {
   const times = [];
   for (const [i, classifier] of classifiers.entries()) {
-    await classifier.run(pixels[i]);
     const { milliseconds } = await classifier.run(pixels[i]);
     times.push(Math.min(50, Math.ceil(5 / Math.max(milliseconds, 0.1))));
   }
   const found = classifiers.map(() => []);
   const end = performance.now() + budget;
   for (let round = 0; round < rounds && (round < 3 || performance.now() < end); round++) {
+    await new Promise((resolve) => setTimeout(resolve)); // lets the page hear of what happens meanwhile
+    if (stop()) return null;
     for (const [i, classifier] of classifiers.entries()) {
       found[i].push((await classifier.run(pixels[i], times[i])).milliseconds);
     }
