@@ -35,7 +35,7 @@ class Chromium:
             called: type and content.
     """
 
-    def __init__(self, seconds=30):
+    def __init__(self, seconds=60):
         import websocket
 
         self.folder = tempfile.mkdtemp(prefix="chromium")
@@ -165,7 +165,7 @@ class Chromium:
                 if found is not None:
                     return found
                 error = None
-            except OSError as failure:
+            except (OSError, RuntimeError) as failure:  # there is no page yet, or it is about to go
                 error = failure
             if time.monotonic() > end:
                 raise TimeoutError(f"{self.seconds} s; errors of the page: {self.errors}") from error

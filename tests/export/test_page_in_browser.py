@@ -103,6 +103,7 @@ def test_in_the_browser(browser, packages, files, digits, tmp_path):
         pixels_are_pillows(browser)
         numbers_are_coded_as_in_python(browser)
         chosen_pictures(browser, files, digits[2], tmp_path)
+        dropped_and_pasted_pictures(browser, tmp_path)
         pictures_that_cannot_be_decoded(browser, tmp_path)
         drawing(browser, files)
         camera(browser, where)
@@ -270,6 +271,27 @@ def chosen_pictures(browser, files, images, tmp_path):
     picture.save(tmp_path / "turned.jpg", exif=exif)
     classify(browser, lambda: browser.choose("#file", tmp_path / "turned.jpg"))
     assert browser.run("document.getElementById('preview').width < document.getElementById('preview').height")
+
+
+def dropped_and_pasted_pictures(browser, tmp_path):
+    encoded = base64.b64encode((tmp_path / "0.png").read_bytes()).decode()
+    for event in ('DragEvent("drop", { dataTransfer: held', 'ClipboardEvent("paste", { clipboardData: held'):
+        classify(browser, lambda: browser.choose("#file", tmp_path / "1.png"))
+        before = cards(browser)
+        act = f"""(async () => {{
+          const held = new DataTransfer();
+          const content = await (await fetch("data:image/png;base64,{encoded}")).blob();
+          held.items.add(new File([content], "0.png", {{ type: "image/png" }}));
+          document.body.dispatchEvent(new {event}, bubbles: true, cancelable: true }}));
+        }})()"""
+        classify(browser, lambda act=act: browser.run(act))
+        after = cards(browser)
+        assert text(browser, "#problem") == "" and [card["seen"] for card in after] != [card["seen"] for card in before]
+    browser.run(
+        """document.body.dispatchEvent(
+          new ClipboardEvent("paste", { clipboardData: new DataTransfer(), bubbles: true }))"""
+    )
+    assert text(browser, "#problem") == "There is no picture to paste."
 
 
 def pictures_that_cannot_be_decoded(browser, tmp_path):
