@@ -150,6 +150,23 @@ def test_ranges_that_integers_were_calibrated_on(ends, tmp_path):
     assert describe(written.path)["pixels"]["range"] == "-1..1"
 
 
+def test_a_file_for_any_number_of_images(tmp_path):
+    import tensorflow as tf
+
+    path = written_by_tensorflow(tmp_path / "a.tflite", lambda x: tf.nn.softmax(x[:, 0, :, 0]), (None, 4, 4, 3))
+    before = export.TFLiteModel(path)
+    assert before.interpreter.get_input_details()[0]["shape_signature"][0] == -1
+    page = write_page([path], tmp_path / "page", cdn=True)
+    after = export.TFLiteModel(page.folder / "models" / "1.tflite")
+    assert after.interpreter.get_input_details()[0]["shape_signature"].tolist() == [1, 4, 4, 3]
+    images = pixels(3, (4, 4, 3))
+    np.testing.assert_array_equal(after.predict(images), before.predict(images))
+    assert page.models[0]["bytes"] == path.stat().st_size
+    written_by_tensorflow(path, lambda x: tf.reduce_mean(x, axis=(1, 2)), (1, None, None, 3))
+    with pytest.raises(ValueError, match=r"of a fixed size\. .* takes shape \(1, -1, -1, 3\), -1 being any size"):
+        write_page([path], tmp_path / "page", cdn=True)
+
+
 # --- Files that do not fit
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 import tfjointrd as jrd
 from tfjointrd import export
+from tfjointrd.export.interpreter import quiet
 from tfjointrd.export.page import runtime, write_page
 from tfjointrd.export.page.serve import address, server
 
@@ -113,7 +114,7 @@ def test_in_the_browser(browser, packages, files, digits, tmp_path):
         assert browser.errors == []
     without_a_server(browser, page.folder)
     with served(tmp_path / "cdn") as where:
-        from_the_cdn(browser, where, files, packages, tmp_path / "cdn")
+        from_the_cdn(browser, where, [files[0], any_batch(digits[0], tmp_path)], packages, tmp_path)
 
 
 # --- What the browser computes
@@ -404,15 +405,28 @@ def without_a_server(browser, folder):
     assert text(browser, "#problem").startswith("Browsers do not run this page from a folder.")
 
 
-def from_the_cdn(browser, where, files, packages, folder):
-    write_page(files, folder, labels=LABELS, cdn=True)
+def any_batch(network, folder):
+    """The file that TensorFlow's converter writes, for any number of images."""
+    import tensorflow as tf
+
+    with quiet():
+        content = tf.lite.TFLiteConverter.from_keras_model(network).convert()
+    (folder / "any_batch.tflite").write_bytes(content)
+    return folder / "any_batch.tflite"
+
+
+def from_the_cdn(browser, where, files, packages, tmp_path):
+    write_page(files, tmp_path / "cdn", labels=LABELS, cdn=True)
     urls, contents = runtime.on_cdn(), runtime.contents(packages)
     types = {path: "application/wasm" if path.endswith(".wasm") else "text/javascript" for path in contents}
     browser.answers = {urls[path]: (types[path], content) for path, content in contents.items()}
     browser.intercept("https://cdn.jsdelivr.net/*")
     browser.open(where)
     ready(browser)
-    assert text(browser, "#problem") == "" and len(cards(browser)) == 2
+    assert text(browser, "#problem") == ""
+    classify(browser, lambda: browser.choose("#file", tmp_path / "0.png"))
+    for card, file in zip(cards(browser), files, strict=True):
+        agrees_with_python(card, file)
     core = urls["core/dist/index.js"]
     browser.answers[core] = ("text/javascript", browser.answers[core][1] + b"\nalert(1);")
     browser.open(f"{where}?changed")

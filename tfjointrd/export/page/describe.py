@@ -137,6 +137,12 @@ def _check_ends(model: TFLiteModel, name: str) -> None:
             "Expected `path` to be a file that takes one image (1, height, width, 1 or 3 channels). "
             f"Received: path='{name}', which takes shape {shape}"
         )
+    signature = model.interpreter.get_input_details()[0]["shape_signature"]
+    if any(size < 0 for size in signature[1:]):
+        raise ValueError(
+            "Expected `path` to be a file that takes images of a fixed size. "
+            f"Received: path='{name}', which takes shape {tuple(map(int, signature))}, -1 being any size"
+        )
     if len(model.outputs) != 1:
         raise ValueError(
             "Expected `path` to be a file with one output, which names classes. Make a `keras.Model(input, output)` of "

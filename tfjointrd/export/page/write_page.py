@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tfjointrd import files
+from tfjointrd.export.file_graph import with_batch_of_one
 from tfjointrd.export.page import runtime as litertjs
 from tfjointrd.export.page.describe import describe
 from tfjointrd.export.page.labels import labels_beside, read_labels
@@ -108,9 +109,11 @@ def write_page(
     out = _checked_folder(out)
     models = [describe(path, name) for path, name in zip(paths, ranges, strict=True)]
     names = _class_names(paths, models, labels)
-    for number, (model, title) in enumerate(zip(models, _titles(paths), strict=True), 1):
-        content = Path(paths[number - 1]).read_bytes()
-        model.update(name=title, url=f"models/{number}.tflite", integrity=litertjs.integrity(content))
+    written = {}
+    for number, (path, model, title) in enumerate(zip(paths, models, _titles(paths), strict=True), 1):
+        url, content = f"models/{number}.tflite", with_batch_of_one(Path(path).read_bytes())
+        model.update(name=title, url=url, integrity=litertjs.integrity(content))
+        written[url] = content
     with _replacing(out) as part:
         content = {} if cdn else litertjs.contents(runtime)
         urls = litertjs.on_cdn() if cdn else {path: f"runtime/{path}" for path in litertjs.FILES}
@@ -123,8 +126,7 @@ def write_page(
                 "files": {path: {"url": urls[path], "integrity": litertjs.FILES[path]} for path in litertjs.FILES},
             },
         }
-        written = {path.name: path.read_bytes() for path in STATIC.iterdir() if path.is_file()}
-        written |= {model["url"]: Path(path).read_bytes() for model, path in zip(models, paths, strict=True)}
+        written |= {path.name: path.read_bytes() for path in STATIC.iterdir() if path.is_file()}
         written |= {urls[path]: data for path, data in content.items()}
         written[SETTINGS] = (json.dumps(settings, indent=1, ensure_ascii=False) + "\n").encode()
         for path, data in written.items():
