@@ -22,7 +22,8 @@ def test_help_in_a_process_of_its_own():
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["export"], ["report"], ["demo"], ["run"], ["recipes"], ["benchmark"], ["train"], ["prune"]]
+    "command",
+    [[], ["export"], ["report"], ["demo"], ["run"], ["recipes"], ["benchmark"], ["train"], ["prune"], ["page"]],
 )
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as ended:

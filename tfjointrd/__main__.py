@@ -1,4 +1,4 @@
-"""The command line: `python -m tfjointrd demo | recipes | run | train | prune | export | report | benchmark`."""
+"""The command line: `python -m tfjointrd demo | recipes | run | train | prune | export | page | report | benchmark`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tfjointrd import command_line_options as training_options
 from tfjointrd.experiments.recipes import SCALES
-from tfjointrd.file_commands import add_export, quantizations, report_files
+from tfjointrd.file_commands import add_export, add_page, quantizations, report_files
 from tfjointrd.prune_command import add_prune
 from tfjointrd.silence import silence_tensorflow
 
@@ -23,6 +23,7 @@ Train networks with shortcuts and full width, deploy them without.
   python -m tfjointrd train --help         train a network of your own choice
   python -m tfjointrd prune --help         make a trained network narrower, at a budget
   python -m tfjointrd export --help        write a .tflite file and check it against its network
+  python -m tfjointrd page --help          write a page that runs .tflite files in the browser
   python -m tfjointrd report --help        parameters, multiply-accumulates and memory, layer by layer
   python -m tfjointrd benchmark --help     how long .tflite files, or the layers of a network, take on this machine
 """
@@ -56,7 +57,17 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tfjointrd", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_recipes, _add_run, _add_train, _add_prune, _add_export, _add_report, _add_benchmark):
+    for add in (
+        _add_demo,
+        _add_recipes,
+        _add_run,
+        _add_train,
+        _add_prune,
+        _add_export,
+        _add_page,
+        _add_report,
+        _add_benchmark,
+    ):
         add(commands)
     for command in commands.choices.values():
         training_options.add_quiet(command)
@@ -232,6 +243,10 @@ def _add_prune(commands) -> None:
 
 def _add_export(commands) -> None:
     add_export(commands, _Help)
+
+
+def _add_page(commands) -> None:
+    add_page(commands, _Help)
 
 
 def _add_report(commands) -> None:

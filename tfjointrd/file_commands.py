@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from tfjointrd.export import quantize
+from tfjointrd.pixel_ranges import PIXEL_RANGES
 
 
 def add_export(commands, formatter_class) -> None:
@@ -109,6 +111,79 @@ def _quantization(options) -> tuple:
             f"Expected `--layers` as PATTERN=FORMAT, e.g. 'stem_*=float32'. Received: {' '.join(options.layers)}."
         )
     return {"*": named, **{pattern: name for pattern, _, name in pairs}}, "_mixed"
+
+
+def add_page(commands, formatter_class) -> None:
+    """The command `page`."""
+    parser = commands.add_parser(
+        "page",
+        help="write a page that classifies pictures in the browser",
+        formatter_class=formatter_class,
+        description=(
+            "Writes a static page that runs one .tflite file, or two side by side, in the browser: on pictures that "
+            "are chosen,\ntaken by the camera or drawn. Pictures stay in the browser. The runtime, LiteRT.js, is "
+            "downloaded from the npm\nregistry once and kept in the user's cache folder. Any web server can hand the "
+            "page out; browsers do not run it\nfrom a folder.\n\n"
+            "examples:\n"
+            "  python -m tfjointrd page model_float32.tflite model_int8.tflite --out page --labels cifar10 --serve\n"
+            "  python -m tfjointrd page mobilenet.tflite --out page --labels names.txt --pixel-range=-1..1 --cdn"
+        ),
+    )
+    parser.add_argument(
+        "file", nargs="+", metavar="FILE", help="one or two .tflite files; float32 or uint8 at their ends"
+    )
+    parser.add_argument("--out", default="page", help="folder to write; an earlier page there is replaced")
+    parser.add_argument(
+        "--labels",
+        metavar="FILE_OR_NAMES",
+        help="a file with one class name a line, names with commas between them, or a data set; "
+        "by default those of the data set in the card beside the first file",
+    )
+    parser.add_argument(
+        "--pixel-range",
+        action="append",
+        default=[],
+        metavar="RANGE",
+        help="what the network takes for pixels from 0 to 255, one of "
+        f"{', '.join(PIXEL_RANGES)}; by default the file tells, or else 0..255; twice for two files",
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--runtime", metavar="FOLDER_OR_TGZ", help="npm packages of the runtime on this disk")
+    source.add_argument("--cdn", action="store_true", help="load the runtime from jsDelivr when the page is opened")
+    parser.add_argument(
+        "--serve",
+        nargs="?",
+        type=int,
+        const=8000,
+        metavar="PORT",
+        help="hand the page out on this machine until Ctrl-C, on port 8000 or another; 0 takes any",
+    )
+    parser.set_defaults(command=_page)
+
+
+def _page(options) -> None:
+    from tfjointrd.export import page
+    from tfjointrd.export.page.serve import address, server
+
+    running = None if options.serve is None else server(options.out, options.serve)
+    try:
+        written = page.write_page(
+            options.file,
+            options.out,
+            labels=options.labels,
+            pixel_ranges=options.pixel_range,
+            runtime=options.runtime,
+            cdn=options.cdn,
+        )
+        print(written)
+        if running is not None:
+            print(f"{address(running)} until Ctrl-C", flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                running.serve_forever()
+            print()
+    finally:
+        if running is not None:
+            running.server_close()
 
 
 def report_files(options) -> None:

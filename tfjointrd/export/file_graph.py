@@ -104,6 +104,31 @@ def unpack(content: bytes):
     return model
 
 
+def pack(model, size: int) -> bytes:
+    """The file of what `unpack` returned, changed or not; `size`: about how many bytes that will be."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(size)
+    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def with_batch_of_one(content: bytes) -> bytes:
+    """A file that takes one image at a time, of one that takes any number; others as they are.
+
+    TensorFlow's converter writes such files. LiteRT.js refuses to run them.
+    """
+    model = unpack(content)
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    if not any(
+        tensor.shapeSignature is not None and np.min(tensor.shapeSignature, initial=0) < 0 for tensor in tensors
+    ):
+        return content
+    for tensor in tensors:
+        tensor.shapeSignature = None
+    return pack(model, len(content))
+
+
 def read_file(content: bytes, known: Iterable[str] | None = None, network: str | None = None) -> FileGraph:
     """Reads a file.
 
@@ -160,10 +185,15 @@ def takes_pixels(content: bytes) -> bool:
     return bool(np.abs(np.frombuffer(bytes(stored), "<f4")).max() < 0.1)
 
 
+def final_operator(graph: FileGraph, output: int) -> str | None:
+    """The kind of the operator that an output's values come from, as `"SOFTMAX"`; `None` for the file's input."""
+    step = graph.maker(output, through=_SAME_VALUES)
+    return None if step is None else step.kind
+
+
 def names_classes(graph: FileGraph, output: int) -> bool:
     """Whether an output of several channels is not a sigmoid's, as yes or no for each channel is."""
-    step = graph.maker(output, through=_SAME_VALUES)
-    return step is None or step.kind != "LOGISTIC"
+    return final_operator(graph, output) != "LOGISTIC"
 
 
 def in_integers(content: bytes) -> bool:

@@ -6,11 +6,10 @@ XNNPACK then refuses the whole file: input scale times weight scale must not exc
 
 from __future__ import annotations
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfjointrd.export.file_graph import unpack
+from tfjointrd.export.file_graph import pack, unpack
 
 _MOST = 2.0**7  # half of that
 _OP = schema.BuiltinOperator
@@ -113,9 +112,7 @@ def _packed(model: schema.ModelT, size: int) -> bytes:
     for index, buffer in enumerate(model.buffers):
         if index not in used:
             buffer.data = None  # what was replaced
-    builder = flatbuffers.Builder(size)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return pack(model, size)
 
 
 def _raise_scales(codes: list[int], graph: schema.SubGraphT, raised: set[int]) -> bool:
