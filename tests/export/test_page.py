@@ -76,7 +76,14 @@ def test_every_static_file_is_in_the_wheel():
     assert packed == {
         path for path in STATIC.parent.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")
     }
-    assert {path.name for path in packed} == {"index.html", "style.css", "app.js", "classifier.js"}
+    assert {path.name for path in packed} == {
+        "index.html",
+        "style.css",
+        "app.js",
+        "camera.js",
+        "classifier.js",
+        "paper.js",
+    }
 
 
 def test_labels_of_a_file_a_data_set_and_a_card(file, tmp_path):

@@ -1,8 +1,9 @@
+import { Camera } from "./camera.js";
 import { centre, Classifier, loadRuntime, median, time } from "./classifier.js";
+import { Paper } from "./paper.js";
 
 const SHOWN = 5;
 const LARGEST = 4096; // longest side of a picture; some phones have no memory for more
-const PEN = { small: 10, large: 5 }; // width in percent of the drawing's side
 const $ = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const bytes = (count) => (count < 2 ** 20 ? `${number.format(count / 1024)} KiB` : `${number.format(count / 2 ** 20)} MiB`);
@@ -247,158 +248,49 @@ addEventListener("drop", (event) => {
   else complain("What was dropped is no file. Save the picture, and choose it.");
 });
 
-// --- Camera
+// --- Camera and drawing
 
-let stream = null;
-let facing = "environment";
-
-async function startCamera() {
-  stopCamera();
-  complain("");
-  if (!navigator.mediaDevices) {
-    complain("Browsers give the camera only to pages from https:// or from this very machine. Choose a picture instead.");
-    return;
-  }
-  const video = $("video");
-  let opened;
-  try {
-    opened = await navigator.mediaDevices.getUserMedia({ video: { facingMode: facing, width: 640 }, audio: false });
-  } catch (error) {
-    const reasons = {
-      NotAllowedError: "The camera was refused. Allow it in the browser's settings for this page, or choose a picture.",
-      NotFoundError: "There is no camera. Choose a picture instead.",
-      NotReadableError: "The camera is in use by another program. Close that one, or choose a picture.",
-    };
-    complain(reasons[error.name] ?? `The camera does not start: ${error.message}`);
-    return;
-  }
-  if (source() !== "camera") {
-    opened.getTracks().forEach((track) => track.stop());
-    return;
-  }
-  stream = opened;
-  video.srcObject = stream;
-  video.classList.toggle("mirrored", facing === "user");
-  freeze(false);
-  await video.play().catch(() => {});
-  watch(stream);
-}
-
-async function watch(watched) {
-  const video = $("video");
-  while (stream === watched) {
-    if (!video.paused && video.videoWidth) {
-      await request(grab(video, video.videoWidth, video.videoHeight).image, true);
-    }
-    await new Promise(requestAnimationFrame);
-  }
-}
-
-function stopCamera() {
-  stream?.getTracks().forEach((track) => track.stop());
-  stream = null;
-  $("video").srcObject = null;
-}
+const camera = new Camera($("video"), {
+  show: (video) => request(grab(video, video.videoWidth, video.videoHeight).image, true),
+  complain,
+});
 
 function freeze(on) {
   $("freeze").setAttribute("aria-pressed", on);
-  if (on) $("video").pause();
-  else $("video").play().catch(() => {});
+  camera.freeze(on);
 }
 
-$("turn").addEventListener("click", () => {
-  facing = facing === "user" ? "environment" : "user";
-  startCamera();
-});
 $("freeze").addEventListener("click", () => freeze($("freeze").getAttribute("aria-pressed") !== "true"));
-
-// --- Drawing
-
-const paper = $("paper");
-const context = paper.getContext("2d", { willReadFrequently: true });
-let pen = { x: 0, y: 0 };
-
-function preparePaper([, height, width, channels]) {
-  const scale = Math.max(280, width, height) / Math.max(width, height);
-  paper.width = Math.round(width * scale);
-  paper.height = Math.round(height * scale);
-  $("video").style.aspectRatio = `${width} / ${height}`; // shows the centre, as the networks see it
-  $("dark").checked = channels === 1;
-  $("width").value = Math.max(width, height) <= 32 ? PEN.small : PEN.large;
-  clearPaper();
-}
-
-function clearPaper() {
-  context.fillStyle = $("dark").checked ? "#000" : "#fff";
-  context.fillRect(0, 0, paper.width, paper.height);
-  movePen({ x: paper.width / 2, y: paper.height / 2 });
-}
-
-function movePen(to) {
-  pen = { x: Math.min(paper.width, Math.max(0, to.x)), y: Math.min(paper.height, Math.max(0, to.y)) };
-  $("pen").style.left = `${(100 * pen.x) / paper.width}%`;
-  $("pen").style.top = `${(100 * pen.y) / paper.height}%`;
-}
-
-function drawTo(to) {
-  const from = pen;
-  movePen(to);
-  context.strokeStyle = $("dark").checked ? "#fff" : "#000";
-  context.lineWidth = ($("width").value / 100) * Math.max(paper.width, paper.height);
-  context.lineCap = "round";
-  context.beginPath();
-  context.moveTo(from.x, from.y);
-  context.lineTo(pen.x, pen.y);
-  context.stroke();
-  complain("");
-  request(drawn(), true);
-}
-
-const drawn = () => context.getImageData(0, 0, paper.width, paper.height);
-
-const place = ({ offsetX, offsetY }) => ({
-  x: (offsetX / paper.clientWidth) * paper.width,
-  y: (offsetY / paper.clientHeight) * paper.height,
+$("turn").addEventListener("click", () => {
+  freeze(false);
+  camera.turn();
 });
-paper.addEventListener("pointerdown", (event) => {
-  paper.setPointerCapture(event.pointerId);
-  movePen(place(event));
-  drawTo(pen);
-});
-paper.addEventListener("pointermove", (event) => {
-  if (paper.hasPointerCapture(event.pointerId)) drawTo(place(event));
-});
-paper.addEventListener("pointerup", () => request(drawn()));
 
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-paper.addEventListener("keyup", (event) => {
-  if (event.key in ARROWS && !event.shiftKey) request(drawn());
+const paper = new Paper($("paper"), {
+  mark: $("pen"),
+  dark: $("dark"),
+  width: $("width"),
+  show: (image, live) => {
+    complain("");
+    request(image, live);
+  },
 });
-paper.addEventListener("keydown", (event) => {
-  if (!(event.key in ARROWS)) return;
-  const [x, y] = ARROWS[event.key];
-  event.preventDefault();
-  const step = Math.max(paper.width, paper.height) / 28;
-  const to = { x: pen.x + x * step, y: pen.y + y * step };
-  if (event.shiftKey) movePen(to);
-  else drawTo(to);
-});
-const startAnew = () => {
-  clearPaper();
+
+function startAnew() {
+  paper.clear();
   forget();
   say("Draw something.");
-};
+}
+
 $("clear").addEventListener("click", startAnew);
 $("dark").addEventListener("change", startAnew);
 
 // --- The page
 
-const source = () => document.querySelector("input[name=source]:checked").value;
-
 function select(name) {
   document.querySelector(`input[name=source][value=${name}]`).checked = true;
   for (const panel of document.querySelectorAll(".panel")) panel.hidden = panel.dataset.source !== name;
-  if (name !== "camera") stopCamera();
+  if (name !== "camera") camera.stop();
 }
 
 for (const radio of document.querySelectorAll("input[name=source]")) {
@@ -412,8 +304,11 @@ for (const radio of document.querySelectorAll("input[name=source]")) {
     $("preview").hidden = true;
     select(radio.value);
     say({ file: "Choose a picture.", camera: "", draw: "Draw something." }[radio.value]);
-    if (radio.value === "camera") startCamera();
-    if (radio.value === "draw") clearPaper();
+    if (radio.value === "camera") {
+      freeze(false);
+      camera.start();
+    }
+    if (radio.value === "draw") paper.clear();
   });
 }
 
@@ -440,7 +335,9 @@ async function start() {
     }
   }
   if (cards.length) {
-    preparePaper(cards[0].classifier.description.input.shape);
+    const { shape } = cards[0].classifier.description.input;
+    paper.fit(shape);
+    $("video").style.aspectRatio = `${shape[2]} / ${shape[1]}`; // shows the centre, as the networks see it
     $("file").disabled = false;
     say("Choose a picture.");
   }
