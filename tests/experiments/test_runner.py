@@ -27,16 +27,20 @@ from tfjointrd.training.callbacks.recorder import read
 SMALL = {"batch_size": 240, "epochs": 3, "learning_rate": 0.05}
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    path = tmp_path_factory.mktemp("networks") / "small.keras"
+def saved(path, *widths):
+    """The path of a network with convolutions of these widths."""
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Rescaling(1 / 255)(inputs)
-    for filters in (8, 16):
+    for filters in widths:
         x = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
         x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
     keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))).save(path)
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("networks") / "small.keras", 8, 16)
 
 
 @pytest.fixture
@@ -45,8 +49,9 @@ def small(network, no_files):
 
 
 @pytest.fixture(scope="module")
-def finished(network, tmp_path_factory):
+def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "adjoined"
+    network = saved(folder.with_name("wide.keras"), 8, 128)  # whose files are mostly weights
     keras.utils.set_random_seed(5)  # the recipe's own seed counts
     recipe = Recipe(method="adjoined", network=network, **SMALL)
     return run(recipe, folder, verbose=0, note="a test", command="make")
