@@ -13,6 +13,7 @@ import filelock
 import keras
 import numpy as np
 import pytest
+from shallow import make_shallow
 
 from tfjointrd import data
 from tfjointrd.experiments import Interrupted, Recipe, run
@@ -27,20 +28,16 @@ from tfjointrd.training.callbacks.recorder import read
 SMALL = {"batch_size": 240, "epochs": 3, "learning_rate": 0.05}
 
 
-def saved(path, *widths):
-    """The path of a network with convolutions of these widths."""
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("networks") / "small.keras"
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Rescaling(1 / 255)(inputs)
-    for filters in widths:
+    for filters in (8, 16):
         x = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
         x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
     keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))).save(path)
     return str(path)
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    return saved(tmp_path_factory.mktemp("networks") / "small.keras", 8, 16)
 
 
 @pytest.fixture
@@ -49,12 +46,13 @@ def small(network, no_files):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "adjoined"
-    network = saved(folder.with_name("wide.keras"), 8, 128)  # whose files are mostly weights
     keras.utils.set_random_seed(5)  # the recipe's own seed counts
-    recipe = Recipe(method="adjoined", network=network, **SMALL)
-    return run(recipe, folder, verbose=0, note="a test", command="make")
+    recipe = Recipe(method="adjoined", network="resnet20", **SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        make_shallow(patch)
+        return run(recipe, folder, verbose=0, note="a test", command="make")
 
 
 class Press(keras.callbacks.Callback):
@@ -204,7 +202,7 @@ def test_a_checkpoint_with_other_images(small, tmp_path):
 def test_a_folder_of_another_recipe_is_left_alone(finished):
     before = sorted(finished.folder.iterdir())
     with pytest.raises(ValueError, match="holds a training with alpha=2"):
-        run(replace(finished.recipe, alpha=4), finished.folder)
+        run(Recipe(method="adjoined", network="resnet20", **SMALL, alpha=4), finished.folder)
     assert sorted(finished.folder.iterdir()) == before
 
 
