@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 from shallow import make_shallow
 
@@ -51,3 +53,19 @@ def test_several_devices_with_the_data_of_the_first_example(monkeypatch):
     with pytest.warns(UserWarning, match="Expected several devices. Received: one"):
         exec(code, names := {"jrd": jrd, "train": train, "test": test})
     assert names["pair"].small().input_shape == (None, 8, 8, 1)
+
+
+def test_from_a_trained_network():
+    """Each way from a trained network, as it stands, on few images."""
+    train, test = jrd.data.load("digits", batch_size=64)
+    train.hold_out(0.9)
+    network = jrd.models.cifar_resnet(8, num_classes=10, input_shape=(8, 8, 1))
+    network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    before = network.get_weights()
+    (code,) = (code for code in examples("docs/methods.md") if "jrd.Pruning" in code)
+    names = {"jrd": jrd, "keras": keras, "train": train, "test": test, "network": network}
+    exec(code.replace("epochs=1,", "epochs=2,"), names)
+    macs = [jrd.report.profile(one).macs for one in (network, names["small"], names["pair"].small())]
+    assert macs[1] <= 0.5 * macs[0] and macs[2] < macs[0]
+    for ours, theirs in zip(network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

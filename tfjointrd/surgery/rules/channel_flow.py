@@ -46,7 +46,7 @@ def depthwise(analysis, call, spec, inputs):
 def same(analysis, call, spec, inputs):
     """The input's channels; a layer with an `axis` of its own has to work along the channels."""
     last = len(analysis.graph.shapes[call.output]) - 1
-    if _positive(spec.config.get("axis", -1), last + 1) != [last] or configured_activation(spec.config) == "glu":
+    if positive(spec.config.get("axis", -1), last + 1) != [last] or configured_activation(spec.config) == "glu":
         return opaque(analysis, call, spec, inputs)
     if mixes_channels(spec.config):
         analysis.fix(inputs[0], f"softmax of '{call.layer}'")
@@ -125,7 +125,7 @@ def reshaped(analysis, call, spec, inputs):
 def reduced(analysis, call, spec, inputs):
     """A maximum or mean over some axes; channels survive one over positions."""
     before, after = (analysis.graph.shapes[ref] for ref in (call.inputs[0], call.output))
-    axes = _positive(spec.config["axis"], len(before))
+    axes = positive(spec.config["axis"], len(before))
     if 0 in axes or len(after) < 2:
         raise ValueError(f"Layer '{call.layer}' reduces over the batch. Expected one that reduces over positions.")
     return opaque(analysis, call, spec, inputs) if len(before) - 1 in axes else inputs[0]
@@ -137,7 +137,7 @@ def padded(analysis, call, spec, inputs):
     return opaque(analysis, call, spec, inputs) if widths[-1].any() else inputs[0]
 
 
-def _positive(axis, rank: int) -> list[int]:
+def positive(axis, rank: int) -> list[int]:
     """Axes as a list of numbers from 0 on; `None` stands for all."""
     axes = range(rank) if axis is None else axis if isinstance(axis, (list, tuple)) else [axis]
     return [number % rank for number in axes]
@@ -218,6 +218,11 @@ def narrow_reshape(config, kept_in, kept_out):
 def narrow_newshape(config, kept_in, kept_out):
     """The shape of the operator with as many channels as are kept."""
     return _with_last("newshape", config, kept_out)
+
+
+def narrow_shape(config, kept_in, kept_out):
+    """The shape of a slice with as many channels as are kept."""
+    return _with_last("shape", config, kept_out)
 
 
 def narrow_noise(config, kept_in, kept_out):

@@ -21,10 +21,10 @@ def _add(names: str, rule: Rule) -> None:
 # === How channels pass through ===
 
 
-def _along(analysis, call, spec, inputs, axes):
-    """What works along these axes: each channel alone, if the channels are not among them."""
+def along_positions(analysis, call, spec, inputs):
+    """A function along the `axis` of its configuration: each channel alone, if the channels are not among them."""
     rank = len(analysis.graph.shapes[call.inputs[0]])
-    axes = {axis % rank for axis in axes} if axes is not None else set(range(rank))
+    axes = flow.positive(spec.config.get("axis"), rank)
     if 0 in axes:
         raise ValueError(
             f"Layer '{call.layer}' ({spec.cls.__name__}) works along the batch. Expected one along positions."
@@ -32,20 +32,10 @@ def _along(analysis, call, spec, inputs, axes):
     return flow.opaque(analysis, call, spec, inputs) if rank - 1 in axes else inputs[0]
 
 
-def _axes(config) -> list[int] | None:
-    axis = config.get("axis")
-    return axis if axis is None or isinstance(axis, (list, tuple)) else [axis]
-
-
-def along_positions(analysis, call, spec, inputs):
-    """A function along the `axis` of its configuration."""
-    return _along(analysis, call, spec, inputs, _axes(spec.config))
-
-
 def repeated(analysis, call, spec, inputs):
     """Each entry several times in a row; channels too."""
     rank = len(analysis.graph.shapes[call.inputs[0]])
-    if _axes(spec.config) in ([-1], [rank - 1]) and isinstance(spec.config["repeats"], int):
+    if flow.positive(spec.config.get("axis"), rank) == [rank - 1] and isinstance(spec.config["repeats"], int):
         return np.repeat(inputs[0], spec.config["repeats"])
     return along_positions(analysis, call, spec, inputs)
 
@@ -119,12 +109,6 @@ def cut_out(analysis, call, spec, inputs):
     return inputs[0] if before[-1] == after[-1] else flow.opaque(analysis, call, spec, inputs)
 
 
-def narrow_shape(config, kept_in, kept_out):
-    """The shape of a slice with as many channels as are kept."""
-    shape = list(config["shape"])
-    return {"shape": [*shape[:-1], shape[-1] if shape[-1] == -1 else len(kept_out)]}
-
-
 def narrow_scale(config, kept_in, kept_out):
     """As many scales as channels are kept."""
     return {"projection_dim": len(kept_out)}
@@ -158,7 +142,7 @@ _add("Flip Roll Take", _POSITIONS)
 _add("Repeat", replace(_POSITIONS, channels=repeated))
 _add("Tile", replace(_POSITIONS, channels=tiled))
 _add("GetItem", replace(_POSITIONS, channels=indexed))
-_add("Slice", replace(_POSITIONS, channels=cut_out, narrow=narrow_shape))
+_add("Slice", replace(_POSITIONS, channels=cut_out, narrow=flow.narrow_shape))
 _add("Swapaxes Moveaxis Transpose", replace(_POSITIONS, channels=moved))
 _add("Stack", replace(_POSITIONS, channels=stacked))
 _add("DepthToSpace SpaceToDepth", replace(_POSITIONS, channels=flow.opaque))

@@ -167,11 +167,15 @@ class Pruning(ScheduledModel):
     # === Weights of dropped channels ===
 
     def _constrained(self) -> dict[tuple[str, str], Any]:
-        """The trainable weights that have entries for channels, by layer and name, each now with its mask."""
+        """The weights that have entries for channels, by layer and name, each now with its mask.
+
+        Frozen ones too, since a dropped channel goes on where neither what makes nor what takes it is zero. Statistics
+        are no part of what a channel computes.
+        """
         sources = self._plan.sets.channels.graph.sources
         found = {}
         for (layer, weight), axes in self._masks.axes().items():
-            for variable in sources[layer].trainable_variables:
+            for variable in sources[layer].weights if not weight.startswith("moving_") else ():
                 if weight_name(sources[layer], variable) == weight:
                     variable.constraint = Living(self.alive, axes, variable.constraint)
                     found[layer, weight] = variable
@@ -179,7 +183,8 @@ class Pruning(ScheduledModel):
 
     def _regularized(self) -> Callable | None:
         """The regulariser."""
-        variables, held = self._masked.variables, self._plan.steps.reasons
+        held = self._plan.steps.reasons
+        variables = {key: variable for key, variable in self._masked.variables.items() if variable.trainable}
         sites = [
             site for site in self._plan.sets.sites() if (site.layer, site.weight) in variables and site.tied not in held
         ]
