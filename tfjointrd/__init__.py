@@ -5,9 +5,9 @@ differentiable form (DAN) learns how narrow each layer may be, each by `model.fi
 `keras.Model`. See the README for the whole way.
 
 Networks that come out (`small()`, `full()`, `fold(...)`) consist of Keras' layers. Their `.keras` files load anywhere.
-Files of trainings (`Adjoined`, `DAN`, `Distillation`, `JointRD`) and of networks with layers of this package (Dirac
-convolutions, `FitChannels`) need `import tfjointrd` ahead of `keras.saving.load_model`. Without it Keras says "Could
-not locate class 'Adjoined'".
+Files of trainings (`Adjoined`, `Cohort`, `DAN`, `Distillation`, `JointRD`) and of networks with layers of this package
+(Dirac convolutions, `FitChannels`) need `import tfjointrd` ahead of `keras.saving.load_model`. Without it Keras says
+"Could not locate class 'Adjoined'".
 """
 
 from typing import TYPE_CHECKING

@@ -189,6 +189,32 @@ def test_jointrd_takes_them_too(tiny, images):
     assert np.isfinite(joint.train_on_batch(*images))
 
 
+@pytest.mark.usefixtures("eager")
+def test_a_training_interrupted_in_phase_one_is_gone_on_with(images, tmp_path):
+    """FT: four epochs of two steps, the first half of which is phase one, and the same saved after the first."""
+    x, y = images[0][:32], images[1][:32]
+
+    def trained(model, start, end):
+        model.fit(x, y, batch_size=16, epochs=end, initial_epoch=start, steps_per_epoch=2, shuffle=False, verbose=0)
+        return [numpy(v.value) for v in model.methods[0].paraphraser]
+
+    distilled = Distillation(*pair(), distillers.FT(phase_one=0.5))
+    distilled.compile(keras.optimizers.SGD(0.05, momentum=0.9))
+    distilled.total_steps.assign(8.0)
+    for _ in range(2):
+        distilled.train_on_batch(x[:16], y[:16])
+    distilled.save(tmp_path / "training.keras")
+    again = keras.saving.load_model(tmp_path / "training.keras")
+    first, second = (trained(model, 1, 2) for model in (distilled, again))
+    finished = [trained(model, 2, 4) for model in (distilled, again)]
+    for ours, theirs, end in zip(first, second, finished[0], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+        assert ours.any() or ours.ndim == 1
+        assert end.shape == ours.shape
+    for ours, theirs in zip(again.get_weights(), distilled.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 # === Losses of keras.distillation ===
 
 

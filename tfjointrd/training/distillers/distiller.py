@@ -33,7 +33,8 @@ class Distiller(keras.layers.Layer):
     Attributes:
         path: Where the student's tensors come from: `"student"`, or in a copy for one of `JointRD`'s tails the name of
             its boundary.
-        relational: Whether images of a batch are compared with each other, so that it needs two.
+        relational: Whether images of a batch are compared with each other, so that it needs two. On several devices
+            these are those of a device's part of the batch.
         on_tails: Whether `JointRD` compares the ends of the teacher's tails too.
         takes_from_labels: Whether the weight is a share: the loss on the labels has the rest, if not told otherwise.
 
