@@ -119,7 +119,7 @@ def test_teachers(path, tmp_path):
     """By default the unpruned network; of JointRD another one, through whose stages the pruned one is trained."""
     info, kept = data.info("digits"), prune_architecture(residual(), ratio=0.5, round_to=1)["kept"]
     distilled = make_trainer(Recipe(**{**SMALL, "method": "pruned_distilled"}, network=path, kd_weight=0.9), info, kept)
-    assert type(distilled) is Distillation and distilled.alpha == 0.9
+    assert type(distilled) is Distillation and [method.weight for method in distilled.methods] == [0.9]
     same(distilled.teacher, residual())
     assert distilled.student.count_params() < distilled.teacher.count_params()
     plain = tmp_path / "plain.keras"

@@ -87,7 +87,7 @@ def test_a_format_of_ones_own_in_cards(network, halves, tmp_path):
     images = pixels(20).astype("float32")
     labelled = (images, np.argmax(network(images), -1))
     formats = Recipe(formats=("halves",)).formats
-    accuracies, failed = card._export(network, "model", tmp_path, formats, images, labelled)
+    accuracies, failed = card.export_files(network, "model", tmp_path, formats, images, labelled)
     assert accuracies == {"halves": 1.0} and not failed
     assert [file.name for file in card.network_files(tmp_path, "model")] == ["model_halves.tflite"]
 
@@ -99,7 +99,7 @@ def test_formats_of_recipes(network, tmp_path):
     images = pixels(64).astype("float32")
     labelled = [(images, np.argmax(network(images), -1))]
     formats = Recipe(formats=tuple(names)).formats
-    accuracies, failed = card._export(network, "model", tmp_path, formats, images, labelled)
+    accuracies, failed = card.export_files(network, "model", tmp_path, formats, images, labelled)
     assert list(accuracies) == list(names) and not failed and min(accuracies.values()) > 0.8
     assert len(card.network_files(tmp_path, "model")) == len(names)
     jsonschema.validate({"keras": 1.0, **accuracies}, card._ACCURACY)
