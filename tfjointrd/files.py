@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,38 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: str | os.PathLike) -> Iterator[Path]:
+    """As `replacing`, for a folder: it is new at the end, and what it held before is gone.
+
+    Args:
+        folder: The folder. The one that it is in has to exist.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    folder = Path(folder)
+    part, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))
+    try:
+        try:
+            part.mkdir()
+        except OSError as error:
+            raise type(error)(f"Expected `out` to be writable. Received: out='{folder}' ({error})") from error
+        yield part
+        if folder.is_dir():
+            os.replace(folder, old)
+        try:
+            os.replace(part, folder)
+        except OSError:
+            if old.is_dir():
+                os.replace(old, folder)
+            raise
+        sync(folder.parent)
+    finally:
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

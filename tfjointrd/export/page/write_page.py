@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +112,7 @@ def write_page(
         url, content = f"models/{number}.tflite", with_batch_of_one(Path(path).read_bytes())
         model.update(name=title, url=url, integrity=litertjs.integrity(content))
         written[url] = content
-    with _replacing(out) as part:
+    with files.replacing_folder(out) as part:
         content = {} if cdn else litertjs.contents(runtime)
         urls = litertjs.on_cdn() if cdn else {path: f"runtime/{path}" for path in litertjs.FILES}
         settings = {
@@ -183,27 +181,3 @@ def _other_things(folder: Path) -> list[str]:
     except (OSError, ValueError, LookupError, TypeError):
         known = set()
     return sorted(found - known)
-
-
-@contextlib.contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """As `tfjointrd.files.replacing`, for a folder."""
-    part, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))
-    try:
-        try:
-            part.mkdir()
-        except OSError as error:
-            raise type(error)(f"Expected `out` to be writable. Received: out='{folder}' ({error})") from error
-        yield part
-        if folder.is_dir():
-            os.replace(folder, old)
-        try:
-            os.replace(part, folder)
-        except OSError:
-            if old.is_dir():
-                os.replace(old, folder)
-            raise
-        files.sync(folder.parent)
-    finally:
-        for left in (part, old):
-            shutil.rmtree(left, ignore_errors=True)

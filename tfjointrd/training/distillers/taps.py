@@ -27,19 +27,32 @@ def by_name(layers: Layers, student: Graph, teacher: Graph) -> tuple[list[Ref], 
     Raises:
         ValueError: If it is none of these, or a network has no such layer; the message names the nearest ones.
     """
-    entries = [layers] if isinstance(layers, str) else layers
+    pairs = name_pairs([layers] if isinstance(layers, str) else layers, "layers")
+    sides = zip(("student", "teacher"), (student, teacher), zip(*pairs, strict=True), strict=True)
+    first, second = ([_named(argument, graph, name) for name in names] for argument, graph, names in sides)
+    return first, second
+
+
+def name_pairs(entries: Layers, argument: str) -> list[tuple[str, str]]:
+    """Names of layers as pairs `(student_name, teacher_name)`; one name is that of both.
+
+    Args:
+        entries: A list of names and pairs.
+        argument: What messages call it.
+
+    Raises:
+        ValueError: If it is none, or empty.
+    """
     if not isinstance(entries, (list, tuple)) or not entries:
-        raise ValueError(f"Expected `layers` to name at least one layer. Received: layers={layers!r}.")
+        raise ValueError(f"Expected `{argument}` to name at least one layer. Received: {argument}={entries!r}.")
     pairs = [(entry, entry) if isinstance(entry, str) else entry for entry in entries]
     for pair in pairs:
         if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
             raise ValueError(
-                "Expected `layers` to hold names of layers, or pairs of names (of student, of teacher). "
+                f"Expected `{argument}` to hold names of layers, or pairs of names (of student, of teacher). "
                 f"Received: {pair!r}."
             )
-    sides = zip(("student", "teacher"), (student, teacher), zip(*pairs, strict=True), strict=True)
-    first, second = ([_named(argument, graph, name) for name in names] for argument, graph, names in sides)
-    return first, second
+    return [tuple(pair) for pair in pairs]
 
 
 def _named(argument: str, graph: Graph, name: str) -> Ref:

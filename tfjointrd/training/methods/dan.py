@@ -16,8 +16,8 @@ from tfjointrd.surgery import expected_cost
 from tfjointrd.surgery.adjoined_graph import compact, take_own_weights
 from tfjointrd.surgery.budgets import read_table
 from tfjointrd.surgery.gated import SMALL, GatedGraph
+from tfjointrd.surgery.new_weights import with_new_weights
 from tfjointrd.surgery.slim import slim
-from tfjointrd.surgery.weights import assign_weights, weights_of
 from tfjointrd.training import schedules
 from tfjointrd.training.losses import per_replica
 from tfjointrd.training.methods.adjoined import Adjoined
@@ -366,11 +366,7 @@ class DAN(Adjoined):
                 "budget or a higher `gamma`."
             )
         full = self.full()
-        base = full if inherit_weights else graph.build(graph.name)
-        for key, spec in graph.layers.items():
-            frozen = not spec.config.get("trainable", True)
-            if frozen or spec.cls is keras.layers.Normalization:  # not trained, but given or adapted to data
-                assign_weights(base.get_layer(key), weights_of(full.get_layer(key)))
+        base = full if inherit_weights else with_new_weights(graph, full)
         options = {key: self._arguments[key] for key in ("batch_normalization", "stop_gradient", "epsilon")}
         pair = Adjoined(
             base,

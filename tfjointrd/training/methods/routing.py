@@ -12,7 +12,7 @@ from tfjointrd.surgery.boundaries import cuts, stage_boundaries
 from tfjointrd.surgery.channels import check_channels_last
 from tfjointrd.surgery.graph import Graph, Ref
 from tfjointrd.training.distillers.adapters import connector, connector_strides
-from tfjointrd.training.distillers.taps import relu_of
+from tfjointrd.training.distillers.taps import name_pairs, relu_of
 
 Boundaries = Sequence["str | tuple[str, str]"]
 
@@ -32,7 +32,7 @@ def resolve(boundaries: Boundaries | None, student: Graph, teacher: Graph) -> li
         for graph in (student, teacher):
             graph.check_sizes("or `boundaries`, names of layers that end a stage")
         return _found(student, teacher)
-    pairs = _as_pairs(boundaries)
+    pairs = name_pairs(boundaries, "boundaries")
     names, teacher_names = zip(*pairs, strict=True)
     _check_names("student", student, names)
     _check_names("teacher", teacher, teacher_names, possible=cuts(teacher))
@@ -87,19 +87,6 @@ def _found(student: Graph, teacher: Graph) -> list[tuple[str, str]]:
             f"student, of teacher). Received: student '{student.name}', teacher '{teacher.name}'."
         )
     return pairs
-
-
-def _as_pairs(boundaries: Boundaries) -> list[tuple[str, str]]:
-    if not isinstance(boundaries, (list, tuple)) or not boundaries:
-        raise ValueError(f"Expected `boundaries` to list at least one layer. Received: boundaries={boundaries!r}.")
-    pairs = [(entry, entry) if isinstance(entry, str) else entry for entry in boundaries]
-    for pair in pairs:
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
-            raise ValueError(
-                "Expected `boundaries` to hold names of layers, or pairs of names (of student, of teacher). "
-                f"Received: {pair!r}."
-            )
-    return [tuple(pair) for pair in pairs]
 
 
 def _check_shapes(names: tuple[str, str], shapes: tuple[tuple, tuple]) -> None:
