@@ -15,6 +15,7 @@ import numpy as np
 
 from tfjointrd.export.interpreter import TFLiteModel
 
+WARM_SECONDS = 0.2  # the first milliseconds of a process are slower, and a small network runs a hundred times in these
 _STATUS = Path("/proc/self/status")
 
 
@@ -41,7 +42,7 @@ def run_files(
     Args:
         paths: The `.tflite` files.
         runs: Number of timed runs of each file.
-        warmup: Number of runs before them.
+        warmup: Least number of runs before them, which go on for 0.2 seconds; 0 for none.
         threads: Number of processor threads.
         xnnpack: Whether XNNPACK's kernels compute what they can, as by default; else LiteRT's own do.
 
@@ -74,7 +75,12 @@ def measure(paths: Sequence[str | os.PathLike], runs: int, warmup: int, threads:
     models = [TFLiteModel(path, threads, xnnpack=xnnpack) for path in paths]
     for model in models:
         model.set_input(_image(model))
-    rounds = np.array([[_timed(model) for model in models] for _ in range(warmup + runs)][warmup:])
+    began, done = time.perf_counter(), 0
+    while done < warmup or warmup and time.perf_counter() - began < WARM_SECONDS:
+        for model in models:
+            model.interpreter.invoke()
+        done += 1
+    rounds = np.array([[_timed(model) for model in models] for _ in range(runs)])
     after = _own_bytes()
     return Runs(rounds.T, None if before is None else after - before)
 

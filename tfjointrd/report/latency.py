@@ -49,7 +49,7 @@ def latency(
         path: The `.tflite` file.
         threads: Number of processor threads.
         runs: Number of timed runs.
-        warmup: Number of runs before them, while caches fill.
+        warmup: Least number of runs before them, which go on for 0.2 seconds, while caches fill; 0 for none.
         xnnpack: Whether XNNPACK's kernels compute what they can, as by default; else LiteRT's own do.
 
     Returns:
