@@ -93,6 +93,26 @@ def test_an_interrupted_pruning_goes_on(path, tmp_path, no_files, monkeypatch):
     assert np.abs(model.get_weights()[0] - pruned.get_weights()[0]).max() > 1e-4
 
 
+def test_gradually(path, tmp_path, no_files):
+    """Channels go at the start of epochs; an interruption within one changes nothing of what follows."""
+    own = {"method": "pruned_gradually", "epochs": 4, "importance": "taylor", "target_macs": 0.6}
+    recipe = Recipe(**{**SMALL, **own}, network=path, regularizer="group", strength=1e-3)
+    whole = run(recipe, tmp_path / "whole", verbose=0)
+    with pytest.raises(Interrupted, match="in epoch 2 of 4. The checkpoint of 1 finished epochs"):
+        run(recipe, tmp_path / "parts", verbose=0, callbacks=[Press()])
+    parts = run(recipe, tmp_path / "parts", verbose=0)
+    assert list(whole.networks) == ["unpruned", "model"]
+    same(parts.networks["model"], whole.networks["model"])
+    history = whole.card["seeds"]["0"]["history"]
+    assert parts.card["seeds"]["0"]["history"] == history
+    left = [entry["left_macs"] for entry in history]
+    assert left[0] == 1 > left[1] > left[2] == left[3]
+    found = json.loads((tmp_path / "whole" / "architecture.json").read_text())
+    assert whole.card["networks"]["model"]["macs"] == found["macs"] <= 0.6 * found["full_macs"]
+    assert found["macs"] == pytest.approx(left[3] * found["full_macs"])
+    same(whole.networks["unpruned"], residual())
+
+
 def test_without_training(path, tmp_path, no_files):
     finished = prune_and_train(path, "digits", tmp_path, epochs=0, scope={"stage2_*": 0.5}, round_to=1, verbose=0)
     assert list(finished.networks) == ["unpruned", "model"] and finished.card["seeds"]["0"]["history"] == []
@@ -183,6 +203,8 @@ def test_what_has_a_name():
         before = catalog.get(recipe.network)
         laptop = catalog.get(name)
         assert laptop.epochs < before.epochs and laptop.learning_rate == pytest.approx(before.learning_rate / 10)
+    assert catalog.get("pruned_gradually_resnet20_digits", "smoke").epochs == 2
+    assert catalog.get("pruned_gradually_group_resnet56_cifar10").regularizer == "group"
     joint = catalog.get("pruned_jointrd_resnet56_cifar10")
     assert (joint.network, joint.teacher) == ("jointrd_resnet56_cifar10", "resnet56_cifar10")
     assert joint.feature_weight == catalog.get(joint.network).feature_weight
@@ -204,6 +226,8 @@ def test_what_has_a_name():
         ({"epochs": -1}, "Expected `epochs` to be an integer from 0. Received: epochs=-1"),
         ({"network": "resnet20_digits", "initializer": "fan_out"}, "Expected no `initializer`"),
         ({"kd_weight": 0.5}, "Expected `kd_weight` for method .*Received: method='pruned'"),
+        ({"method": "pruned_gradually", "epochs": 1}, r"Expected more `epochs`: .*end=0.5 .*Received: epochs=1"),
+        ({"method": "pruned_gradually", "begin": 0.6}, r"Expected `begin` below `end`. Received: begin=0.6, end=0.5"),
         ({"method": "pruned_distilled"}, "Expected `kd_weight` or `feature_weight` above 0"),
         ({"method": "pruned_jointrd", "teacher_mode": "joint"}, "'joint' with method 'jointrd'"),
         (

@@ -80,6 +80,8 @@ def test_what_was_dropped_stays_so(pruning, images):
         kept.append(model.architecture()["kept"])
         model.fit(x, y, batch_size=32, epochs=2, initial_epoch=1, verbose=0)  # whose drop is the whole one
         model.pruned_in.assign(5)
+    small = model.derive()
+    np.testing.assert_allclose(small.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
     for earlier, later in zip(kept, kept[1:], strict=False):
         for layer, positions in earlier.items():
             assert set(later[layer]) <= set(positions)
@@ -124,7 +126,7 @@ def test_saved_and_trained_on(pruning, images, tmp_path):
     assert 0.5 < again.left()[1] < 1
     again.save(tmp_path / "pruning.keras")
     written = {id(variable) for variable in again.weights}
-    assert len(written) == len(again.weights) == len(again.network.weights) + 4  # steps twice, units, epoch
+    assert len(written) == len(again.weights) == len(again.network.weights) + 5  # steps twice, units, epochs twice
     assert not again._trainable_variables  # each weight is in the file once
     loaded = keras.saving.load_model(tmp_path / "pruning.keras")
     assert loaded.left() == again.left() and isinstance(loaded.importance, importance.L2)

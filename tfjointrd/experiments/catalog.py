@@ -13,7 +13,8 @@ shortcuts.
 `pruned_resnet20_cifar10` is the trained `resnet20_cifar10` with 2.1 times fewer multiply-accumulates, fine-tuned;
 `pruned_kd_...` with the outputs of the unpruned network as targets; `pruned_plain_...` that of `plain_...`;
 `pruned_jointrd_...` that of `jointrd_...`, fine-tuned by JointRD with the same teacher; `pruned_taylor_...` and so on
-by another criterion than `l2`.
+by another criterion than `l2`. `pruned_gradually_...` loses its channels step by step in the same training,
+`pruned_gradually_group_...` with the norms of its channels in the loss.
 
 ImageNet and Imagenette are read from their files image by image. `tune_...` are the trainings by which the learning
 rates of scale `study` were chosen.
@@ -225,6 +226,8 @@ def _register_pruned(network: str, data: str, scales: Mapping[str, Mapping], cri
     }
     found = {
         "": {"method": "pruned", "network": residual},
+        "gradually_": {"method": "pruned_gradually", "network": residual},
+        "gradually_group_": {"method": "pruned_gradually", "network": residual, "regularizer": "group"},
         "kd_": {"method": "pruned_distilled", "network": residual, "teacher": residual, "kd_weight": 0.9},
         "plain_": {"method": "pruned", "network": f"plain_{residual}"},
         "jointrd_": {"method": "pruned_jointrd", "network": f"jointrd_{residual}", "teacher": residual},

@@ -97,8 +97,9 @@ def prune_and_train(
         model: As for `transfer`, with an output for each class of the data set.
         data: A data set by name, a folder of images or an `.npz` file; see `tfjointrd.data.load`.
         out: Folder for checkpoints, networks and card.
-        method: `"pruned"`; `"pruned_distilled"`, with the outputs (`kd_weight`) or features (`feature_weight`) of the
-            unpruned network as targets; or `"pruned_jointrd"`, through the later stages of a `teacher`.
+        method: `"pruned"`; `"pruned_gradually"`, step by step while it trains; `"pruned_distilled"`, with the outputs
+            (`kd_weight`) or features (`feature_weight`) of the unpruned network as targets; or `"pruned_jointrd"`,
+            through the later stages of a `teacher`.
         runs: Folder of the recipes' folders, for a name.
         **options: Fields of `Recipe`: those of `tfjointrd.prune`, as `importance`, `target_macs` (0.476 by default),
             `ratio` and `round_to`; `epochs=10`, of which 0 trains nothing, `learning_rate=0.01`, `batch_size=128`,

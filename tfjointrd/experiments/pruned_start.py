@@ -21,6 +21,7 @@ from tfjointrd.surgery.importance.norms import Random
 from tfjointrd.surgery.pruning_plan import PruningPlan
 from tfjointrd.surgery.read_graph import read_graph
 
+GRADUAL = "pruned_gradually"  # the method that drops channels while it trains
 RANKED_ON = 2048  # images, at most
 COMPARED = {"pruned": "kept to compare with, as it was before it was trained on"}  # network -> why it has no files
 
@@ -42,7 +43,7 @@ def kept_channels(recipe: Recipe, train: data.Pipeline, folder: Path, verbose: b
     Raises:
         ValueError: As for `tfjointrd.prune`, or if the network does not fit the data.
     """
-    if not recipe.get("importance"):
+    if not recipe.get("importance") or recipe.method == GRADUAL:
         return None
     if (folder / RECIPE).is_file() and (folder / ARCHITECTURE).is_file():
         return json.loads((folder / ARCHITECTURE).read_text())
@@ -65,10 +66,19 @@ def rank(recipe: Recipe, network: keras.Model, images: Any = None) -> dict[str, 
     Raises:
         ValueError: As for `tfjointrd.prune`.
     """
-    importance = Random(recipe.seed) if recipe.importance == "random" else recipe.importance
-    needed = resolve(importance, 0 if images is None else images).needs_data
-    found = prune_architecture(network, importance, data=images if needed else None, **recipe.budget())
+    importance = importance_of(recipe)
+    found = prune_architecture(network, importance, data=images if _needs_data(importance) else None, **recipe.budget())
     return {**found, "importance": recipe.importance}
+
+
+def importance_of(recipe: Recipe) -> Any:
+    """The criterion of a recipe; by seeds, where it is chance."""
+    return Random(recipe.seed) if recipe.importance == "random" else recipe.importance
+
+
+def ranking_images(recipe: Recipe, train: data.Pipeline) -> data.Pipeline | None:
+    """Images of the training without augmentation by which it ranks channels again and again, if it needs them."""
+    return _ranking_images(train) if _needs_data(importance_of(recipe)) else None
 
 
 def check_budget(recipe: Recipe, network: keras.Model) -> None:
@@ -91,16 +101,27 @@ def networks_before(
     recipe: Recipe, info: data.DatasetInfo, architecture: dict[str, Any] | None
 ) -> dict[str, keras.Model]:
     """The networks that the trained one is compared with: `unpruned`, and `pruned`, if it was trained on since."""
-    if architecture is None:
+    if not recipe.get("importance"):
         return {}
     unpruned = network_of(recipe, info)
+    if architecture is None:  # pruned while it was trained
+        return {"unpruned": unpruned}
     return {"unpruned": unpruned, **({"pruned": slim(unpruned, architecture["kept"])} if recipe.epochs else {})}
+
+
+def _needs_data(importance: Any) -> bool:
+    return resolve(importance, 0).needs_data
+
+
+def _ranking_images(train: data.Pipeline) -> data.Pipeline:
+    images = train.unaugmented(shuffled=True)
+    images.limit(RANKED_ON)
+    return images
 
 
 def _images(train: data.Pipeline, line: Line) -> Iterator:
     """Batches of the training's images without augmentation, counted on a line of the terminal as they are taken."""
-    images = train.unaugmented(shuffled=True)
-    images.limit(RANKED_ON)
+    images = _ranking_images(train)
     steps = Steps(len(images))
     for position in range(len(images)):
         yield images.batch(position, 0)

@@ -40,6 +40,7 @@ from tfjointrd.training.callbacks.gradient_recorder import BACKENDS, GradientRec
 from tfjointrd.training.engines import distribute, resident
 from tfjointrd.training.methods.dan import DAN
 from tfjointrd.training.methods.jointrd import JointRD
+from tfjointrd.training.methods.pruning import Pruning
 from tfjointrd.training.recalibration import has_batchnorm, recalibrate_batchnorm
 from tfjointrd.training.scheduled_model import ScheduledModel
 
@@ -143,6 +144,8 @@ def run(
         architecture = pruned_start.kept_channels(resolved, images.train, folder, verbose != 0 and group.chief)
     with group.scope():
         model = _compiled(resolved, train, architecture)
+    if isinstance(model, Pruning):
+        model.data = pruned_start.ranking_images(recipe, images.train)
     # The folder is made now, after most of what can be wrong.
     with locked(folder) if group.chief else nullcontext():
         check_recipe(recipe, folder)
@@ -360,7 +363,7 @@ def _finish(
     card = cards.make(
         recipe, networks, train, images.scored, folder, state, note, command, group.devices, say, compared
     )
-    if isinstance(model, DAN):
+    if isinstance(model, (DAN, Pruning)):
         write_json(folder / ARCHITECTURE, model.architecture())
     cards.write(folder, card)
     Checkpoints(folder).clear()

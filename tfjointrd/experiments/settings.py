@@ -131,7 +131,7 @@ def fine_tuned(scales: Mapping[str, Mapping], paper: Mapping) -> dict[str, Mappi
         scale: {
             **common,
             **steps,
-            "epochs": max(1, round(common["epochs"] / (2 if scale == "study" else 3))),
+            "epochs": max(2, round(common["epochs"] / (2 if scale == "study" else 3))),  # `Pruning` needs two
             "learning_rate": round(common["learning_rate"] / 10, 6),
         }
         for scale, common in scales.items()

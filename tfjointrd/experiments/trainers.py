@@ -10,6 +10,7 @@ import numpy as np
 
 from tfjointrd.data import DatasetInfo
 from tfjointrd.experiments.networks import load_network, network_of, trained_network
+from tfjointrd.experiments.pruned_start import importance_of
 from tfjointrd.experiments.recipes import RANDOM, Recipe
 from tfjointrd.report import profile
 from tfjointrd.surgery import dirac, fold, remove_shortcuts, slim
@@ -23,6 +24,7 @@ from tfjointrd.training import (
     Distillation,
     JointRD,
     LinearFade,
+    Pruning,
     adjoin,
     distillers,
 )
@@ -164,6 +166,11 @@ def _standard(recipe: Recipe, network: keras.Model) -> keras.Model:
     return with_fused_batch_normalization(network)
 
 
+def _pruned_gradually(recipe: Recipe, network: keras.Model) -> Pruning:
+    names = ("regularizer", "strength", "begin", "end")
+    return Pruning(network, importance_of(recipe), **{name: getattr(recipe, name) for name in names}, **recipe.budget())
+
+
 METHODS: dict[str, Method] = {
     "standard": Method(_standard, _single),
     "plain": Method(_plain, _single),
@@ -176,6 +183,7 @@ METHODS: dict[str, Method] = {
     "search": Method(_search, _adjoined_networks),
     "jointrd_adjoined": Method(_jointrd, lambda model: _adjoined_networks(model.student)),
     "pruned": Method(_standard, _single),
+    "pruned_gradually": Method(_pruned_gradually, lambda model: {"model": model.derive()}),
     "pruned_distilled": Method(_distilled, lambda model: _single(model.student)),
     "pruned_jointrd": Method(_jointrd, _jointrd_networks),
     "transfer": Method(_standard, _single),

@@ -188,7 +188,7 @@ class ScheduledModel(keras.Model):
             raise ValueError(f"Expected `callbacks` to be a list of callbacks. Received: callbacks={callbacks!r}.")
         given = keras.tree.flatten(callbacks or ())
         self.check_callbacks(given)
-        callbacks = [_Progress(kwargs.get("initial_epoch", 0)), *given]
+        callbacks = [_Progress(kwargs.get("initial_epoch", 0)), *self.own_callbacks(), *given]
         return super().fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks, **kwargs)
 
     def train_on_batch(self, *args, **kwargs):
@@ -277,6 +277,10 @@ class ScheduledModel(keras.Model):
         if any([objective.settle(y, place, again) for objective in self.objectives()]):
             self.train_function = self.test_function = None  # which were traced for something else
         self._labels_seen = True
+
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
+        """The callbacks that each training needs, ahead of those given to `fit`; none by default."""
+        return []
 
     def check_callbacks(self, callbacks: list) -> None:
         """Looks at callbacks given to `fit`; takes all by default."""

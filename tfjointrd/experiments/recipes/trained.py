@@ -140,6 +140,33 @@ class PrunedRecipe(Pruned):
     """A trained network, pruned to a budget by `tfjointrd.prune` and fine-tuned."""
 
 
+@method("pruned_gradually", "the same, while it trains: channels go step by step")
+class PrunedGraduallyRecipe(Pruned):
+    """A trained network that is pruned to a budget while it trains on; see `tfjointrd.training.Pruning`."""
+
+    regularizer: str | None = option(
+        None,
+        "What makes channels small before they are dropped: `group`, the norms of all weights that go with a channel; "
+        "`gamma`, the scales of batch normalisations.",
+        choices=(None, "group", "gamma"),
+        kind=str,
+    )
+    strength: float = option(1e-4, "The regulariser's weight in the loss.", least=0)
+    begin: float = option(0.0, "The part of the training before channels are dropped.", least=0, below=1)
+    end: float = option(0.5, "The part of the training after which the budget is reached.", above=0, below=1)
+
+    def check(self):
+        """Checks fields against each other."""
+        super().check()
+        if self.begin >= self.end:
+            raise ValueError(f"Expected `begin` below `end`. Received: begin={self.begin}, end={self.end}.")
+        if not self.epochs or (self.epochs - 1) / self.epochs < self.end:
+            raise ValueError(
+                f"Expected more `epochs`: channels are dropped at the start of epochs, up to end={self.end} of the "
+                f"training. Received: epochs={self.epochs}."
+            )
+
+
 @method("pruned_distilled", "the same, with the outputs or features of the unpruned network as targets")
 class PrunedDistilledRecipe(Pruned, Distilled):
     """The pruned network, with the outputs or features of a teacher as targets."""

@@ -87,7 +87,7 @@ def fit(
         model.check_labels(train.y)
         if validation_data is not None:
             model.check_labels(validation_data.y, " of `validation_data`", again=False)
-        own.append(_Start(initial_epoch, initial_position))
+        own += [_Start(initial_epoch, initial_position), *model.own_callbacks()]
     callbacks = keras.callbacks.CallbackList(
         [*own, *keras.tree.flatten(callbacks or ())],
         add_history=True,

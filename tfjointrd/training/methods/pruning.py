@@ -24,9 +24,10 @@ from tfjointrd.surgery.slim import slim
 from tfjointrd.surgery.swap import with_fused_batch_normalization, with_keras_batch_normalization
 from tfjointrd.surgery.tasks import tasks_of
 from tfjointrd.surgery.tied_sets import TiedSets
-from tfjointrd.surgery.unit_masks import Axes, UnitMasks
+from tfjointrd.surgery.unit_masks import UnitMasks
 from tfjointrd.training.losses import per_replica
 from tfjointrd.training.methods.channel_penalties import GroupPenalty, ScalePenalty
+from tfjointrd.training.methods.living_channels import Alive, Living
 from tfjointrd.training.objective import Objective
 from tfjointrd.training.precision import loss_dtype
 from tfjointrd.training.scheduled_model import ScheduledModel, serialized
@@ -77,7 +78,10 @@ class Pruning(ScheduledModel):
 
     Raises:
         ValueError: As for `tfjointrd.prune`; if `begin` and `end` are not parts of the training in this order,
-            `regularizer` is not one of those described or has nothing to act on, or `strength` is negative.
+            `regularizer` is not one of those described or has nothing to act on, or `strength` is negative. By
+            `fit`: if there are too few epochs for the budget to be reached at the start of one; if `importance` needs
+            `data`, or other ones, or says nothing of the network. For that, scores are computed once ahead of the
+            training, on the first batch of `data`.
 
     Example:
 
@@ -139,9 +143,18 @@ class Pruning(ScheduledModel):
             dtype="int32",
             aggregation="only_first_replica",
         )
+        self.total_epochs = self.add_weight(
+            name="total_epochs",
+            shape=(),
+            initializer="zeros",
+            trainable=False,
+            dtype="int32",
+            aggregation="only_first_replica",
+        )
         self._masks = masks
         # In a plain namespace Keras does not take them for weights of this model, besides those of its network.
-        self._masked = SimpleNamespace(variables=self._constrained())
+        self._masked = SimpleNamespace(alive=Alive(self.alive))
+        self._masked.variables = self._constrained()
         self._masked.penalty = self._regularized()
         self._plan.sets.forget_weights()
         self.built = True
@@ -177,7 +190,7 @@ class Pruning(ScheduledModel):
         for (layer, weight), axes in self._masks.axes().items():
             for variable in sources[layer].weights if not weight.startswith("moving_") else ():
                 if weight_name(sources[layer], variable) == weight:
-                    variable.constraint = Living(self.alive, axes, variable.constraint)
+                    variable.constraint = Living(self._masked.alive, axes, variable.constraint)
                     found[layer, weight] = variable
         return found
 
@@ -210,22 +223,18 @@ class Pruning(ScheduledModel):
         """Names of the arguments by which the loss changes over the training."""
         return [*super().changing(), *(["regularizer"] if self.regularizer else [])]
 
-    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
-        """Trains as `ScheduledModel` does, and drops channels at the start of epochs.
+    def own_callbacks(self):
+        """What drops channels at the start of epochs."""
+        return [_DropChannels()]
 
-        Raises:
-            ValueError: If there are too few epochs for the budget to be reached at the start of one; if `importance`
-                needs `data`, or other ones, or says nothing of the network. Scores are computed once ahead of the
-                training for that, on the first batch of `data`.
-        """
-        if not any(self._way(epoch, epochs) == 1 for epoch in range(epochs)):
-            raise ValueError(
-                f"Expected more `epochs`: channels are dropped at the start of epochs, up to end={self.end} of the "
-                f"training, and the last epoch starts at {(epochs - 1) / epochs:.2f}. Received: epochs={epochs}."
-            )
-        self._check_importance()
-        callbacks = [_DropChannels(), *keras.tree.flatten(callbacks or ())]
-        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+    def train_step(self, *arguments):
+        """One step, as Keras takes it; on JAX a constraint sees of all variables only those that are trained."""
+        if keras.backend.backend() != "jax":
+            return super().train_step(*arguments)
+        state, data = arguments
+        found = zip(self.non_trainable_variables, state[1], strict=True)
+        with self._masked.alive.being(next(value for variable, value in found if variable is self.alive)):
+            return super().train_step(state, data)
 
     def _check_importance(self) -> None:
         """Computes scores once, since what is wrong with them would end a training at its first drop."""
@@ -239,6 +248,18 @@ class Pruning(ScheduledModel):
             data = [next(batches(self.data, 32, shape=image_shape(self.network)))]
         scores_of(self.network, self._plan.sets, criterion, data)
         self._plan.sets.forget_weights()
+
+    def check_epochs(self, epochs: int) -> None:
+        """Refuses trainings that end before the budget is reached.
+
+        Raises:
+            ValueError: If so.
+        """
+        if not any(self._way(epoch, epochs) == 1 for epoch in range(epochs)):
+            raise ValueError(
+                f"Expected more `epochs`: channels are dropped at the start of epochs, up to end={self.end} of the "
+                f"training, and the last epoch starts at {(epochs - 1) / epochs:.2f}. Received: epochs={epochs}."
+            )
 
     def _way(self, epoch: int, epochs: int) -> float:
         """The part of the way to the budget that is gone once an epoch has started."""
@@ -352,34 +373,23 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
-class Living(keras.constraints.Constraint):
-    """Multiplies a weight by zero where it belongs to a dropped channel.
+class _DropChannels(keras.callbacks.Callback):
+    """Drops channels at the start of epochs.
 
-    Args:
-        alive: The vector of ones and zeros.
-        axes: Where the entries of the weight's axes find theirs; see `tfjointrd.surgery.unit_masks`.
-        before: The constraint that the weight has already, or `None`.
+    The number of epochs is a weight of the model, so that a training that is gone on with within an epoch, by a `fit`
+    to the end of this epoch, has the number that it began with.
     """
 
-    def __init__(self, alive, axes: Axes, before=None):
-        self.alive, self.axes, self.before = alive, axes, before
-
-    def __call__(self, w):
-        """The weight with zeros."""
-        w = w if self.before is None else self.before(w)
-        for axis, places in self.axes:
-            mask = ops.cast(ops.take(self.alive.value, places), w.dtype)
-            w = w * ops.reshape(mask, [-1 if i == axis else 1 for i in range(len(w.shape))])
-        return w
-
-
-class _DropChannels(keras.callbacks.Callback):
-    """Drops channels at the start of epochs."""
+    def on_train_begin(self, logs=None):
+        """Called ahead of callbacks that bring a checkpoint back."""
+        self.model.total_epochs.assign(self.params["epochs"])
+        self.model._check_importance()
 
     def on_epoch_begin(self, epoch, logs=None):
         """Called by Keras ahead of each epoch; one that is gone on with has been seen to."""
-        way = self.model._way(epoch, self.params["epochs"])
-        before = self.model._way(epoch - 1, self.params["epochs"])
+        epochs = int(ops.convert_to_numpy(self.model.total_epochs.value))
+        self.model.check_epochs(epochs)
+        way, before = self.model._way(epoch, epochs), self.model._way(epoch - 1, epochs)
         if way > before and epoch > int(ops.convert_to_numpy(self.model.pruned_in.value)):
             self.model.drop(way)
             self.model.pruned_in.assign(epoch)

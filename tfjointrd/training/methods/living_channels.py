@@ -1,0 +1,57 @@
+"""Weights of dropped channels stay zero while the others are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+from keras import ops
+
+from tfjointrd.surgery.unit_masks import Axes
+
+
+class Alive:
+    """Which units are alive: the values of a weight, or those that a traced step has in its place.
+
+    Args:
+        weight: The weight.
+    """
+
+    def __init__(self, weight):
+        self.weight, self._now = weight, None
+
+    @property
+    def value(self):
+        """The vector of ones and zeros."""
+        return self.weight.value if self._now is None else self._now
+
+    @contextmanager
+    def being(self, value) -> Iterator[None]:
+        """Within it, `value` stands in the weight's place."""
+        self._now = value
+        try:
+            yield
+        finally:
+            self._now = None
+
+
+class Living(keras.constraints.Constraint):
+    """Multiplies a weight by zero where it belongs to a dropped channel.
+
+    Args:
+        alive: Which units are alive.
+        axes: Where the entries of the weight's axes find theirs; see `tfjointrd.surgery.unit_masks`.
+        before: The constraint that the weight has already, or `None`.
+    """
+
+    def __init__(self, alive: Alive, axes: Axes, before=None):
+        self.alive, self.axes, self.before = alive, axes, before
+
+    def __call__(self, w):
+        """The weight with zeros."""
+        w = w if self.before is None else self.before(w)
+        for axis, places in self.axes:
+            mask = ops.cast(ops.take(self.alive.value, places), w.dtype)
+            w = w * ops.reshape(mask, [-1 if i == axis else 1 for i in range(len(w.shape))])
+        return w
