@@ -43,11 +43,16 @@ clean:
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
 		echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu, install the package python3-venv." >&2; exit 1; }
 
-.venv/installed: .venv/bin/python requirements.txt pyproject.toml
+# pip would compile what it installs on one core, and tests of packages too.
+define install
 	@echo "Installing into .venv; the first time takes a few minutes and 3 GB ..."
-	$(BIN)/python -m pip install --quiet --editable .
-	@touch $@
+	$(BIN)/python -m pip install --quiet --no-compile --editable '$(1)'
+	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' .venv/lib > /dev/null || true
+	@touch .venv/installed $@
+endef
 
-.venv/installed-test: .venv/installed
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	@touch $@
+.venv/installed: .venv/bin/python requirements.txt pyproject.toml
+	$(call install,.)
+
+.venv/installed-test: .venv/bin/python requirements.txt pyproject.toml
+	$(call install,.[test])
