@@ -19,7 +19,7 @@ demo: .venv/installed
 	$(BIN)/python -m tfjointrd demo
 
 test: .venv/installed-test
-	$(if $(NOTEBOOKS),TFJOINTRD_SCALE=smoke) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(if $(SLOW),--slow) $(if $(COVERAGE),--cov --cov-report=term) $(if $(NOTEBOOKS),--nbmake --nbmake-timeout=1800 notebooks) tests
+	$(if $(NOTEBOOKS),TFJOINTRD_SCALE=smoke) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(if $(SLOW),--slow) $(if $(COVERAGE),--cov --cov-report=term) $(if $(NOTEBOOKS),--notebooks) tests
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
@@ -30,7 +30,7 @@ format: .venv/installed-test
 	$(BIN)/ruff format .
 
 notebooks: .venv/installed-test
-	TFJOINTRD_SCALE=$(SCALE) $(BIN)/python -m pytest --nbmake --nbmake-timeout=1800 $(if $(filter smoke,$(SCALE)),-n auto --maxprocesses 4) notebooks
+	TFJOINTRD_SCALE=$(SCALE) $(BIN)/python -m pytest --notebooks $(if $(filter smoke,$(SCALE)),-n auto --maxprocesses 4) tests/test_notebooks.py
 
 clean:
 	rm -rf .venv build demo runs .pytest_cache .ruff_cache .coverage *.egg-info
