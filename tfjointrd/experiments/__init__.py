@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from tfjointrd.experiments import catalog
     from tfjointrd.experiments.checkpoint_callback import Interrupted
     from tfjointrd.experiments.fine_tuning import prune_and_train, transfer
+    from tfjointrd.experiments.paper_tables import paper_table
     from tfjointrd.experiments.recipes import SCALES, Recipe
     from tfjointrd.experiments.run_by_name import run_named
     from tfjointrd.experiments.run_folder import Run
@@ -21,6 +22,7 @@ __all__ = [
     "Recipe",
     "Run",
     "catalog",
+    "paper_table",
     "prune_and_train",
     "run",
     "run_named",
@@ -39,6 +41,7 @@ __getattr__ = _lazy.attributes(
         "run_named": f"{__name__}.run_by_name",
         "Run": f"{__name__}.run_folder",
         "run": f"{__name__}.runner",
+        "paper_table": f"{__name__}.paper_tables",
         "prune_and_train": f"{__name__}.fine_tuning",
         "transfer": f"{__name__}.fine_tuning",
     },
