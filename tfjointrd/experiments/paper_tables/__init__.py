@@ -12,11 +12,22 @@ import os
 from collections.abc import Iterable
 
 from tfjointrd.experiments.paper_tables import adjoined, jointrd
+from tfjointrd.experiments.paper_tables.figures import pruning_figure
 from tfjointrd.experiments.paper_tables.fill import fill, read_cards
 from tfjointrd.experiments.paper_tables.rows import Group, PaperRow, PaperTable
 from tfjointrd.experiments.paper_tables.text import FilledTable
 
-__all__ = ["TABLES", "FilledTable", "Group", "PaperRow", "PaperTable", "fill", "paper_table", "read_cards"]
+__all__ = [
+    "TABLES",
+    "FilledTable",
+    "Group",
+    "PaperRow",
+    "PaperTable",
+    "fill",
+    "paper_table",
+    "pruning_figure",
+    "read_cards",
+]
 
 TABLES = {table.name: table for table in (*jointrd.TABLES, *adjoined.TABLES)}
 

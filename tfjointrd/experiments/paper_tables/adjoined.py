@@ -215,8 +215,8 @@ TABLE_2 = PaperTable(
     gain="Gain is the row less AN: below 0 where the claim holds.",
     groups=tuple(_distilled(depth) for depth in DEPTHS),
     notes=(
-        "DML is `jrd.Cohort(networks, 'dml')`, and KDCR, the paper's name for the online distillation of Guo et al., is "
-        "`jrd.Cohort(networks, 'kdcl')`. Neither has a recipe yet. KR is knowledge review, our `review_kd`.",
+        "DML is `jrd.Cohort(networks, 'dml')`, and KDCR, the paper's name for the online distillation of Guo et al., "
+        "is `jrd.Cohort(networks, 'kdcl')`. Neither has a recipe yet. KR is knowledge review, our `review_kd`.",
         "Teachers are the trained ResNets of the same depth, as in the paper.",
         "At depth 32 KR has 93.45 in the table, as AN has; the text says that AN is better than all.",
     ),
