@@ -123,7 +123,7 @@ def test_a_card_changes_its_cells(tmp_path):
     assert full.gain == pytest.approx(1.5) and full.paper_gain == pytest.approx(93.51 - 92.5)
     assert full.difference == pytest.approx(92.5 - 93.51) and full.ours.spread is None
     text, shown = (getattr(paper_table("an_table4", tmp_path, title), show)() for show in ("__str__", "_repr_html_"))
-    for cell in ("91.00 ± 1.41 (2 seeds)", "92.50 (1 seed)", "+1.01", "+1.50", "-1.01", "laptop, 15 epochs"):
+    for cell in ("91.00 ± 1.41 (2)", "92.50 (1)", "+1.01", "+1.50", "-1.01", "laptop, 15 epochs"):
         assert cell in text and cell in shown
     assert "laptop, 15 epochs, images (CPU A, 2 cores)" in text and "not run" not in text
     small = lines_of("an_table3", tmp_path, "depth 20")["AN-20-Small a2"]
@@ -184,7 +184,7 @@ def test_unknown_names():
 def test_on_the_command_line(tmp_path, capsys):
     write_card(tmp_path, "resnet20_cifar10", (0.9, 0.92), memory=2048)
     assert main(["tables", "--table", "an_table4", "--cards", str(tmp_path)]) == 0
-    assert "91.00 ± 1.41 (2 seeds)" in capsys.readouterr().out
+    assert "91.00 ± 1.41 (2)" in capsys.readouterr().out
     assert main(["tables", "--cards", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("The claim:") == len(TABLES)
     assert main(["tables", "--zoo", "--cards", str(tmp_path)]) == 0

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tfjointrd.experiments import card as cards
+from tfjointrd.experiments.paper_tables.fill import data_of
 from tfjointrd.experiments.table import aligned, machine_name
 
 COMMAND = "python -m tfjointrd tables --zoo > saved_models/README.md"
@@ -60,7 +61,7 @@ def text(folder: str | os.PathLike = "saved_models") -> str:
 
 
 def _title(card: Mapping) -> str:
-    recipe, data = card["recipe"], (card["data"]["note"] or card["data"]["name"]).rstrip(".")
+    recipe, data = card["recipe"], data_of(card)
     scale = f"scale {recipe['scale']}" if recipe["scale"] else "no recipe's name"
     chosen = ", chosen on held-out images" if card["data"].get("scored_on") == "held_out" else ""
     epochs = f"{recipe['epochs']} epoch{'' if recipe['epochs'] == 1 else 's'}"

@@ -136,13 +136,20 @@ def ours_of(table: PaperTable, group: Group, row: PaperRow, found: Cards) -> dic
             scale=scale,
             values=tuple(values),
             epochs=card["recipe"]["epochs"],
-            data=(card["data"]["note"] or card["data"]["name"]).rstrip("."),
+            data=data_of(card),
             machines=tuple(dict.fromkeys(machine_name(training["machine"]) for training in trainings)),
             recipe=name,
             parameters=network["parameters"],
             macs=network["macs"],
         )
     return results
+
+
+def data_of(card: Mapping) -> str:
+    """What a card's training saw: the images, and their size where they came in another than their own."""
+    size = card["recipe"].get("image_size")
+    name = (card["data"]["note"] or card["data"]["name"]).rstrip(".")
+    return f"{name} at {size} pixels" if size else name
 
 
 def _card(recipe: str, scale: str, found: Cards) -> tuple[dict | None, str]:

@@ -11,6 +11,7 @@ from tfjointrd.experiments.paper_tables.rows import ACCURACY, PaperTable
 from tfjointrd.experiments.table import aligned
 
 NOT_RUN, NOT_AT_HAND, NOTHING = "not run", "not at hand", "—"
+OURS = "ours (seeds)"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class FilledTable:
         columns: dict[str, Callable[[Filled], str]] = {
             "network": lambda line: line.row.network,
             f"paper ({self.table.quantity})": _paper,
-            "ours": _ours,
+            OURS: _ours,
             "difference": lambda line: _signed(line.difference),
         }
         if any(row.baseline for _, row in self.table.rows()) and self.table.gain:
@@ -81,9 +82,9 @@ class FilledTable:
 
     def _below(self, before: str, after: str, escape: Callable[[str], str] = lambda text: text) -> list[str]:
         """What stands below: what columns mean, settings and machines, and how to run the rest."""
-        said = "Ours is the mean over the seeds, ± their standard deviation. "
+        said = "Ours is the mean over the seeds, whose number is in brackets, ± their standard deviation. "
         if self.table.quantity == ACCURACY:
-            said = "Ours is the accuracy after the last epoch, the mean over the seeds, ± their standard deviation. "
+            said = said.replace("Ours is", "Ours is the accuracy after the last epoch,")
         parts = [escape(f"{said}Difference is ours less the paper's figure. {self.table.gain}".strip())]
         found = settings(self.lines)
         if found:
@@ -91,7 +92,7 @@ class FilledTable:
             parts.append(escape(f"Settings: {each}."))
         sources = {f"{line.row.network}: {line.row.source}" for line in self.lines if line.row.source}
         if sources:
-            parts.append(escape(f"The paper's figures are from the table but for these. {'; '.join(sorted(sources))}."))
+            parts.append(escape(f"Figures that are not from the table itself: {'; '.join(sorted(sources))}."))
         parts += [escape(note) for note in self.table.notes]
         commands = dict.fromkeys(line.row.command for line in self.lines if line.row.command and line.ours is None)
         run = "python -m tfjointrd run RECIPE --scale laptop --seeds 0 1 2"
@@ -103,7 +104,8 @@ class FilledTable:
 
 def _cell(text: str, title: str) -> str:
     shown = f"<code>{html.escape(text)}</code>" if title == "recipe" and text != NOTHING else html.escape(text)
-    return f'<td style="text-align:{"left" if title in ("network", "recipe") else "right"}">{shown}</td>'
+    side = "left" if title in ("network", "recipe") else "right"
+    return f'<td style="text-align:{side};white-space:{"nowrap" if title == OURS else "normal"}">{shown}</td>'
 
 
 def _paper(line: Filled) -> str:
@@ -115,9 +117,8 @@ def _paper(line: Filled) -> str:
 def _ours(line: Filled) -> str:
     if line.ours is None:
         return NOT_RUN
-    count = len(line.ours.values)
     spread = "" if line.ours.spread is None else f" ± {line.ours.spread:.2f}"
-    return f"{line.ours.mean:.2f}{spread} ({count} seed{'' if count == 1 else 's'})"
+    return f"{line.ours.mean:.2f}{spread} ({len(line.ours.values)})"
 
 
 def _signed(value: float | None) -> str:
