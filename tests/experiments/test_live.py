@@ -1,10 +1,14 @@
 """The trainings that notebooks run live."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import tfjointrd as jrd
 from tfjointrd.experiments import Live, paper_table, pruning_figure
+
+SAVED = Path(__file__).parents[2] / "saved_models"
 
 
 @pytest.fixture
@@ -42,3 +46,10 @@ def test_figure_of_a_table(tmp_path):
     assert (tmp_path / "figure1.png").stat().st_size > 1000
     texts = {text.get_text(): text.xy for text in left.texts}
     assert texts["DAN-50"] == (3.49, 73.33)
+
+
+def test_a_figure_holds_one_setting():
+    figure = pruning_figure(paper_table("an_table1", SAVED))
+    texts = {text.get_text(): text.xy for text in figure.axes[1].texts}
+    assert figure.axes[1].get_title().startswith("ours: laptop, 15 epochs")
+    assert texts["full network, alone"][1] == pytest.approx(85.6, abs=0.1)  # not that of scale study

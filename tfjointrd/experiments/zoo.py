@@ -83,16 +83,18 @@ def _section(members: Mapping[Path, dict], root: Path) -> Iterable[str]:
     rows = [_row(place, card, name, root) for place, card in members.items() for name in card["networks"]]
     yield aligned([titles, *rows])
     trainings = [training for card in members.values() for training in card["seeds"].values()]
-    machines = dict.fromkeys(machine_name(training["machine"]) for training in trainings)
-    versions = dict.fromkeys(
-        f"Keras {training['versions'].get('keras', '?')} on {training['machine'].get('backend', 'tensorflow')}"
-        for training in trainings
-        if training["versions"]
-    )
-    yield f"Trained on {'; '.join(machines)}{', with ' + '; '.join(versions) if versions else ''}."
+    yield f"Trained on {'; '.join(dict.fromkeys(map(_place, trainings)))}."
     old = not any(training.get("source") for training in trainings)
     first = next(iter(members.values()))["command"].replace("--seeds 0 1", "--seeds 0")
     yield f"{PADDING + ' ' if old else ''}Each card has its command, for example `{first}`."
+
+
+def _place(training: Mapping) -> str:
+    """The machine of a training, and the versions of what it depends on."""
+    versions = training["versions"]
+    backend = versions.get("backend", "")
+    with_what = f" (Keras {versions['keras']} on {backend} {versions.get(backend, '')})" if backend else ""
+    return machine_name(training["machine"]) + with_what.replace(" )", ")")
 
 
 def _row(place: Path, card: Mapping, network: str, root: Path) -> list[str]:

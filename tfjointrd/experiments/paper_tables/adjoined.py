@@ -40,7 +40,7 @@ def _own(network: str, recipe: str, part: str = "model", baseline: str = "") -> 
 def _stand_in(network: str, data: str, title: str, standard: str) -> Group:
     """What a small network on other images has of the same comparison."""
     end = f"{network}_a2_{data}"
-    base = f"{title} alone"
+    base = "full network, alone"
     return Group(
         title=f"stand-in: {title}",
         rows=(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ class FilledTable:
                 group = line.group
                 cells.append([f"**{group.title}**", *[""] * (len(own) - 1)])
             cells.append(own)
-        parts += [aligned(cells), *self._below("`", "`")]
+        parts += [aligned(cells), *self._below()]
         return "\n\n".join(parts)
 
     def _repr_markdown_(self) -> str:
@@ -52,7 +53,7 @@ class FilledTable:
                 title = html.escape(group.title)
                 body.append(f'<tr><td colspan="{len(cells)}" style="text-align:left"><b>{title}</b></td></tr>')
             body.append("<tr>" + "".join(map(_cell, cells, self._titles())) + "</tr>")
-        below = "".join(f"<p>{text}</p>" for text in self._below("<code>", "</code>", html.escape))
+        below = "".join(f"<p>{_with_code(text)}</p>" for text in self._below())
         title = html.escape(f"{self.table.paper}, {self.table.title}")
         return (
             f"<p><b>{title}</b><br>The claim: {html.escape(self.table.claim)}</p>"
@@ -80,26 +81,30 @@ class FilledTable:
     def _cells(self) -> list[list[str]]:
         return [[write(line) for write in self._columns().values()] for line in self.lines]
 
-    def _below(self, before: str, after: str, escape: Callable[[str], str] = lambda text: text) -> list[str]:
-        """What stands below: what columns mean, settings and machines, and how to run the rest."""
+    def _below(self) -> list[str]:
+        """What stands below, in Markdown: what columns mean, settings and machines, and how to run the rest."""
         said = "Ours is the mean over the seeds, whose number is in brackets, ± their standard deviation. "
         if self.table.quantity == ACCURACY:
             said = said.replace("Ours is", "Ours is the accuracy after the last epoch,")
-        parts = [escape(f"{said}Difference is ours less the paper's figure. {self.table.gain}".strip())]
+        parts = [f"{said}Difference is ours less the paper's figure. {self.table.gain}".strip()]
         found = settings(self.lines)
         if found:
             each = "; ".join(f"{setting} ({', '.join(machines)})" for setting, machines in found.items())
-            parts.append(escape(f"Settings: {each}."))
+            parts.append(f"Settings: {each}.")
         sources = {f"{line.row.network}: {line.row.source}" for line in self.lines if line.row.source}
         if sources:
-            parts.append(escape(f"Figures that are not from the table itself: {'; '.join(sorted(sources))}."))
-        parts += [escape(note) for note in self.table.notes]
+            parts.append(f"Figures that are not from the table itself: {'; '.join(sorted(sources))}.")
+        parts += self.table.notes
         commands = dict.fromkeys(line.row.command for line in self.lines if line.row.command and line.ours is None)
         run = "python -m tfjointrd run RECIPE --scale laptop --seeds 0 1 2"
         if any(line.row.recipe and not line.row.command for line in self.lines):
-            parts.append(f"To run a row: {before}{escape(run)}{after}.")
-        parts += [f"{before}{escape(command)}{after}" for command in commands]
-        return parts
+            parts.append(f"To run a row: `{run}`.")
+        return [*parts, *(f"`{command}`" for command in commands)]
+
+
+def _with_code(text: str) -> str:
+    """Text in which what stands between backticks is code, as HTML."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def _cell(text: str, title: str) -> str:
