@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from tfjointrd.experiments.paper_tables import adjoined, jointrd
+from tfjointrd.experiments.paper_tables import adjoined, adjoined_pruning, jointrd
 from tfjointrd.experiments.paper_tables.figures import pruning_figure
 from tfjointrd.experiments.paper_tables.fill import fill, read_cards
 from tfjointrd.experiments.paper_tables.rows import Group, PaperRow, PaperTable
@@ -29,7 +29,7 @@ __all__ = [
     "read_cards",
 ]
 
-TABLES = {table.name: table for table in (*jointrd.TABLES, *adjoined.TABLES)}
+TABLES = {table.name: table for table in (*jointrd.TABLES, *adjoined_pruning.TABLES, *adjoined.TABLES)}
 
 
 def paper_table(

@@ -30,6 +30,11 @@ WAYS = {
     "plain, Dirac, by routing": "jointrd_routing_",
     "plain by JointRD": "jointrd_",
     "... downsampling shortcuts kept": "jointrd_projections_",
+    "by features, downsampling kept": "feature_kd_dirac_projections_",
+    "by routing, downsampling kept": "jointrd_routing_projections_",
+    "by routing that fades to 0": "jointrd_routing_to_zero_",
+    "by routing, teacher trained beside": "jointrd_routing_joint_",
+    "control: ResNet, by features": "feature_kd_residual_",
 }
 _MAIN = ("plain, alone", "plain, Dirac, by KD", "plain by JointRD", "... downsampling shortcuts kept")
 _IMAGENET = ("plain, alone", "plain by KD", *_MAIN[1:])
@@ -160,7 +165,11 @@ TABLE_4 = PaperTable(
         ),
         *(
             _accuracies(
-                f"stand-in: Imagenette at 64 pixels, ResNet-{depth}", f"resnet{depth}", "imagenette", WAYS, ours=True
+                f"stand-in: Imagenette at 64 pixels, ResNet-{depth}",
+                f"resnet{depth}",
+                "imagenette",
+                _IMAGENET,
+                ours=True,
             )
             for depth in (18, 50)
         ),

@@ -82,3 +82,15 @@ class PaperTable:
         for group in self.groups:
             for row in group.rows:
                 yield group, row
+
+
+def own_row(network: str, recipe: str, part: str = "model", baseline: str = "") -> PaperRow:
+    """A row that is ours.
+
+    Args:
+        network: What the table calls it.
+        recipe: The name of the recipe.
+        part: Which of its networks.
+        baseline: The row that it is compared with.
+    """
+    return PaperRow(network=network, recipe=recipe, part=part, baseline=baseline, ours=True)
