@@ -119,6 +119,7 @@ def test_a_row_without_a_card_reads_not_run(tmp_path):
         assert len(filled.lines) == len(list(table.rows()))
         text, shown = str(filled), filled._repr_html_()
         assert text.count("not run") == shown.count("not run") == len(filled.lines) and "Settings" not in text
+    assert repr(paper_table("jointrd_table2", tmp_path)) == "FilledTable('jointrd_table2', 1 lines)"
     text = str(paper_table("jointrd_table4", tmp_path))
     assert "76.08" in text and "not at hand" in text and "`python -m tfjointrd run RECIPE" in text
 

@@ -15,7 +15,7 @@ NOT_RUN, NOT_AT_HAND, NOTHING = "not run", "not at hand", "—"
 OURS = "ours (seeds)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FilledTable:
     """A paper's table with what our cards say of it.
 
@@ -40,6 +40,9 @@ class FilledTable:
             cells.append(own)
         parts += [aligned(cells), *self._below()]
         return "\n\n".join(parts)
+
+    def __repr__(self) -> str:
+        return f"FilledTable('{self.table.name}', {len(self.lines)} lines)"
 
     def _repr_markdown_(self) -> str:
         return str(self)
