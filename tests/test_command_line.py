@@ -23,7 +23,19 @@ def test_help_in_a_process_of_its_own():
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["export"], ["report"], ["demo"], ["run"], ["recipes"], ["benchmark"], ["train"], ["prune"], ["page"]],
+    [
+        [],
+        ["export"],
+        ["report"],
+        ["demo"],
+        ["run"],
+        ["recipes"],
+        ["benchmark"],
+        ["train"],
+        ["prune"],
+        ["page"],
+        ["tables"],
+    ],
 )
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -6,12 +6,13 @@ import keras
 import pytest
 
 from tfjointrd.experiments import card as cards
-from tfjointrd.experiments import catalog, run_named
+from tfjointrd.experiments import catalog, run_named, zoo
 from tfjointrd.experiments.run_by_name import LARGEST_FILE
 
 ROOT = Path(__file__).parents[1]
-STUDY = ROOT / "saved_models" / "study"
-FOLDERS = sorted(path for path in (ROOT / "saved_models").iterdir() if path.is_dir() and path != STUDY)
+STUDY, TRANSFER = ROOT / "saved_models" / "study", ROOT / "saved_models" / "transfer"
+FOLDERS = sorted(path for path in (ROOT / "saved_models").iterdir() if path.is_dir() and path not in (STUDY, TRANSFER))
+LARGEST = 25_000_000  # bytes of the folder
 
 
 NETWORKS = ("resnet20", "plain_resnet20", "jointrd_ordinary_resnet20", "narrow_resnet20_a2", "an_resnet20_a2")
@@ -60,19 +61,23 @@ def test_cards_of_the_study_are_those_of_its_recipes(folder):
                 assert accuracy["keras"] == pytest.approx(last, abs=0.04)
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
-def test_the_readme_says_the_same(folder):
+@pytest.mark.parametrize("folder", sorted(TRANSFER.iterdir()), ids=lambda path: path.name)
+def test_cards_of_transfers_begin_with_networks_that_are_here(folder):
     card = cards.read(folder)
-    readme = (ROOT / "saved_models" / "README.md").read_text().splitlines()
-    for name, entry in card["networks"].items():
-        title = folder.name + ("" if name == "model" else f" {name}")
-        (row,) = [line for line in readme if line.split("|")[1:2] and line.split("|")[1].strip() == title]
-        cells = [cell.strip() for cell in row.split("|")[2:]]
-        accuracies = [training["accuracy"][name] for training in card["seeds"].values()]
-        mean = sum(accuracy["keras"] for accuracy in accuracies) / len(accuracies)
-        first = accuracies[0]
-        assert cells[:3] == [f"{100 * value:.2f}" for value in (mean, first["float32"], first["int8"])]
-        assert cells[3] == f"{entry['parameters']:,}" and cells[4] == f"{entry['macs'] / 1e6:.2f}"
+    assert card["recipe"]["method"] == "transfer" and (ROOT / card["recipe"]["network"]).is_file()
+    (training,) = card["seeds"].values()
+    last = training["history"][-1]["val_accuracy"]
+    assert training["accuracy"]["model"]["keras"] == pytest.approx(last, abs=1e-6) and training["source"]
+    assert len(training["history"]) == card["recipe"]["epochs"]
+
+
+def test_the_readme_is_what_the_command_prints():
+    """`python -m tfjointrd tables --zoo > saved_models/README.md`."""
+    assert (ROOT / "saved_models" / "README.md").read_text() == zoo.text(ROOT / "saved_models")
+
+
+def test_the_folder_stays_small():
+    assert sum(path.stat().st_size for path in (ROOT / "saved_models").rglob("*") if path.is_file()) < LARGEST
 
 
 def test_a_finished_recipe_is_loaded_from_there():

@@ -9,7 +9,7 @@ FLOORS = {
     **dict.fromkeys(["layers", "models", "data"], 1),
     "surgery": 2,
     **dict.fromkeys(["training", "report", "export"], 3),
-    **dict.fromkeys(["experiments", "command_line_options", "file_commands", "prune_command"], 4),
+    **dict.fromkeys(["experiments", "command_line_options", "file_commands", "prune_command", "tables_command"], 4),
     **dict.fromkeys(["__main__", "__init__"], 5),
 }
 

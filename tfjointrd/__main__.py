@@ -1,4 +1,4 @@
-"""The command line: `python -m tfjointrd demo | recipes | run | train | prune | export | page | report | benchmark`."""
+"""The command line: `python -m tfjointrd COMMAND`, as `demo`, `run`, `train`, `export` or `tables`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tfjointrd.experiments.recipes import SCALES
 from tfjointrd.file_commands import add_export, add_page, quantizations, report_files
 from tfjointrd.prune_command import add_prune
 from tfjointrd.silence import silence_tensorflow
+from tfjointrd.tables_command import add_tables
 
 DESCRIPTION = """\
 Train networks with shortcuts and full width, deploy them without.
@@ -25,6 +26,7 @@ Train networks with shortcuts and full width, deploy them without.
   python -m tfjointrd export --help        write a .tflite file and check it against its network
   python -m tfjointrd page --help          write a page that runs .tflite files in the browser
   python -m tfjointrd report --help        parameters, multiply-accumulates and memory, layer by layer
+  python -m tfjointrd tables               the papers' tables, with their figures and ours
   python -m tfjointrd benchmark --help     how long .tflite files, or the layers of a network, take on this machine
 """
 
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_export,
         _add_page,
         _add_report,
+        _add_tables,
         _add_benchmark,
     ):
         add(commands)
@@ -247,6 +250,10 @@ def _add_export(commands) -> None:
 
 def _add_page(commands) -> None:
     add_page(commands, _Help)
+
+
+def _add_tables(commands) -> None:
+    add_tables(commands, _Help)
 
 
 def _add_report(commands) -> None:

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from tfjointrd.experiments import catalog
     from tfjointrd.experiments.checkpoint_callback import Interrupted
     from tfjointrd.experiments.fine_tuning import prune_and_train, transfer
+    from tfjointrd.experiments.live import Live
+    from tfjointrd.experiments.paper_tables import paper_table, pruning_figure
     from tfjointrd.experiments.recipes import SCALES, Recipe
     from tfjointrd.experiments.run_by_name import run_named
     from tfjointrd.experiments.run_folder import Run
@@ -18,9 +20,12 @@ __all__ = [
     "METHODS",
     "SCALES",
     "Interrupted",
+    "Live",
     "Recipe",
     "Run",
     "catalog",
+    "paper_table",
+    "pruning_figure",
     "prune_and_train",
     "run",
     "run_named",
@@ -39,6 +44,9 @@ __getattr__ = _lazy.attributes(
         "run_named": f"{__name__}.run_by_name",
         "Run": f"{__name__}.run_folder",
         "run": f"{__name__}.runner",
+        "Live": f"{__name__}.live",
+        "paper_table": f"{__name__}.paper_tables",
+        "pruning_figure": f"{__name__}.paper_tables",
         "prune_and_train": f"{__name__}.fine_tuning",
         "transfer": f"{__name__}.fine_tuning",
     },

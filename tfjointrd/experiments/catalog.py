@@ -275,7 +275,10 @@ for _network, _data, _kind, _paper, _prefixes in (
     ),
     ("resnet56", "cifar100", "cifar deep", _JOINTRD, MAIN),
     *((name, "imagenette", "imagenette", _JOINTRD_IMAGENET, PLAIN) for name in ("resnet18", "resnet34", "resnet50")),
-    *((name, "imagenet2012", "imagenet", _JOINTRD_IMAGENET, MAIN) for name in ("resnet18", "resnet34", "resnet50")),
+    *(
+        (name, "imagenet2012", "imagenet", _JOINTRD_IMAGENET, (*MAIN, "kd"))  # which Table 4 has beside JointRD
+        for name in ("resnet18", "resnet34", "resnet50")
+    ),
 ):
     _register_plain(_network, _data, _scales(_kind, _paper), _prefixes)
 

@@ -158,7 +158,7 @@ def _columns(forms: Sequence[str]) -> dict[str, Callable[[Row], str]]:
 def markdown(rows: list[Row]) -> str:
     """The table in Markdown, its columns aligned for reading as plain text too; three for each number format."""
     columns = _columns(list(dict.fromkeys(form for row in rows for form in row.forms)))
-    return _aligned([list(columns), *([write(row) for write in columns.values()] for row in rows)])
+    return aligned([list(columns), *([write(row) for write in columns.values()] for row in rows)])
 
 
 @dataclass(frozen=True)
@@ -227,11 +227,12 @@ def _outcome(name: str, folder: Path, scale: str, seeds: Sequence[int], network:
         accuracies={int(seed): entry["accuracy"][network]["keras"] for seed, entry in card["seeds"].items()},
         epochs=recipe.epochs,
         data=card["data"]["note"] or card["data"]["name"],
-        machines=tuple(dict.fromkeys(_machine(entry["machine"]) for entry in trainings)),
+        machines=tuple(dict.fromkeys(machine_name(entry["machine"]) for entry in trainings)),
     )
 
 
-def _machine(machine: Mapping) -> str:
+def machine_name(machine: Mapping) -> str:
+    """What a card calls the machine that a training ran on."""
     what = machine.get("accelerators") or f"{machine['cores']} cores"
     return f"{machine['processor']}, {what}"
 
@@ -256,7 +257,7 @@ def outcome_table(named: Mapping[str, Outcome]) -> str:
         named: Outcomes by what to call them in the table.
     """
     lines = [[title, *(write(outcome) for write in _OUTCOME_COLUMNS.values())] for title, outcome in named.items()]
-    parts = [_aligned([["network", *_OUTCOME_COLUMNS], *lines])]
+    parts = [aligned([["network", *_OUTCOME_COLUMNS], *lines])]
     found = [outcome for outcome in named.values() if outcome.accuracies]
     if found:
         data = dict.fromkeys(outcome.data.rstrip(".") for outcome in found)
@@ -269,7 +270,7 @@ def outcome_table(named: Mapping[str, Outcome]) -> str:
     return "\n\n".join(parts)
 
 
-def _aligned(cells: list[list[str]]) -> str:
+def aligned(cells: list[list[str]]) -> str:
     """A table in Markdown, its first column to the left and all others to the right."""
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
 
