@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from shallow import make_shallow
+from shallow import make_shallow, make_short
 
 from tfjointrd.__main__ import main
 from tfjointrd.experiments import catalog, queue, run_named, study
@@ -22,8 +22,9 @@ NAMES = ["resnet20_digits", "narrow_resnet20_a2_digits"]
 
 @pytest.fixture
 def in_this_process(monkeypatch, no_files):
-    """Trainings of eight layers that run here; those in `fail` end as a process does that fails."""
+    """Trainings of eight layers and three steps that run here; those in `fail` end as a process does that fails."""
     make_shallow(monkeypatch)
+    make_short(monkeypatch, *NAMES)
     began, fail = [], set()
 
     def run(training, out, options, log):
@@ -97,7 +98,7 @@ def test_a_card_of_another_training_stops_nothing_else(in_this_process, tmp_path
     began, _ = in_this_process
     run_named(NAMES[0], "smoke", tmp_path, verbose=0)
     card = tmp_path / NAMES[0] / "card.json"
-    card.write_text(card.read_text().replace('"epochs": 3', '"epochs": 4'))
+    card.write_text(card.read_text().replace('"epochs": 1', '"epochs": 4'))
     trainings = queue.expand(NAMES, "smoke")
     assert "not possible: Expected a card of resnet20_digits at scale smoke" in queue.status(trainings, tmp_path)
     with pytest.raises(RuntimeError, match="1 of 2 trainings failed: resnet20_digits seed 0"):

@@ -1,8 +1,9 @@
 """One of the processes of `test_distribute.py`: trains small networks and writes what came out.
 
-`python distributed_worker.py KIND FOLDER TASK` with KIND `mirrored` or `processes`; processes find one another through
-the environment. Tasks: `train` trains every kind of network; `resume` trains from the folder's checkpoint on, if there
-is one; `die` does, too, but process 1 is killed in the second epoch. `train+resume` does both.
+`python distributed_worker.py KIND FOLDER TASK MODELS` with KIND `mirrored` or `processes`; processes find one another
+through the environment. Tasks: `train` trains the kinds of networks named, as `plain+dan`; `resume` trains from
+the folder's checkpoint on, if there is one; `die` does, too, but process 1 is killed in the second epoch.
+`train+resume` does both.
 """
 
 import os
@@ -20,7 +21,7 @@ from tfjointrd.surgery.swap import with_fused_batch_normalization
 from tfjointrd.training.engines import distribute
 
 L = keras.layers
-KIND, FOLDER, TASK = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+KIND, FOLDER, TASK, TRAINED = sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4].split("+")
 
 
 def pipeline(size=32, training=True, classes=3):
@@ -71,8 +72,8 @@ def write(group, name, model, **more):
 
 
 def train(group):
-    """Every kind of network for two epochs; the plain one on batches that do not divide, too."""
-    for name, make in MODELS.items():
+    """Kinds of networks for two epochs; the plain one on batches that do not divide, too."""
+    for name, make in ((name, MODELS[name]) for name in TRAINED):
         keras.utils.set_random_seed(1)
         model = compiled(make())
         model.fit(group.share(pipeline()), epochs=2, verbose=0)
