@@ -5,7 +5,7 @@ import sys
 
 import keras
 import pytest
-from shallow import make_shallow
+from shallow import make_shallow, make_short
 
 from tfjointrd import export, models
 from tfjointrd.__main__ import main
@@ -117,6 +117,7 @@ def no_files(monkeypatch):
 
 def test_run_by_name(tmp_path, capsys, monkeypatch, no_files):
     make_shallow(monkeypatch)
+    make_short(monkeypatch, "narrow_resnet20_a4_digits")
     arguments = ["run", "narrow_resnet20_a4_digits", "--scale", "smoke", "--out", str(tmp_path)]
     assert main(arguments) == 0
     line = capsys.readouterr().out.splitlines()[-1]

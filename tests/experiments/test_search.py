@@ -108,7 +108,9 @@ def test_random_widths_differ_by_seed(monkeypatch):
 OPTIONS = {"held_out": 0.1, "ties": "free", "budget": "parameters", "target": 0.6, "gate_warmup": 0.0}
 
 
-@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["default", "options"])  # OPTIONS: two batches are held out
+@pytest.mark.parametrize(  # OPTIONS: two batches are held out
+    "options", [pytest.param({}, marks=pytest.mark.slow), OPTIONS], ids=["default", "options"]
+)
 def test_an_interrupted_search_goes_on(options, tmp_path, no_files):
     """Weights, noise, temperature and budget end as they do without the interruption, and so does the record."""
 

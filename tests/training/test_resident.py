@@ -107,7 +107,9 @@ def test_batches_on_the_device_are_those_of_the_pipeline(size, padding, flip):
 
 
 @on_jax
-@pytest.mark.parametrize(("make", "size"), [(convolutional, 70), (jointrd, 48), (adjoined, 48)])
+@pytest.mark.parametrize(
+    ("make", "size"), [pytest.param(convolutional, 70, marks=pytest.mark.slow), (jointrd, 48), (adjoined, 48)]
+)
 def test_weights_and_history_are_those_of_fit(make, size, tiny):
     expected, found = make(tiny), make(tiny)
     validation = pipeline(30 if size % 16 else 32, training=False)  # a smaller last batch where `train` has one
