@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What the notebooks run at: smoke takes seconds, laptop is what the committed outputs show.
 SCALE ?= smoke
 
-.PHONY: help demo test lint format notebooks clean
+.PHONY: help demo test lint format notebooks docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make lint       style of code and notebooks"
 	@echo "make format     rewrite code and notebooks in that style"
 	@echo "make notebooks  run every notebook from top to bottom; SCALE=smoke|laptop|study|paper"
+	@echo "make docs       the site, in build/site; needs no TensorFlow"
 	@echo "make clean      remove the virtual environment and everything that was built"
 
 demo: .venv/installed
@@ -31,6 +32,16 @@ format: .venv/installed-test
 
 notebooks: .venv/installed-test
 	TFJOINTRD_SCALE=$(SCALE) $(BIN)/python -m pytest --notebooks $(if $(filter smoke,$(SCALE)),-n auto --maxprocesses 4) tests/test_notebooks.py
+
+# The site is built from the files alone, in an environment of its own.
+docs: build/docs-venv/installed
+	$(PYTHON) docs/site.py
+	NO_MKDOCS_2_WARNING=1 build/docs-venv/bin/python -m mkdocs build --strict --quiet
+
+build/docs-venv/installed: docs/requirements.txt
+	$(PYTHON) -m venv build/docs-venv
+	build/docs-venv/bin/python -m pip install --quiet --requirement $<
+	@touch $@
 
 clean:
 	rm -rf .venv build demo runs .pytest_cache .ruff_cache .coverage *.egg-info

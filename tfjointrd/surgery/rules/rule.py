@@ -18,7 +18,8 @@ import numpy as np
 from tfjointrd.surgery.graph import Call, LayerSpec
 from tfjointrd.surgery.ties import Ties
 
-IN, OUT = "in", "out"
+IN = "in"
+OUT = "out"
 Axis = str | tuple[str, int] | None
 Config = dict[str, Any]
 Shape = tuple[int, ...]
@@ -128,7 +129,7 @@ def register_rule(layer_class: type, rule: Rule) -> None:
         layer_class: A subclass of `keras.Layer`, or of `keras.Operation`. Its subclasses have the same traits, but how
             channels pass through them needs rules of their own.
         rule: Its `Rule`; see `pointwise()` for layers that treat each channel alike. Traits that it leaves open stay
-            as an earlier rule of this class had them.
+            as an earlier rule of this class had them; without `channels`, so does how channels pass.
 
     Raises:
         ValueError: If `layer_class` is not such a class.
@@ -142,7 +143,12 @@ def register_rule(layer_class: type, rule: Rule) -> None:
 
 def add(key: type | str, rule: Rule) -> None:
     """Enters a rule for a class, or for Keras' operators of a class name."""
-    _RULES[key] = _completed(rule, _RULES[key]) if key in _RULES else rule
+    base = _RULES.get(key)
+    if base is not None:
+        rule = _completed(rule, base)
+        if rule.channels is None:  # it has traits alone, as one that `register_macs` makes
+            rule = replace(rule, **{name: getattr(base, name) for name in ("channels", "axes", "narrow", "producer")})
+    _RULES[key] = rule
 
 
 def registered() -> dict[type | str, Rule]:

@@ -40,19 +40,30 @@ PEER_METHODS: dict[str, type[PeerDistiller]] = {"dml": DML, "kdcl": KDCL}
 
 __all__ = [
     "METHODS",
+    "PEER_METHODS",
+    "AT",
+    "CC",
+    "DKD",
+    "DML",
     "Distiller",
+    "FT",
+    "FitNets",
+    "KD",
+    "KDCL",
     "KerasLoss",
     "LayerDistiller",
     "OutputDistiller",
-    "PEER_METHODS",
+    "Overhaul",
     "PeerDistiller",
+    "RKD",
+    "ReviewKD",
+    "VID",
     "as_distillers",
     "by_name",
     "embedding",
     "get",
     "last_map",
     "stage_ends",
-    *(cls.__name__ for cls in (*METHODS.values(), *PEER_METHODS.values())),
 ]
 
 
