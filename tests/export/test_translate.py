@@ -9,14 +9,16 @@ from small_networks import pixels, with_random_statistics
 import tfjointrd as jrd
 from tfjointrd.export import to_tf_keras
 
+DEEP = 1e-5  # rounding that fifty layers and more with random weights make larger; 5e-6 was measured
 
-def check_same(network):
+
+def check_same(network, tolerance=1e-6):
     network = with_random_statistics(network)
     before = network.get_weights()
     x = pixels(3, network.input_shape[1:]).astype("float32")
     expected, actual = (np.asarray(one(x, training=False)) for one in (network, to_tf_keras(network)))
     scale = max(1.0, np.abs(expected).max())
-    np.testing.assert_allclose(actual / scale, expected / scale, atol=1e-6)
+    np.testing.assert_allclose(actual / scale, expected / scale, atol=tolerance)
     assert all(np.array_equal(a, b) for a, b in zip(before, network.get_weights(), strict=True))
 
 
@@ -28,7 +30,7 @@ def test_our_networks(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MORE)
 def test_more_of_our_networks(name):
-    check_same(MORE[name]())
+    check_same(MORE[name](), DEEP)
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)
@@ -39,7 +41,7 @@ def test_applications(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*SLOW_APPLICATIONS, *LARGER])
 def test_more_applications(name):
-    check_same(application(name, LARGER.get(name, 32)))
+    check_same(application(name, LARGER.get(name, 32)), DEEP)
 
 
 def network_of(function, shape=(8, 8, 4)):
@@ -49,6 +51,7 @@ def network_of(function, shape=(8, 8, 4)):
 
 LAYERS = keras.layers
 CASES = {
+    "silu": lambda x: LAYERS.Activation("swish")(LAYERS.Conv2D(3, 1, activation="silu")(x)),
     "hard": lambda x: LAYERS.Activation("hard_silu")(LAYERS.Activation("hard_sigmoid")(x - 120.0) - 0.5),
     "slope": lambda x: LAYERS.LeakyReLU(0.3)(x - 100.0),
     "limits": lambda x: LAYERS.ReLU(max_value=90, negative_slope=0.1, threshold=2)(x - 50.0),

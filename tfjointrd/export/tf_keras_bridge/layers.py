@@ -294,11 +294,12 @@ def _value(part: Part, key: str, value: Any) -> Any:
 def _activation(part: Part, value: Any) -> str:
     """The name of an activation, if it is the same function in tf_keras."""
     if isinstance(value, str):
-        ours, theirs = keras.activations.get(value), getattr(tf_keras().activations, value, None)
+        name = {"silu": "swish"}.get(value, value)
+        ours, theirs = keras.activations.get(value), getattr(tf_keras().activations, name, None)
         x = np.linspace(-8, 8, 34, dtype="float32").reshape(2, 17)
         expected = keras.ops.convert_to_numpy(ours(keras.ops.convert_to_tensor(x)))
         if theirs is not None and np.allclose(expected, theirs(tf_keras().backend.constant(x)), atol=1e-6):
-            return value
+            return name
     raise part.error(f"with the activation {value!r:.80}, which is not the same in tf_keras")
 
 
