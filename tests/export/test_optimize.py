@@ -89,7 +89,7 @@ def deep(classes=4):
     image = keras.Input((8, 8, 1), name="image")
     x = layers.Conv2D(8, 3, padding="same", name="first")(image / 255.0)
     x = layers.Conv2D(8, 3, strides=2, use_bias=False, name="second")(layers.ReLU()(x))
-    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.AveragePooling2D(2, 1)(layers.ReLU()(layers.BatchNormalization()(x)))
     return keras.Model(image, layers.Dense(classes, name="scores")(layers.Flatten()(x)), name="deep")
 
 
