@@ -38,9 +38,9 @@ import tfjointrd as jrd
 MIB = 1024**2
 
 
-def forms(name: str, size: int) -> dict[str, keras.Model]:
+def forms(name: str, size: int, classes: int = 1000) -> dict[str, keras.Model]:
     """The network in its three forms."""
-    network = getattr(jrd.models, name)(1000, (size, size, 3))
+    network = getattr(jrd.models, name)(classes, (size, size, 3))
     return {
         "with shortcuts": network,
         "projections kept": jrd.remove_shortcuts(network, keep_projections=True),

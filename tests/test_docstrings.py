@@ -39,6 +39,7 @@ ELSEWHERE = {
 }
 # The functions by depth (`resnet50`) have their families' docstrings, with other numbers.
 RUN = [name for name in EXAMPLES if name not in ELSEWHERE and not re.fullmatch(r"models\..*\d", name)]
+SLOW = ("export.tf_keras_bridge.optimize.quantization_aware",)
 
 
 def small_network(name="small"):
@@ -107,8 +108,18 @@ def registries(monkeypatch):
         monkeypatch.setattr(owner, table, copied)
 
 
-@pytest.mark.parametrize("name", RUN)
-def test_examples(name, names, files, tmp_path, monkeypatch, registries):
+@pytest.fixture
+def steps_of_tf_keras(request):
+    """Trainings of a few steps are not traced, which would take longer than they."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly("tf_keras" in request.node.name)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in RUN])
+def test_examples(name, names, files, tmp_path, monkeypatch, registries, steps_of_tf_keras):
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     example, report = EXAMPLES[name], []

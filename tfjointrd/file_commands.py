@@ -40,6 +40,12 @@ def add_export(commands, formatter_class) -> None:
         metavar="PATTERN=FORMAT",
         help="other formats for some layers, float32 among them; the last pattern that matches counts",
     )
+    parser.add_argument(
+        "--labels",
+        metavar="FILE_OR_NAMES",
+        help="write metadata with the names of the classes into the file, and a card beside it: a file with one name a "
+        "line, names with commas between them, or a data set",
+    )
     parser.add_argument("--converter", choices=["tensorflow", "litert"], help="by default the better one of the format")
     parser.add_argument("--data", help="data set to calibrate on, and to measure accuracy with")
     parser.add_argument(
@@ -78,8 +84,17 @@ def _export(options) -> None:
             **limits,
         )
     )
+    _describe(options, path)
     if validation is not None:
         print(f"accuracy of the file on {options.data}: {export.accuracy(path, validation):.4f}")
+
+
+def _describe(options, path: str) -> None:
+    """Writes metadata into the file, where the names of its classes are given."""
+    from tfjointrd import export
+
+    if options.labels:
+        print(export.describe_file(path, options.labels))
 
 
 def _export_file(options, path: str, quantization) -> None:
@@ -96,6 +111,7 @@ def _export_file(options, path: str, quantization) -> None:
         size = export.TFLiteModel(options.network).input_shape[1]
         train, validation = data.load(options.data, augment=False, image_size=size)
     print(export.quantize_file(options.network, path, quantization, train))
+    _describe(options, path)
     if validation is not None:
         print(f"accuracy of the file on {options.data}: {export.accuracy(path, validation):.4f}")
 

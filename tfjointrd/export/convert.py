@@ -116,13 +116,13 @@ def tflite(
     >>> 0 <= jrd.export.accuracy(written.path, test) <= 1
     True
     """
-    _check_network(model)
+    check_network(model)
     quantizer = quantize.get(quantization, converter)
     input_type = input_type or quantizer.input_type
-    _check_types(quantizer, quantization, input_type, output_type)
+    check_types(quantizer, quantization, input_type, output_type)
     _check_images_given(quantizer, representative_data)
     classes = classifying(model)
-    least = _agreement_by_output(min_agreement, classes)
+    least = agreement_by_output(min_agreement, classes)
     check_limit(max_accuracy_drop, validation, classes)
     with replacing(path) as part:
         none = representative_data is None
@@ -183,10 +183,10 @@ def quantize_file(
     network = _FloatFile(float32_file)
     quantizer = quantize.get(quantization, quantize.LITERT)
     input_type = input_type or quantizer.input_type
-    _check_types(quantizer, quantization, input_type, output_type)
+    check_types(quantizer, quantization, input_type, output_type)
     _check_images_given(quantizer, representative_data)
     classes = network.classifying()
-    least = _agreement_by_output(min_agreement, classes, named=str)
+    least = agreement_by_output(min_agreement, classes, named=str)
     with replacing(path) as part:
         shape = network.file.input_shape[1:]
         images = random_images(shape) if representative_data is None else sample_of_shape(representative_data, shape)
@@ -234,7 +234,8 @@ def _parted(images: np.ndarray, quantizer: Quantizer) -> tuple[np.ndarray | None
     return images[::2], images[1::2] if len(images) > 1 else images
 
 
-def _check_network(model: keras.Model) -> None:
+def check_network(model: keras.Model) -> None:
+    """Raises an error unless files can be made of a network."""
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             "Files for phones are written on the TensorFlow backend. Save the network with `model.save('model.keras')` "
@@ -272,7 +273,8 @@ def _check_weights(model: keras.Model) -> None:
                 )
 
 
-def _check_types(quantizer: Quantizer, quantization: Any, input_type: str, output_type: str) -> None:
+def check_types(quantizer: Quantizer, quantization: Any, input_type: str, output_type: str) -> None:
+    """Raises a `ValueError` unless a number format has files with these types at their ends."""
     for argument, value in (("input_type", input_type), ("output_type", output_type)):
         if value not in quantizer.types:
             raise ValueError(
@@ -289,7 +291,7 @@ def _check_images_given(quantizer: Quantizer, representative_data: Any) -> None:
         )
 
 
-def _agreement_by_output(
+def agreement_by_output(
     min_agreement: float | Mapping[str, float | None] | None,
     classes: dict[str, bool],
     named: Callable[[str], str] = file_name,

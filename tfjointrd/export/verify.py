@@ -13,6 +13,7 @@ import numpy as np
 
 from tfjointrd.data import batches
 from tfjointrd.export.interpreter import TFLiteModel
+from tfjointrd.export.metadata import FileMetadata, read_metadata
 from tfjointrd.export.quantize import describe
 from tfjointrd.export.source import file_name
 from tfjointrd.surgery.output_activation import named_outputs
@@ -122,12 +123,14 @@ def accuracy(path: str | os.PathLike, data: Any, threads: int = 1) -> float | di
         The share of images whose class the file names; of several outputs, a dict of shares.
 
     Raises:
-        ValueError: If `data` holds no images of the file's shape, or no labels that are classes of the output; or if an
-            output has one number for all classes.
+        ValueError: If `data` holds no images of the file's shape, or no labels that are classes of the output; if an
+            output has one number for all classes; or if the images are not in the range that the file says it takes.
     """
-    file = TFLiteModel(path, threads)
+    file, stated = TFLiteModel(path, threads), read_metadata(path)
 
     def predict(x):
+        if stated is not None:
+            _check_range(stated, np.asarray(x), path)
         outputs = file.predict(x)
         if not isinstance(outputs, Mapping) and outputs.shape[-1] == 1:
             raise ValueError(
@@ -136,6 +139,16 @@ def accuracy(path: str | os.PathLike, data: Any, threads: int = 1) -> float | di
         return outputs
 
     return batches.accuracy(predict, data, shape=file.input_shape[1:])
+
+
+def _check_range(stated: FileMetadata, x: np.ndarray, path: str | os.PathLike) -> None:
+    """Whether images are pixels as the file's metadata say, where that shows."""
+    high = float(x.max())
+    if (stated.pixel_range == "0..255" and 0 < high <= 1) or (stated.pixel_range in ("0..1", "-1..1") and high > 2):
+        raise ValueError(
+            f"Expected `data` in the range {stated.pixel_range}, which the metadata of path='{os.fspath(path)}' say. "
+            f"Received: values up to {high:g}"
+        )
 
 
 def compare(

@@ -6,6 +6,7 @@ from tfjointrd.report.file_profile import FileProfile, file_profile
 from tfjointrd.report.latency import Latency, latencies, latency, runtime_memory
 from tfjointrd.report.layer_latencies import layer_latencies
 from tfjointrd.report.network_profile import LayerProfile, Profile, profile, summary
+from tfjointrd.report.phone_latency import PhoneLatency, phone_timer, read_phone_latency
 from tfjointrd.report.quantization_error import QuantizationError, quantization_error
 from tfjointrd.report.search_figures import gate_figure, width_figure
 from tfjointrd.report.sensitivity import sensitivity, sensitivity_figure
@@ -17,6 +18,7 @@ __all__ = [
     "Latency",
     "LayerProfile",
     "LiveTensor",
+    "PhoneLatency",
     "Profile",
     "QuantizationError",
     "accuracy_against_cost",
@@ -27,8 +29,10 @@ __all__ = [
     "latencies",
     "latency",
     "layer_latencies",
+    "phone_timer",
     "profile",
     "quantization_error",
+    "read_phone_latency",
     "register_macs",
     "runtime_memory",
     "sensitivity",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tfjointrd.export.file_graph import read_file
 from tfjointrd.export.interpreter import TFLiteModel
+from tfjointrd.export.metadata import FileMetadata, read_metadata
 
 _NOT_WEIGHTS = ("INT32", "INT64")  # biases of integer layers, sizes and axes
 
@@ -25,6 +26,7 @@ class FileProfile:
         operators: `(operator, number format of the weights, of the output) -> how many there are`; of the weights an
             empty text where there are none.
         weight_bytes: Number format -> bytes of the file that weights in it take.
+        metadata: What the file says of itself; `None` if it says nothing.
     """
 
     path: Path
@@ -33,6 +35,7 @@ class FileProfile:
     output: str
     operators: dict[tuple[str, str, str], int]
     weight_bytes: dict[str, int]
+    metadata: FileMetadata | None = None
 
     def __str__(self) -> str:
         """The table."""
@@ -43,6 +46,7 @@ class FileProfile:
         return "\n".join(
             [
                 f"{self.path}: {self.bytes:,} bytes; {self.input} in, {self.output} out",
+                *([] if self.metadata is None else [str(self.metadata)]),
                 f"bytes of weights: {weights or 'none'}",
                 *("  ".join([row[0].rjust(widths[0]), *map(str.ljust, row[1:], widths[1:])]).rstrip() for row in rows),
             ]
@@ -84,4 +88,5 @@ def file_profile(path: str | os.PathLike) -> FileProfile:
         ),
         operators=dict(operators),
         weight_bytes=dict(sizes),
+        metadata=read_metadata(path),
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -32,6 +33,7 @@ def layer_latencies(
     quantization: str | None = None,
     threads: int = 1,
     runs: int = 50,
+    timer: Callable[[Path], float] | None = None,
     path: str | os.PathLike | None = None,
     verbose: bool | int = False,
 ) -> dict[str, list[list[float]]]:
@@ -48,6 +50,8 @@ def layer_latencies(
         quantization: Number format of the layers' files, as for `export.tflite`; `None` for float32.
         threads: Number of processor threads.
         runs: Number of timed runs; the median counts.
+        timer: Function from a `.tflite` file to milliseconds, such as `report.phone_timer(...)`; by default it is timed
+            on this machine, with `threads` and `runs`.
         path: Where to write the table as JSON; its folder is made.
         verbose: Whether to print which layer is timed, and when all will be.
 
@@ -81,7 +85,7 @@ def layer_latencies(
             network = _alone(graph, call, spec, widths[0])
             key = repr((spec.cls, {**spec.config, "name": ""}, network.input_shape))
             if key not in timed:
-                timed[key] = _milliseconds(network, quantization, threads, runs)
+                timed[key] = _milliseconds(network, quantization, timer or partial(_here, runs=runs, threads=threads))
             rows[widths] = timed[key]
         table[call.layer] = [[ins, outs, value] for (ins, outs), value in rows.items()]
         line.write(f"timing layers: {steps.next()}, {call.layer}")
@@ -97,9 +101,14 @@ def _alone(graph: Graph, call: Call, spec: LayerSpec, channels: int) -> keras.Mo
     return keras.Model(inputs, spec.make()(inputs), name="layer")
 
 
-def _milliseconds(network: keras.Model, quantization: str | None, threads: int, runs: int) -> float:
+def _here(path: Path, runs: int, threads: int) -> float:
+    """Milliseconds of a file on this machine."""
+    return float(np.median(measure([path], runs, WARM_UP, threads).milliseconds))
+
+
+def _milliseconds(network: keras.Model, quantization: str | None, timer: Callable[[Path], float]) -> float:
     images = np.random.default_rng(0).normal(size=(IMAGES, *network.input_shape[1:])).astype("float32")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layer.tflite"
         export.tflite(network, path, quantization, representative_data=images, min_agreement=0.0, max_error=np.inf)
-        return float(np.median(measure([path], runs, WARM_UP, threads).milliseconds))
+        return float(timer(path))

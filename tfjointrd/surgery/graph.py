@@ -238,8 +238,17 @@ class Graph:
                 settle(layer, self.sources[key].get_weights())  # by position: names need not differ in a layer
         return model
 
-    def assemble(self, apply: Callable, layers: Mapping[str, Any], name: str | None = None) -> keras.Model:
-        """Calls `apply(call, *args, **kwargs)` for each call in order and makes a model of the results."""
+    def assemble(
+        self, apply: Callable, layers: Mapping[str, Any], name: str | None = None, model_class: type = keras.Model
+    ):
+        """Calls `apply(call, *args, **kwargs)` for each call in order and makes a model of the results.
+
+        Args:
+            apply: The function.
+            layers: The input layers by name, at least.
+            name: The model's name; the network's by default.
+            model_class: `keras.Model`, or that of another Keras.
+        """
         tensors: dict[tuple[str, int], Any] = {}
 
         def tensor(ref: Ref):
@@ -251,7 +260,7 @@ class Graph:
                 continue
             args, kwargs = substitute(call.args, tensor), substitute(call.kwargs, tensor)
             tensors[call.layer, call.number] = apply(call, *args, **kwargs)
-        return keras.Model(substitute(self.inputs, tensor), substitute(self.outputs, tensor), name=name or self.name)
+        return model_class(substitute(self.inputs, tensor), substitute(self.outputs, tensor), name=name or self.name)
 
 
 def functional(model: keras.Model, argument: str = "model") -> keras.Model:

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from tfjointrd.export.file_graph import FileGraph, final_operator, read_file, takes_pixels
+from tfjointrd.export.file_graph import FileGraph, final_operator, read_file
+from tfjointrd.export.file_range import range_of
 from tfjointrd.export.interpreter import TFLiteModel
+from tfjointrd.export.metadata import read_metadata
 from tfjointrd.pixel_ranges import PIXEL_RANGES
 
 _TYPES = ("float32", "uint8")  # that the browser's runtime takes at a file's ends
 _SUM_TOLERANCE = 0.02  # of the sums of probabilities, which may be rounded to integers
-_RANGE_TOLERANCE = 0.1  # share of a range by which the integers of a file may miss its ends
 
 
 def describe(path: str | os.PathLike, pixel_range: str | None = None) -> dict[str, Any]:
@@ -45,7 +46,8 @@ def describe(path: str | os.PathLike, pixel_range: str | None = None) -> dict[st
             f"Expected `pixel_range` to be one of {list(PIXEL_RANGES)}. Received: pixel_range='{pixel_range}'"
         )
     graph = read_file(content)
-    found = pixel_range or range_of(content, graph, model)
+    stated = read_metadata(path)
+    found = pixel_range or (stated and stated.pixel_range) or range_of(content, graph, model)
     (output,) = model.outputs.values()
     channels = model.input_shape[-1]
     scale, offset = (
@@ -65,45 +67,6 @@ def describe(path: str | os.PathLike, pixel_range: str | None = None) -> dict[st
         "range_is_assumed": found is None,
         "activation": _activation(graph, model, name),
     }
-
-
-def range_of(content: bytes, graph: FileGraph, model: TFLiteModel) -> str | None:
-    """The range of pixels that a file's beginning tells of, by its name, or `None`.
-
-    Integers that images are turned into are calibrated on the range of the images. A network in floats tells its range
-    if it begins by making pixels from 0 to 255 smaller, or by taking their mean away.
-    """
-    first = next((step for step in graph.operators if graph.inputs[0] in step.inputs), None)
-    details = model.interpreter.get_tensor_details()
-    quantized = graph.inputs[0]
-    if model.input_type == "float32" and first is not None and first.kind == "QUANTIZE":
-        quantized = first.outputs[0]
-    detail = next(detail for detail in details if detail["index"] == quantized)
-    scale, zero_point = detail["quantization"]
-    if scale:
-        limits = np.iinfo(detail["dtype"])
-        ends = scale * (limits.min - zero_point), scale * (limits.max - zero_point)
-        if detail["dtype"] == np.int16:  # symmetric, so that the upper end alone tells something
-            return "0..255" if abs(ends[1] - 255) < 255 * _RANGE_TOLERANCE else None
-        return _range_between(*ends)
-    if model.input_type != "float32" or first is None:
-        return None
-    return "0..255" if takes_pixels(content) or _takes_mean_away(first, model) else None
-
-
-def _range_between(low: float, high: float) -> str | None:
-    for name in ("0..255", "0..1", "-1..1"):
-        scale, offset = PIXEL_RANGES[name]
-        expected = np.array([offset, 255 * scale + offset])
-        if np.abs(expected - (low, high)).max() < _RANGE_TOLERANCE * np.ptp(expected):
-            return name
-    return None
-
-
-def _takes_mean_away(first, model: TFLiteModel) -> bool:
-    if first.kind not in ("SUB", "ADD") or not first.constants:
-        return False
-    return bool(np.abs(model.interpreter.get_tensor(first.constants[0])).max() > 10)
 
 
 def _activation(graph: FileGraph, model: TFLiteModel, name: str) -> str | None:

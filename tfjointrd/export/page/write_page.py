@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tfjointrd import files
+from tfjointrd.export.class_names import labels_beside, read_labels
 from tfjointrd.export.file_graph import with_batch_of_one
+from tfjointrd.export.metadata import read_metadata
 from tfjointrd.export.page import runtime as litertjs
 from tfjointrd.export.page.describe import describe
-from tfjointrd.export.page.labels import labels_beside, read_labels
 
 STATIC = Path(__file__).parent / "static"
 SETTINGS = "page.json"
@@ -70,8 +71,8 @@ def write_page(
         paths: One or two `.tflite` files of networks that classify images, with the same number of classes. Their ends
             are float32 or uint8.
         out: Folder to write. An earlier page there is replaced; a folder with other things in it is not touched.
-        labels: Names of the classes; see `tfjointrd.export.page.labels.read_labels`. By default those of the data set
-            that the `card.json` beside the first file names, or else numbers.
+        labels: Names of the classes; see `tfjointrd.export.class_names.read_labels`. By default those that the
+            first file states, those of the data set that the `card.json` beside it names, or else numbers.
         pixel_ranges: The numbers that the networks take for pixels from 0 to 255, as `tfjointrd.pixel_ranges` names
             them: one for all files, or one for each. By default the files tell, or else 0 to 255.
         runtime: Where the runtime's npm packages are; see `tfjointrd.export.page.runtime.contents`. By default they are
@@ -142,7 +143,9 @@ def _class_names(paths, models: list[dict[str, Any]], labels) -> list[str]:
         )
     if labels is not None:
         return read_labels(labels, counts[0])
-    return labels_beside(paths[0], counts[0]) or [f"class {number}" for number in range(counts[0])]
+    stated = read_metadata(paths[0])
+    in_file = list(stated.labels) if stated is not None and len(stated.labels) == counts[0] else None
+    return in_file or labels_beside(paths[0], counts[0]) or [f"class {number}" for number in range(counts[0])]
 
 
 def _titles(paths: Sequence[str | os.PathLike]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The names of classes for a page."""
+"""The names of classes, for files and for pages."""
 
 from __future__ import annotations
 

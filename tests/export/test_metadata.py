@@ -1,0 +1,164 @@
+"""What files say of themselves, in the form that phones' libraries read."""
+
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from small_networks import pixels, small_network
+
+import tfjointrd as jrd
+from tfjointrd.export import TFLiteModel, describe_file, read_metadata, tflite
+from tfjointrd.export import metadata_tables as tables
+from tfjointrd.export.file_graph import unpack
+from tfjointrd.export.page.describe import describe
+
+NAMES = ["top", "left", "bottom", "right"]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    network = small_network()
+    tflite(network, folder / "float.tflite")
+    tflite(network, folder / "int8.tflite", "int8", pixels())
+    return folder
+
+
+@pytest.fixture
+def files(written, tmp_path):
+    for file in written.glob("*.tflite"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["float", "int8"])
+def test_round_trip(name, files):
+    path, x = files / f"{name}.tflite", pixels(8)
+    before = TFLiteModel(path).predict(x)
+    assert read_metadata(path) is None
+    found = describe_file(path, NAMES, name="tiny", description="Four sides.", author="me", license="MIT")
+    assert found == read_metadata(path)
+    assert (found.name, found.input, found.outputs, found.author) == ("tiny", "image", ("scores",), "me")
+    assert found.labels == tuple(NAMES) and found.pixel_range == "0..255"
+    assert (found.mean, found.std) == ((0.0,), (1.0,))
+    np.testing.assert_array_equal(TFLiteModel(path).predict(x), before)
+    again = describe_file(path, card=False)  # replaces; the labels are gone
+    assert read_metadata(path) == again and again.labels == ()
+    assert len([entry for entry in unpack(path.read_bytes()).metadata if entry.name == b"TFLITE_METADATA"]) == 1
+
+
+def test_labels_are_stored_as_phones_read_them(files):
+    path = files / "int8.tflite"
+    describe_file(path, NAMES)
+    with zipfile.ZipFile(path) as archive:
+        (info,) = archive.infolist()
+        assert (info.filename, info.compress_type) == ("labels.txt", zipfile.ZIP_STORED)
+        assert archive.read("labels.txt").decode().split() == NAMES
+
+
+def test_the_card_beside(files):
+    path = files / "int8.tflite"
+    describe_file(path, NAMES)
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card["labels"] == NAMES and card["bytes"] == path.stat().st_size
+    assert card["input"]["type"] == "uint8" and card["input"]["shape"] == [1, 8, 8, 1]
+    assert card["outputs"] == [{"name": "scores", "shape": [1, 4], "type": "float32"}]
+
+
+def test_read_by_others(files):
+    """By the fields' numbers in the schema, with nothing of our own reader's names."""
+    from flatbuffers.table import Table
+
+    path = files / "float.tflite"
+    describe_file(path, NAMES, pixel_range="-1..1")
+    model = unpack(path.read_bytes())
+    (entry,) = (entry for entry in model.metadata if entry.name == b"TFLITE_METADATA")
+    content = bytearray(bytes(model.buffers[entry.buffer].data))
+    assert content[4:8] == b"M001"
+    root = Table(content, int.from_bytes(content[:4], "little"))
+
+    def at(table, slot, index=0):
+        """The table in a field, or the one with that index of a list."""
+        offset = table.Offset(4 + 2 * slot)
+        return Table(content, table.Indirect(table.Vector(offset) + 4 * index))
+
+    subgraph = at(root, 3)
+    image = at(subgraph, 2)
+    unit = at(image, 4)
+    assert content[unit.Pos + unit.Offset(4)] == 1  # NormalizationOptions
+    options = Table(content, unit.Indirect(unit.Pos + unit.Offset(6)))
+    mean, std = (np.frombuffer(content, "<f4", 1, options.Vector(options.Offset(slot)))[0] for slot in (4, 6))
+    assert (mean, std) == (127.5, 127.5)
+    file = at(at(subgraph, 3), 6)
+    assert file.String(file.Pos + file.Offset(4)) == b"labels.txt" and content[file.Pos + file.Offset(8)] == 2
+
+
+def test_colours():
+    mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+    table = tables.written(tables.TableOf(tables.NORMALIZATION_OPTIONS, {"mean": mean.tolist(), "std": std.tolist()}))
+    assert table[4:8] == b"M001"
+    read = tables.Read.root(table)
+    read._fields = tables.NORMALIZATION_OPTIONS
+    np.testing.assert_allclose(read.floats("mean"), mean, rtol=1e-6)
+    np.testing.assert_allclose(read.floats("std"), std, rtol=1e-6)
+
+
+def test_report_accuracy_and_page_read_it(files):
+    path, x = files / "float.tflite", pixels(8)
+    y = np.arange(8) % 4
+    without = jrd.export.accuracy(path, (x, y))
+    describe_file(path, NAMES)
+    assert jrd.export.accuracy(path, (x, y)) == without
+    with pytest.raises(ValueError, match="Expected `data` in the range 0..255"):
+        jrd.export.accuracy(path, (x / 255, y))
+    profile = jrd.report.file_profile(path)
+    assert profile.metadata.labels == tuple(NAMES)
+    assert "takes 'image' in the range 0..255, gives scores; 4 classes: top, left" in str(profile)
+    page = jrd.export.page.write_page([path], files / "page", cdn=True)
+    assert page.labels == tuple(NAMES)
+    describe_file(path, NAMES, pixel_range="0..1")
+    assert describe(path)["pixels"]["range"] == "0..1"
+    with pytest.raises(ValueError, match="Expected `data` in the range 0..1"):
+        jrd.export.accuracy(path, (x, y))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": ["one"]}, "Expected `labels` to be 4 names"),
+        ({"labels": ["a", "b", "c", ""]}, "a name that is empty"),
+        ({"pixel_range": "0..7"}, "Expected `pixel_range` to be one of"),
+        ({"pixel_range": "imagenet"}, "Expected `pixel_range` for 1 channels"),
+    ],
+)
+def test_bad_input(options, message, files):
+    path = files / "float.tflite"
+    before = path.read_bytes()
+    with pytest.raises(ValueError) as error:
+        describe_file(path, **options)
+    assert message in str(error.value) and path.read_bytes() == before
+
+
+def test_bad_files(files):
+    with pytest.raises(FileNotFoundError):
+        describe_file(files / "none.tflite")
+    with pytest.raises(FileNotFoundError):
+        read_metadata(files / "none.tflite")
+    (files / "text.tflite").write_bytes(b"no file of that kind")
+    with pytest.raises(ValueError, match="TFL3"):
+        read_metadata(files / "text.tflite")
+    path = files / "float.tflite"
+    describe_file(path, NAMES)
+    path.write_bytes(path.read_bytes().replace(b"M001", b"M999"))
+    with pytest.raises(ValueError, match="Expected whole metadata"):
+        read_metadata(path)
+
+
+def test_several_outputs(tmp_path):
+    network = small_network()
+    both = keras.Model(network.input, {"a": network.output, "b": network.output * 2.0})
+    tflite(both, tmp_path / "both.tflite")
+    found = describe_file(tmp_path / "both.tflite", NAMES)
+    assert sorted(found.outputs) == ["a", "b"] and read_metadata(tmp_path / "both.tflite") == found
