@@ -63,7 +63,7 @@ define install
 endef
 
 .venv/installed: .venv/bin/python requirements.txt pyproject.toml
-	$(call install,.)
+	$(call install,.[all])
 
 .venv/installed-test: .venv/bin/python requirements.txt pyproject.toml
-	$(call install,.[test])
+	$(call install,.[all,test])

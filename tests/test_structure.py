@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "tfjointrd"
 FLOORS = {
-    **dict.fromkeys(["files", "lazy", "pixel_ranges", "progress", "silence", "stacklevel"], 0),
+    **dict.fromkeys(["extras", "files", "lazy", "pixel_ranges", "progress", "silence", "stacklevel"], 0),
     **dict.fromkeys(["layers", "models", "data"], 1),
     "surgery": 2,
     **dict.fromkeys(["training", "report", "export"], 3),

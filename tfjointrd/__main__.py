@@ -1,4 +1,4 @@
-"""The command line: `python -m tfjointrd COMMAND`, as `demo`, `run`, `train`, `export` or `tables`."""
+"""The command line: `tfjointrd COMMAND` or `python -m tfjointrd COMMAND`, as `demo`, `run`, `train` or `export`."""
 
 from __future__ import annotations
 
@@ -367,10 +367,13 @@ def _add_form(parser) -> None:
     parser.add_argument("--image-size", type=int, help="side of photographs in pixels (default: 224)")
 
 
-if __name__ == "__main__":
+def command() -> int:
+    """Runs the command line of this process, with TensorFlow's settings for it."""
     silence_tensorflow()
-    # TensorFlow reads it when it is imported, which the commands do that need it.
-    os.environ.setdefault(
-        "TF_ENABLE_ONEDNN_OPTS", "1"
-    )  # off by default without AVX-512, where it halves a step as well
-    sys.exit(main())
+    # Off by default on processors without AVX-512, where it halves a step as well. TensorFlow reads it at its import.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -7,15 +7,15 @@ import numpy as np
 
 from tfjointrd.data.arrays import Arrays, channel_statistics
 from tfjointrd.data.information import KNOWN, DatasetInfo
+from tfjointrd.extras import require
 
 _NPZ_NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 
 def read_digits() -> Arrays:
     """The digits that scikit-learn contains: 1437 images for training, 360 for validation, 8x8x1."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
+    load_digits = require("sklearn.datasets").load_digits
+    train_test_split = require("sklearn.model_selection").train_test_split
     found = load_digits()
     images = (found.images[..., None] * (255 / 16)).astype("float32")
     x_train, x_validation, y_train, y_validation = train_test_split(

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfjointrd.data.information import DatasetInfo
 from tfjointrd.data.pipeline import Pipeline
+from tfjointrd.extras import require
 
 Box = tuple[float, float, float, float]
 
@@ -75,8 +76,7 @@ def decode(encoded: str | bytes, size: int, channels: int, generator: np.random.
     Raises:
         ValueError: If it cannot be read; the message names the file.
     """
-    from PIL import Image
-
+    Image = require("PIL.Image")
     mode = {1: "L", 3: "RGB"}[channels]
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
@@ -101,8 +101,7 @@ def decode(encoded: str | bytes, size: int, channels: int, generator: np.random.
 
 def _upright(image):
     """How to turn an image that lies otherwise than it was taken, as a method of Pillow's `transpose`, or `None`."""
-    from PIL import ExifTags, Image
-
+    ExifTags, Image = require("PIL.ExifTags"), require("PIL.Image")
     turns = Image.Transpose
     by_orientation = {
         **{2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM, 5: turns.TRANSPOSE},

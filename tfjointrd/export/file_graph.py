@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfjointrd.extras import require
+
 _IDENTIFIER = b"TFL3"
 CASTS = ("QUANTIZE", "DEQUANTIZE")  # from one number format to another
 _SAME_VALUES = (*CASTS, "CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS")
@@ -89,8 +91,7 @@ def unpack(content: bytes):
     Raises:
         ValueError: If it is no `.tflite` file, or not all of one.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
+    schema = require("ai_edge_litert.schema_py_generated")
     if content[4:8] != _IDENTIFIER:
         raise ValueError("Expected a .tflite file, which has 'TFL3' as its bytes 4 to 8. Received: another file")
     try:
@@ -140,8 +141,7 @@ def read_file(content: bytes, known: Iterable[str] | None = None, network: str |
     Raises:
         ValueError: If it is no `.tflite` file, or not all of one.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
+    schema = require("ai_edge_litert.schema_py_generated")
     model = unpack(content)
     kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     types = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}

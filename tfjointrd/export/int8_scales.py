@@ -7,10 +7,11 @@ XNNPACK then refuses the whole file: input scale times weight scale must not exc
 from __future__ import annotations
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from tfjointrd.export.file_graph import pack, unpack
+from tfjointrd.extras import require
 
+schema = require("ai_edge_litert.schema_py_generated")
 _MOST = 2.0**7  # half of that
 _OP = schema.BuiltinOperator
 # Operators with weights: where among their inputs the images, the weights and the bias are.

@@ -20,6 +20,7 @@ from tfjointrd.export.class_names import read_labels
 from tfjointrd.export.file_graph import final_operator, pack, read_file, unpack
 from tfjointrd.export.file_range import range_of
 from tfjointrd.export.interpreter import TFLiteModel
+from tfjointrd.extras import require
 from tfjointrd.files import replacing, write_json
 from tfjointrd.pixel_ranges import PIXEL_RANGES
 
@@ -222,8 +223,7 @@ def _table(metadata: FileMetadata, model: TFLiteModel, kinds: Sequence[str]) -> 
 
 def _with(content: bytes, stored: bytes, labels: Sequence[str]) -> bytes:
     """A file with metadata in the place of those that it may have, and an archive of the labels behind it."""
-    from ai_edge_litert import schema_py_generated as schema
-
+    schema = require("ai_edge_litert.schema_py_generated")
     model = unpack(content)
     entry = next((entry for entry in model.metadata or [] if entry.name == _ENTRY), None)
     if entry is None:

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from tfjointrd.extras import require
 from tfjointrd.files import writing
 
 # Marker areas in points squared, for the smallest and the largest network.
@@ -44,9 +45,8 @@ def accuracy_against_cost(
     >>> axes = accuracy_against_cost(rows, size="parameters")
     """
     _check(rows, size)
-    import seaborn
-    from matplotlib.figure import Figure
-
+    seaborn = require("seaborn")
+    Figure = require("matplotlib.figure").Figure
     macs, accuracies = [row["macs"] / 1e6 for row in rows], [100 * row["accuracy"] for row in rows]
     areas = _areas([row[size] for row in rows])
     with seaborn.axes_style("whitegrid", {"grid.color": "0.9"}), seaborn.plotting_context("notebook"):
@@ -82,9 +82,8 @@ def gradient_figure(history: Sequence[Mapping[str, Any]] | str | PathLike, path:
     >>> axes = gradient_figure("runs/jointrd_resnet20_cifar10/seed0/gradients.csv")
     """
     stages = _stages(rows_of(history, _GRADIENTS))
-    import seaborn
-    from matplotlib.figure import Figure
-
+    seaborn = require("seaborn")
+    Figure = require("matplotlib.figure").Figure
     with seaborn.axes_style("whitegrid", {"grid.color": "0.9"}), seaborn.plotting_context("notebook", font_scale=0.8):
         figure = Figure(figsize=(max(4.0, 2.7 * len(stages) + 0.6), 4.8), dpi=160, layout="constrained")
         axes = figure.subplots(2, len(stages), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 2))
@@ -153,8 +152,7 @@ def _draw_cosine(axes, columns: Mapping[str, Sequence[float]], colors) -> None:
 
 
 def _explain_gradients(axes, weight: float) -> None:
-    from matplotlib.ticker import MaxNLocator
-
+    MaxNLocator = require("matplotlib.ticker").MaxNLocator
     axes[0, 0].set_ylabel("Norm of the gradient")
     axes[1, 0].set_ylabel("Cosine, m(t)")
     axes[1, 0].set_ylim(-1.05, max(1.05, 1.05 * weight))
@@ -185,8 +183,8 @@ def _areas(values: Sequence[float]) -> list[float]:
 
 def _set_axes(axes, macs: Sequence[float], accuracies: Sequence[float]) -> None:
     if max(macs) > 8 * min(macs):
-        from matplotlib.ticker import LogLocator, NullFormatter
-
+        LogLocator = require("matplotlib.ticker").LogLocator
+        NullFormatter = require("matplotlib.ticker").NullFormatter
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_formatter(NullFormatter())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tfjointrd.export.file_graph import FileGraph, read_file
 from tfjointrd.export.interpreter import TFLiteModel
+from tfjointrd.extras import require
 from tfjointrd.report.figures import save
 
 _WIDTHS = {"FLOAT64": 8, "INT64": 8, "FLOAT32": 4, "INT32": 4, "UINT32": 4, "FLOAT16": 2, "INT16": 2, "UINT16": 2}
@@ -88,10 +89,10 @@ class FileMemory:
         Returns:
             The matplotlib `Axes`.
         """
-        import seaborn
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Patch, Rectangle
-
+        seaborn = require("seaborn")
+        Figure = require("matplotlib.figure").Figure
+        Patch = require("matplotlib.patches").Patch
+        Rectangle = require("matplotlib.patches").Rectangle
         short, long = seaborn.color_palette("colorblind")[0], seaborn.color_palette("colorblind")[3]
         with seaborn.axes_style("whitegrid", {"grid.color": "0.9"}), seaborn.plotting_context("notebook"):
             figure = Figure(figsize=(8, 3.6), dpi=160, layout="constrained")

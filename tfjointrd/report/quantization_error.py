@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from tfjointrd.export.layer_errors import LayerError, layer_errors
+from tfjointrd.extras import require
 from tfjointrd.report.figures import save
 
 DRAWN = 30  # layers in a figure
@@ -54,9 +55,8 @@ class QuantizationError:
         Returns:
             The matplotlib `Axes`.
         """
-        import seaborn
-        from matplotlib.figure import Figure
-
+        seaborn = require("seaborn")
+        Figure = require("matplotlib.figure").Figure
         shown = self.layers[:DRAWN]
         with seaborn.axes_style("whitegrid", {"grid.color": "0.9"}), seaborn.plotting_context("notebook"):
             figure = Figure(figsize=(8, 1.4 + 0.28 * len(shown)), dpi=160, layout="constrained")

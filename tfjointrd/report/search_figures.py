@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tfjointrd.extras import require
 from tfjointrd.report.figures import rows_of, save
 
 _GATES = ("epoch", "group", "alpha", "probability")
@@ -33,9 +34,8 @@ def width_figure(architecture: Mapping[str, Any], path: str | PathLike | None = 
     missing = [key for key in ("widths", "full_widths") if not architecture.get(key)]
     if missing:
         raise ValueError(f"Expected `architecture` to have {missing}. Received: {dict(architecture)}")
-    import seaborn
-    from matplotlib.figure import Figure
-
+    seaborn = require("seaborn")
+    Figure = require("matplotlib.figure").Figure
     layers = list(architecture["full_widths"])
     full, kept = ([architecture[key][layer] for layer in layers] for key in ("full_widths", "widths"))
     with seaborn.axes_style("whitegrid", {"grid.color": "0.9"}), seaborn.plotting_context("notebook", font_scale=0.8):
@@ -73,9 +73,8 @@ def gate_figure(history: Sequence[Mapping[str, Any]] | str | PathLike, path: str
     >>> axes = gate_figure("runs/search_resnet20_a2_cifar10/seed0/gates.csv")
     """
     rows = rows_of(history, _GATES)
-    import seaborn
-    from matplotlib.figure import Figure
-
+    seaborn = require("seaborn")
+    Figure = require("matplotlib.figure").Figure
     groups = list(dict.fromkeys(row["group"] for row in rows))
     alphas, epochs = (sorted({float(row[key]) for row in rows}) for key in ("alpha", "epoch"))
     values = np.full((len(alphas), len(groups), len(epochs)), np.nan)

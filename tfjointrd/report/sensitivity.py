@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tfjointrd.data.batches import accuracy, batches
+from tfjointrd.extras import require
 from tfjointrd.report.figures import rows_of, save
 from tfjointrd.surgery import Channels, read_graph, slim
 from tfjointrd.surgery.importance.criterion import resolve, scores_of
@@ -149,9 +150,8 @@ def sensitivity_figure(rows: Sequence[Mapping[str, Any]] | str | PathLike, path:
     >>> axes = sensitivity_figure(sensitivity(network, validation, ratios=(0.5,)))
     """
     rows = rows_of(rows, _COLUMNS)
-    import seaborn
-    from matplotlib.figure import Figure
-
+    seaborn = require("seaborn")
+    Figure = require("matplotlib.figure").Figure
     names = list(dict.fromkeys(row["set"] for row in rows))
     ratios = sorted({float(row["ratio"]) for row in rows})
     values = np.full((len(names), len(ratios)), np.nan)

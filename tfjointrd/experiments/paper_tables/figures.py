@@ -5,6 +5,7 @@ from __future__ import annotations
 from os import PathLike
 
 from tfjointrd.experiments.paper_tables.text import FilledTable
+from tfjointrd.extras import require
 from tfjointrd.report.figures import save
 
 OWN_METHODS = ("AN", "DAN")  # drawn in another colour
@@ -30,9 +31,8 @@ def pruning_figure(table: FilledTable, path: str | PathLike | None = None):
     Reference:
         Adjoined Networks (arXiv 2006.05624), Figures 1, 4 and 8.
     """
-    import seaborn
-    from matplotlib.figure import Figure
-
+    seaborn = require("seaborn")
+    Figure = require("matplotlib.figure").Figure
     printed = {
         line.row.network: (line.row.parameters, line.row.paper)
         for line in table.lines
