@@ -2,7 +2,7 @@
 
 `python distributed_worker.py KIND FOLDER TASK` with KIND `mirrored` or `processes`; processes find one another through
 the environment. Tasks: `train` trains every kind of network; `resume` trains from the folder's checkpoint on, if there
-is one; `die` does, too, but process 1 is killed in the second epoch. `train+resume` does both.
+is one; `die` does, too, but process 1 is killed in the second epoch. `train+resume` and `train+die` do both.
 """
 
 import os
@@ -103,7 +103,7 @@ class Checkpoint(keras.callbacks.Callback):
             os.replace(FOLDER / "unfinished.keras", FOLDER / f"epoch{epoch + 1}.keras")
 
     def on_train_batch_end(self, batch, logs=None):
-        if TASK == "die" and not distribute.is_chief() and self.epoch == 1:
+        if TASK.endswith("die") and not distribute.is_chief() and self.epoch == 1:
             while not (FOLDER / "epoch1.keras").exists():
                 time.sleep(0.05)
             os.kill(os.getpid(), signal.SIGKILL)
