@@ -4,6 +4,7 @@ Importing takes a small program most of its time. What a program changes stays i
 tests of importing need `subprocess`.
 """
 
+import atexit
 import functools
 import json
 import os
@@ -53,6 +54,12 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
         )
+
+        atexit.register(self.close)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
 
     def ask(self, what):
         self.process.stdin.write(json.dumps(what) + "\n")

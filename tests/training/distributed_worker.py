@@ -75,6 +75,8 @@ def train(group):
     for name, make in MODELS.items():
         keras.utils.set_random_seed(1)
         model = compiled(make())
+        # What several devices are compared with runs for a few steps, for which a graph does not pay.
+        model.run_eagerly = KIND == "mirrored" and group.devices == 1
         model.fit(group.share(pipeline()), epochs=2, verbose=0)
         write(group, name, model)
         if name == "adjoined" and group.chief:
