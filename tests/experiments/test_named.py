@@ -7,7 +7,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from shallow import make_shallow
+from shallow import change_smoke, make_shallow
 
 from tfjointrd import data, remove_shortcuts
 from tfjointrd.experiments import METHODS, SCALES, Recipe, catalog, pruned_start, run_named
@@ -130,12 +130,11 @@ def test_seeds_that_cannot_be(seeds, tmp_path):
 
 @pytest.fixture(scope="module")
 def shallow():
-    """Networks of eight layers, and one `.tflite` file of each."""
+    """Networks of eight layers, trained for six steps, and one `.tflite` file of each."""
     with pytest.MonkeyPatch.context() as patch:
         make_shallow(patch)
         for name, form in (("resnet20_digits", "int8"), ("jointrd_resnet20_digits", "float32")):
-            scales = catalog._RECIPES[name]
-            patch.setitem(catalog._RECIPES, name, {**scales, "smoke": {**scales["smoke"], "formats": (form,)}})
+            change_smoke(patch, name, formats=(form,), batch_size=256)
         yield
 
 

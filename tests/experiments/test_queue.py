@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from shallow import make_shallow
+from shallow import change_smoke, make_shallow
 
 from tfjointrd.__main__ import main
 from tfjointrd.experiments import catalog, queue, run_named, study
@@ -22,8 +22,10 @@ NAMES = ["resnet20_digits", "narrow_resnet20_a2_digits"]
 
 @pytest.fixture
 def in_this_process(monkeypatch, no_files):
-    """Trainings of eight layers that run here; those in `fail` end as a process does that fails."""
+    """Trainings of eight layers and six steps that run here; those in `fail` end as a process does that fails."""
     make_shallow(monkeypatch)
+    for name in NAMES:
+        change_smoke(monkeypatch, name, batch_size=256)
     began, fail = [], set()
 
     def run(training, out, options, log):
