@@ -12,9 +12,13 @@ def make_shallow(patch, *names):
         patch.setattr(models, name, functools.partial(models.cifar_resnet, 8))
 
 
+def change_smoke(patch, name, **fields):
+    """Until the patch ends, a recipe's smoke scale has these fields."""
+    scales = catalog._RECIPES[name]
+    patch.setitem(catalog._RECIPES, name, {**scales, "smoke": {**scales["smoke"], **fields}})
+
+
 def make_short(patch, *names, **fields):
     """Until the patch ends, these recipes take three steps at scale smoke, with further fields of their own."""
     for name in names:
-        scales = catalog._RECIPES[name]
-        short = {**scales["smoke"], "epochs": 1, "images": 96, **fields}
-        patch.setitem(catalog._RECIPES, name, {**scales, "smoke": short})
+        change_smoke(patch, name, epochs=1, images=96, **fields)

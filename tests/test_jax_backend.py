@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import forked
 import keras
 import pytest
 from jax_process import JAX, NO_TENSORFLOW, run_tests
@@ -81,7 +82,7 @@ def network(tmp_path_factory):
 def test_a_checkpoint_within_a_block_is_gone_on_from(network, tmp_path):
     """`fit`, on another backend or in several processes, may stop where resident training has no border."""
     code = """
-import keras
+import sys, keras
 from tfjointrd.experiments import Interrupted, Recipe, checkpoint, run, runner
 class Stop(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
@@ -96,25 +97,15 @@ except Interrupted:
 runner._fits_device = fits
 assert len(run(recipe, folder, verbose=0).card["seeds"]["0"]["history"]) == 2
 """
-    subprocess.run(
-        [sys.executable, "-c", NO_TENSORFLOW + code, str(tmp_path), str(network)],
-        env={**os.environ, **JAX},
-        check=True,
-    )
+    forked.run(code, tmp_path, network)
     assert "checkpoint_000000_00000003.npz" not in os.listdir(tmp_path)
 
 
 def test_training_by_recipe(network, tmp_path):
     """The command line trains on a machine that has no TensorFlow, as accelerators may."""
-    code = NO_TENSORFLOW + "from tfjointrd.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from tfjointrd.__main__ import main; sys.exit(main(sys.argv[1:]))"
     options = ["--network", str(network), "--epochs", "1", "--batch-size", "480", "--out", str(tmp_path)]
-    result = subprocess.run(
-        [sys.executable, "-c", code, "train", "--method", "adjoined", *options],
-        env={**os.environ, **JAX},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    forked.run(code, "train", "--method", "adjoined", *options)
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["networks"]["full"]["not_exported"]["int8"] == "trained on the backend jax"
     # Where there is TensorFlow, the same command adds the files.

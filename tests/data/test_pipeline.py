@@ -1,15 +1,12 @@
 """Order and augmentation depend on seed and epoch alone, whatever Keras does around them."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
 
+import forked
 import keras
 import numpy as np
 import pytest
-from jax_process import JAX, NO_TENSORFLOW
 
 from tfjointrd.data import ArrayPipeline, DatasetInfo, arrays, load
 from tfjointrd.data.process_share import Share
@@ -217,11 +214,7 @@ print(json.dumps([train.epoch, len(train), served]))
 
 
 def test_fit_on_jax_serves_epoch_after_epoch():
-    environment = os.environ | JAX
-    output = subprocess.run(
-        [sys.executable, "-c", NO_TENSORFLOW + ON_JAX], env=environment, capture_output=True, text=True, check=True
-    ).stdout
-    epoch, count, served = json.loads(output.splitlines()[-1])
+    epoch, count, served = json.loads(forked.run(ON_JAX).splitlines()[-1])
     assert epoch == 3
     expected = [[epoch, position] for epoch in range(3) for position in range(count)]
     assert served[-len(expected) :] == expected

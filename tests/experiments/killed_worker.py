@@ -23,7 +23,8 @@ class KeepCheckpoint(keras.callbacks.Callback):
 
 def main(folder, network, method, batch_size, teacher=None):
     fields = {"epochs": 3, "batch_size": int(batch_size), "learning_rate": 0.05, "seed": 3}
-    recipe = Recipe(method=method, network=network, teacher=teacher, **fields)
+    taught = {"teacher": teacher} if teacher else {}
+    recipe = Recipe(method=method, network=network, **taught, **fields)
     folder = Path(folder)
     card.forms = dict  # no .tflite files, which take longer than the training
     run(recipe, folder, verbose=0, minutes=0.0005, callbacks=[KeepCheckpoint(folder)])

@@ -1,20 +1,18 @@
 """A training that is killed with SIGKILL at any moment ends as if it had not been: bit for bit."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import keras
 import numpy as np
 import pytest
-from jax_process import JAX
 
 from tfjointrd.experiments.checkpoint import Checkpoints
 
+RUN = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 WORKER = Path(__file__).with_name("killed_worker.py")
 
 
@@ -37,15 +35,7 @@ def small_network(dropout=0.2, activation="relu"):
 
 
 def start(folder, backend, *arguments):
-    environment = {**os.environ, **JAX, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, str(WORKER), str(folder), *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process):
-    out, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error[-3000:]
-    return out
+    return forked.start(RUN, WORKER, folder, *arguments, backend=backend)
 
 
 def result(folder):
@@ -85,7 +75,7 @@ def kill_until_done(folder, arguments, generator, kills):
         process.wait()
         assert not (folder / "card.json").exists() or (folder / "last.npz").exists()
         reached.append(Checkpoints(folder).newest_name())
-    finish(start(folder, *arguments))
+    forked.finish(start(folder, *arguments))
     return reached
 
 
@@ -110,7 +100,7 @@ def files(tmp_path_factory):
 def test_killed_at_random_times(files, tmp_path, method, kills, backend, batch_size):
     arguments = [backend, files / "network.keras", method, batch_size]
     arguments += [files / "teacher.keras"] if method == "jointrd" else []
-    finish(start(tmp_path / "whole", *arguments))
+    forked.finish(start(tmp_path / "whole", *arguments))
     seed = random.SystemRandom().randrange(10**6)  # the tests' own seed is always the same
     reached = kill_until_done(tmp_path / "killed", arguments, random.Random(seed), kills)
     assert reached, "was never killed"

@@ -1,16 +1,13 @@
 """One training by several processes or devices: the same networks as by one, a killed process included."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
 
+import forked
 import keras
 import numpy as np
 import pytest
-from jax_process import JAX, NO_TENSORFLOW
 from test_killed import small_network
 
 from tfjointrd.__main__ import main
@@ -49,31 +46,14 @@ def start(backend, out, network, *options, count=1):
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{found.getsockname()[1]}"
-    shared = {
-        **JAX,
-        "KERAS_BACKEND": backend,
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TFJOINTRD_COORDINATOR": coordinator,
-        "TFJOINTRD_PROCESSES": str(count),
-    }
+    shared = {"TFJOINTRD_COORDINATOR": coordinator, "TFJOINTRD_PROCESSES": str(count)}
     recipe = ["--network", network, *OPTIONS]
-    code = (TWO_DEVICES if backend == "tensorflow" else NO_TENSORFLOW) + MAIN
+    code = (TWO_DEVICES if backend == "tensorflow" else "") + MAIN
+    arguments = ["train", "--out", out, *recipe, *options]
     return [
-        subprocess.Popen(
-            [sys.executable, "-c", code, "train", "--out", out, *recipe, *options],
-            env={**os.environ, **shared, "TFJOINTRD_PROCESS": str(index)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        forked.start(code, *arguments, backend=backend, TFJOINTRD_PROCESS=str(index), **shared)
         for index in range(count)
     ]
-
-
-def finish(processes):
-    for process in processes:
-        _, error = process.communicate(timeout=300)
-        assert process.returncode == 0, error[-3000:]
 
 
 def weights(folder):
@@ -88,7 +68,7 @@ def assert_close(ours, theirs):
 
 @pytest.mark.slow
 def test_two_processes_of_which_one_is_killed(network, tmp_path):
-    finish(start("jax", tmp_path / "one", network))
+    forked.finish(*start("jax", tmp_path / "one", network))
     options = ("--distribute", "processes", "--minutes", "0")
     first, second = start("jax", tmp_path / "two", network, *options, count=2)
     while second.poll() is None and not Checkpoints(tmp_path / "two").newest_name():
@@ -98,7 +78,7 @@ def test_two_processes_of_which_one_is_killed(network, tmp_path):
     for process in (first, second):
         process.communicate()
     assert not (tmp_path / "two" / "card.json").exists()
-    finish(start("jax", tmp_path / "two", network, *options, count=2))
+    forked.finish(*start("jax", tmp_path / "two", network, *options, count=2))
     assert_close(tmp_path / "two", tmp_path / "one")
     (seed,) = json.loads((tmp_path / "two" / "card.json").read_text())["seeds"].values()
     assert seed["machine"]["devices"] == 2 and len(seed["history"]) == 2
@@ -107,5 +87,5 @@ def test_two_processes_of_which_one_is_killed(network, tmp_path):
 def test_two_devices(network, tmp_path, no_files):
     recipe = ["--network", str(network), *OPTIONS]
     assert main(["train", "--out", str(tmp_path / "one"), *recipe, "--quiet"]) == 0
-    finish(start("tensorflow", tmp_path / "two", network, "--distribute", "mirrored"))
+    forked.finish(*start("tensorflow", tmp_path / "two", network, "--distribute", "mirrored"))
     assert_close(tmp_path / "two", tmp_path / "one")

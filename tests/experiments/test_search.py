@@ -8,7 +8,7 @@ import signal
 import keras
 import numpy as np
 import pytest
-from shallow import make_shallow
+from shallow import change_smoke, make_shallow
 
 from tfjointrd import data, report
 from tfjointrd.experiments import Interrupted, Recipe, card, catalog, run, run_named
@@ -46,8 +46,7 @@ def out(tmp_path_factory):
         make_shallow(patch)
         patch.setattr(card, "forms", dict)
         for name in ("search_resnet20_a2_digits", "dan_resnet20_a2_digits"):
-            short = {**catalog._RECIPES[name]["smoke"], "epochs": 2, "images": 128}
-            patch.setitem(catalog._RECIPES, name, {**catalog._RECIPES[name], "smoke": short})
+            change_smoke(patch, name, epochs=2, images=128, batch_size=64)
         run_named("dan_resnet20_a2_digits", "smoke", out, verbose=0)
     return out
 

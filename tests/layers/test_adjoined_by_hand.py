@@ -4,14 +4,11 @@ tests/parity/test_masked_formula.py compares them with the formula of the paper,
 """
 
 import json
-import os
-import subprocess
-import sys
 
+import forked
 import keras
 import numpy as np
 import pytest
-from jax_process import JAX, NO_TENSORFLOW
 from keras import ops
 
 from tfjointrd.layers import AdjoinedConv2D, AdjoinedDense
@@ -174,7 +171,7 @@ def test_weights_that_were_changed_are_refused():
             layer(x)
 
 
-def test_reloads_in_a_fresh_process(tmp_path):
+def test_reloads_in_another_process(tmp_path):
     """One on JAX, which starts faster."""
     network, x = by_hand(), images(channels=3)[0]
     np.savez(tmp_path / "io.npz", x=x, **network.predict(x, verbose=0))
@@ -187,4 +184,4 @@ for name, z in network.predict(io["x"], verbose=0).items():
     np.testing.assert_allclose(z, io[name], atol=1e-5)
 assert network.get_layer("conv2").mask == [bool(one) for one in (0, 1, 1, 0, 0, 1, 0, 0)]
 """
-    subprocess.run([sys.executable, "-c", NO_TENSORFLOW + code, str(tmp_path)], env={**os.environ, **JAX}, check=True)
+    forked.run(code, tmp_path)

@@ -1,13 +1,9 @@
 """`DiracConv2D` against the ordinary convolution that it stands for. Runs on JAX too."""
 
-import os
-import subprocess
-import sys
-
+import forked
 import keras
 import numpy as np
 import pytest
-from jax_process import JAX, NO_TENSORFLOW
 
 from tfjointrd.layers.dirac import DiracConv2D, delta
 
@@ -115,7 +111,7 @@ def test_groups_are_refused():
         DiracConv2D(4, 3, groups=2, name="both")
 
 
-def test_reloads_in_a_fresh_process(tmp_path):
+def test_reloads_in_another_process(tmp_path):
     """One on JAX, which starts faster."""
     layer = DiracConv2D(4, 3, strides=2, alpha=0.5, beta=0.3, activation="relu", name="dirac")
     network = keras.Sequential([keras.Input((7, 6, 2)), layer])
@@ -130,4 +126,4 @@ np.testing.assert_allclose(network.predict(io["x"], verbose=0), io["y"], atol=1e
 config = network.get_layer("dirac").get_config()
 assert (config["alpha"], config["beta"]) == (0.5, 0.3)
 """
-    subprocess.run([sys.executable, "-c", NO_TENSORFLOW + code, str(tmp_path)], env={**os.environ, **JAX}, check=True)
+    forked.run(code, tmp_path)

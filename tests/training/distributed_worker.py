@@ -1,9 +1,9 @@
 """One of the processes of `test_distribute.py`: trains small networks and writes what came out.
 
 `python distributed_worker.py KIND FOLDER TASK MODELS` with KIND `mirrored` or `processes`; processes find one another
-through the environment. Tasks: `train` trains the kinds of networks named, as `plain+dan`; `resume` trains from
-the folder's checkpoint on, if there is one; `die` does, too, but process 1 is killed in the second epoch.
-`train+resume` does both.
+through the environment. Tasks: `train` trains the kinds of networks named, as `plain+dan`; `resume` trains from the
+folder's checkpoint on, if there is one; `die` does, too, but process 1 is killed in the second epoch. `train+resume` and
+`train+die` do both.
 """
 
 import os
@@ -104,7 +104,7 @@ class Checkpoint(keras.callbacks.Callback):
             os.replace(FOLDER / "unfinished.keras", FOLDER / f"epoch{epoch + 1}.keras")
 
     def on_train_batch_end(self, batch, logs=None):
-        if TASK == "die" and not distribute.is_chief() and self.epoch == 1:
+        if TASK.endswith("die") and not distribute.is_chief() and self.epoch == 1:
             while not (FOLDER / "epoch1.keras").exists():
                 time.sleep(0.05)
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,23 +1,20 @@
-"""Several devices and processes reach the weights of one; all of it in processes of their own."""
+"""Several devices and processes reach the weights of one; all of it in processes of its own."""
 
 import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import keras
 import numpy as np
 import pytest
-from jax_process import JAX, NO_TENSORFLOW
 
 from tfjointrd import JointRD, adjoin, remove_shortcuts
 from tfjointrd.data import ArrayPipeline, DatasetInfo
 from tfjointrd.training.engines import distribute
 
-# Keras imports TensorFlow where it can, which takes longer than the training.
 RUN = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 WORKER = Path(__file__).with_name("distributed_worker.py")
 MODELS = ("plain", "adjoined", "jointrd", "dan")
@@ -31,32 +28,20 @@ def free_port():
 
 
 def start(kind, folder, task, models=MODELS, count=1):
-    """Starts the workers; `finish` waits for them."""
+    """Starts the workers; `forked.finish` waits for them."""
     folder.mkdir(exist_ok=True)
-    shared = {
-        **JAX,
-        "KERAS_BACKEND": "tensorflow" if kind == "mirrored" else "jax",
+    environment = {
         "CUDA_VISIBLE_DEVICES": "-1",
         "TFJOINTRD_COORDINATOR": f"127.0.0.1:{free_port()}",
         "TFJOINTRD_PROCESSES": str(count),
     }
-    code = RUN if kind == "mirrored" else NO_TENSORFLOW + RUN
+    backend, kinds = "tensorflow" if kind == "mirrored" else "jax", "+".join(models)
     return [
-        subprocess.Popen(
-            [sys.executable, "-c", code, WORKER, kind, folder, task, "+".join(models)],
-            env={**os.environ, **shared, "TFJOINTRD_PROCESS": str(index)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+        forked.start(
+            RUN, WORKER, kind, folder, task, kinds, backend=backend, TFJOINTRD_PROCESS=str(index), **environment
         )
         for index in range(count)
     ]
-
-
-def finish(*workers):
-    for worker in workers:
-        errors = worker.communicate(timeout=300)[1]
-        assert worker.returncode == 0, errors[-3000:]
 
 
 def assert_same(models, one, two):
@@ -77,27 +62,24 @@ def models(pytestconfig):
 def one(tmp_path_factory, models):
     """The folder of what one process trains, without interruption."""
     folder = tmp_path_factory.mktemp("one")
-    finish(*start("processes", folder, "train+resume", models))
+    forked.finish(*start("processes", folder, "train+resume", models))
     return folder
 
 
-def test_processes_train_like_one(one, models, tmp_path):
-    finish(*start("processes", tmp_path, "train", models, count=2))
+def test_processes_train_like_one_and_start_again_after_a_kill(one, models, tmp_path):
+    """The processes that have trained networks go on to the training in which one of them is killed."""
+    chief, other = start("processes", tmp_path, "train+die", models, count=2)
+    errors, _ = chief.communicate()[1], other.communicate()
+    assert other.returncode == -signal.SIGKILL and chief.returncode != 0, errors[-3000:]
     assert_same(models, one, tmp_path)
+    assert [path.name for path in tmp_path.glob("epoch*")] == ["epoch1.keras"]
+    forked.finish(*start("processes", tmp_path, "resume", count=2))
+    assert_same(["resumed"], one, tmp_path)
 
 
 def test_devices_train_like_one(tmp_path):
-    finish(*start("mirrored", tmp_path, "train"))
+    forked.finish(*start("mirrored", tmp_path, "train"))
     assert_same(MODELS, tmp_path, tmp_path)
-
-
-def test_started_again_after_a_kill(one, tmp_path):
-    chief, other = start("processes", tmp_path, "die", count=2)
-    errors, _ = chief.communicate(timeout=300)[1], other.communicate(timeout=300)
-    assert other.returncode == -signal.SIGKILL and chief.returncode != 0, errors[-3000:]
-    assert [path.name for path in tmp_path.glob("epoch*")] == ["epoch1.keras"]
-    finish(*start("processes", tmp_path, "resume", count=2))
-    assert_same(["resumed"], one, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -106,17 +88,12 @@ def test_started_again_after_a_kill(one, tmp_path):
 )
 def test_nobody_there(index, message):
     code = "from tfjointrd.training import distribute; distribute.processes('127.0.0.1:{}', 2, {}, timeout=4)"
-    result = subprocess.run(
-        [sys.executable, "-c", code.format(free_port(), index)],
-        env={**os.environ, **JAX},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode != 0 and re.search(message, result.stderr), result.stderr[-3000:]
+    process = forked.start(code.format(free_port(), index))
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode != 0 and re.search(message, error), error[-3000:]
 
 
-def test_no_cluster_and_too_late():
+def test_no_cluster_and_too_late(monkeypatch):
     code = """
 import keras
 from tfjointrd.training.engines import distribute
@@ -127,15 +104,10 @@ for arguments in ([], ["127.0.0.1:1", 2, 0]):
         print(error)
     keras.ops.ones(1)
 """
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("TFJOINTRD", "SLURM", "OMPI"))}
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**env, **JAX},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    none, late = result.stdout.splitlines()
+    for name in os.environ:
+        if name.startswith(("TFJOINTRD", "SLURM", "OMPI")):
+            monkeypatch.delenv(name)
+    none, late = forked.run(code).splitlines()
     assert "or a cluster that JAX knows. Received: neither" in none
     assert "Expected `processes` to be called before JAX computes" in late
 

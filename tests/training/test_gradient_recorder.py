@@ -121,7 +121,7 @@ def test_nothing_moves(tiny, images, form):
             {"teacher_mode": "joint", "methods": [Overhaul(1e-3), KD(weight=0.5)]} if form == "joint teacher" else {}
         )
         joint = compiled(JointRD(adjoin(student, round_to=1) if form == "adjoined" else student, teacher, **options))
-        joint.fit(*images, batch_size=16, epochs=2, verbose=0, callbacks=list(callbacks))
+        joint.fit(*images, batch_size=32, epochs=2, verbose=0, callbacks=list(callbacks))
         return [(v.name, numpy(v.value)) for v in [*joint.variables, *joint.optimizer.variables]]
 
     recorder = GradientRecorder(*images)
@@ -129,7 +129,7 @@ def test_nothing_moves(tiny, images, form):
     assert any("seed" in name for name, _ in ours)
     for (name, value), (_, other) in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(value, other, err_msg=name)
-    assert [(row["epoch"], row["step"]) for row in recorder.history[::3]] == [(0, 0), (1, 4), (2, 8)]
+    assert [(row["epoch"], row["step"]) for row in recorder.history[::3]] == [(0, 0), (1, 2), (2, 4)]
     assert all(np.isfinite(row["own_norm"]) and row["own_norm"] > 0 for row in recorder.history)
     assert all(row["teacher_norm"] > 0 and -1 <= row["cosine"] <= 1 for row in recorder.history if row["stage"] < 3)
 

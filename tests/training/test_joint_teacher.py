@@ -4,7 +4,6 @@
 """
 
 import os
-import subprocess
 import sys
 
 import keras
@@ -214,12 +213,11 @@ def run_cases(tiny, path):
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compares with TensorFlow")
 def test_jax_comes_to_the_same(tiny, tmp_path):
     """Gradients too. On JAX, statistics that a pass has just moved are functions of weights, and would hand them on."""
-    from jax_process import JAX, NO_TENSORFLOW  # which the script of this file does not find
+    import forked  # which the script of this file does not find
 
-    code = f"{NO_TENSORFLOW}import runpy\nsys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+    code = f"import runpy, sys\nsys.path.insert(0, {os.path.dirname(__file__)!r})\n"
     code += f"runpy.run_path({__file__!r}, run_name='__main__')"
-    command = [sys.executable, "-c", code, str(tmp_path / "jax.npz")]
-    subprocess.run(command, env={**os.environ, **JAX}, check=True)
+    forked.run(code, tmp_path / "jax.npz")
     run_cases(tiny, tmp_path / "tensorflow.npz")
     ours, theirs = (np.load(tmp_path / f"{backend}.npz") for backend in ("jax", "tensorflow"))
     assert set(ours) == set(theirs) and len(ours.files) > 80

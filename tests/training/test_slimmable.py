@@ -136,14 +136,14 @@ def test_goes_on_from_a_file(tiny, images, tmp_path):
     assert pair.changing() == []
     pair.compile(keras.optimizers.SGD(0.05, momentum=0.9), metrics=["accuracy"])
     options = {"batch_size": 32, "shuffle": False, "verbose": 0}
-    history = pair.fit(x, y, epochs=4, **options).history
+    history = pair.fit(x, y, epochs=2, **options).history
     assert all(history[f"{path}_loss"][-1] < history[f"{path}_loss"][0] for path in PATHS)
     assert history["loss"][-1] == pytest.approx(sum(history[f"{path}_loss"][-1] for path in PATHS), rel=1e-4)
     pair.save(tmp_path / "pair.keras")
     again = keras.saving.load_model(tmp_path / "pair.keras")
     assert again.slimmable
     for model in (pair, again):
-        model.fit(x, y, epochs=6, initial_epoch=4, **options)
+        model.fit(x, y, epochs=3, initial_epoch=2, **options)
     for ours, theirs in zip(again.get_weights(), pair.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     outputs = pair.predict(x, verbose=0)
