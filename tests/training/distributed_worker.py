@@ -2,8 +2,8 @@
 
 `python distributed_worker.py KIND FOLDER TASK MODELS` with KIND `mirrored` or `processes`; processes find one another
 through the environment. Tasks: `train` trains the kinds of networks named, as `plain+dan`; `resume` trains from the
-folder's checkpoint on, if there is one; `die` does, too, but process 1 is killed in the second epoch. `train+resume` and
-`train+die` do both.
+folder's checkpoint on, if there is one; `die` does, too, but process 1 is killed in the second epoch. `train+resume`
+and `train+die` do both.
 """
 
 import os
