@@ -3,10 +3,10 @@
     python benchmarks/distillation_cost.py                   ResNet-20, alpha 2, batch 128, CIFAR size
     python benchmarks/distillation_cost.py --rounds 10 --methods rkd review_kd
 
-All methods take turns in one process. `both` is KD and RKD in one training; in `dml` the full network is trained beside.
-Printed: the median milliseconds a step, and the medians over the rounds of the ratios to KD's step
-within a round, by processor time, which other work on the machine changes less, and by the clock. What methods train of
-their own (adapters) is included.
+All methods take turns in one process. `both` is KD and RKD in one training. In `dml` the full network is trained too.
+Printed: the median milliseconds a step, and the medians over the rounds of the ratios to KD's step within a round, by
+processor time, which other work on the machine changes less, and by the clock. What methods train of their own
+(adapters) is included.
 """
 
 from __future__ import annotations
