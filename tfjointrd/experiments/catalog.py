@@ -2,7 +2,8 @@
 
 A name says method, network, how many times narrower, and data: `resnet20_cifar10`, `plain_resnet20_cifar10`,
 `jointrd_resnet20_cifar10`, `narrow_resnet20_a2_cifar10` (`kd_narrow_...` with a teacher's outputs as targets,
-`rkd_narrow_...`, `vid_narrow_...` and the like by the other methods of `tfjointrd.distillers`),
+`rkd_narrow_...`, `vid_narrow_...` and the like by the other methods of `tfjointrd.distillers`; `dml_narrow_...` and
+`kdcl_narrow_...` beside the full network, from which it learns and which learns from it),
 `an_resnet20_a2_cifar10`, `slimmable_resnet20_a2_cifar10` (every width on the labels), and, by both papers at once,
 `jointrd_an_resnet20_a2_cifar10`. `search_resnet20_a2_cifar10` learns widths that cost what those of alpha 2 do,
 `dan_resnet20_a2_cifar10` is the adjoined network of these widths, `random_resnet20_a2_cifar10` one of random widths of
@@ -113,6 +114,7 @@ _ALPHAS = (2, 4, 8)
 
 # The ways to distil of Adjoined Networks' Table 2 and others, beside Hinton's: names of `tfjointrd.distillers.METHODS`.
 DISTILLED = ("dkd", "fitnets", "at", "rkd", "cc", "vid", "ft", "review_kd", "overhaul")
+COHORTS = ("dml", "kdcl")  # names of `tfjointrd.distillers.PEER_METHODS`
 DISTILLED_DATA = ("digits", "cifar10")
 
 # How a network without shortcuts is trained. `jointrd` is the combination that holds: Dirac convolutions, routing
@@ -206,6 +208,9 @@ def _register_widths(network: str, data: str, scales: Mapping[str, Mapping], tea
         if alpha == 2 and data in DISTILLED_DATA:
             for way in DISTILLED:
                 own = {"method": "narrow_distilled", "distill": (way,), "alpha": alpha, "teacher": teacher}
+                _register(f"{way}_narrow_{name}", scales, **fields, **own)
+            for way in COHORTS:
+                own = {"method": "narrow_cohort", "distill": (way,), "alpha": alpha}
                 _register(f"{way}_narrow_{name}", scales, **fields, **own)
         _register(f"an_{name}", adjoined, method="adjoined", alpha=alpha, **fields)
         _register(f"slimmable_{name}", scales, method="adjoined", objective="slimmable", alpha=alpha, **fields)

@@ -141,7 +141,7 @@ def fine_tuned(scales: Mapping[str, Mapping], paper: Mapping) -> dict[str, Mappi
 
 def family(fields: Mapping) -> str:
     """What is trained by a recipe, for the choice of its learning rate at scale `study`: a key of `STUDY_RATES`."""
-    if fields["method"] in ("narrow", "narrow_distilled"):
+    if fields["method"] in ("narrow", "narrow_distilled", "narrow_cohort"):
         return "narrow"
     if fields["method"] in ("adjoined", "search", "jointrd_adjoined"):
         return "adjoined"

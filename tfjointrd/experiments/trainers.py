@@ -19,6 +19,7 @@ from tfjointrd.surgery.widths import widths_of
 from tfjointrd.training import (
     DAN,
     Adjoined,
+    Cohort,
     Constant,
     CosineFade,
     Distillation,
@@ -73,6 +74,10 @@ def _teacher(recipe: Recipe) -> keras.Model:
 def _distilled(recipe: Recipe, network: keras.Model) -> keras.Model:
     make = {"distilled": _plain, "narrow_distilled": _narrow}.get(recipe.method, _standard)
     return Distillation(make(recipe, network), _teacher(recipe), _methods(recipe))
+
+
+def _cohort(recipe: Recipe, network: keras.Model) -> Cohort:
+    return Cohort([_narrow(recipe, network), with_fused_batch_normalization(network)], *recipe.distill)
 
 
 def _methods(recipe: Recipe) -> list[distillers.Distiller]:
@@ -179,6 +184,7 @@ METHODS: dict[str, Method] = {
     "narrow": Method(_narrow, _single),
     "standard_distilled": Method(_distilled, lambda model: _single(model.student)),
     "narrow_distilled": Method(_distilled, lambda model: _single(model.student)),
+    "narrow_cohort": Method(_cohort, lambda model: _single(model.networks[0])),
     "adjoined": Method(_adjoined, _adjoined_networks),
     "search": Method(_search, _adjoined_networks),
     "jointrd_adjoined": Method(_jointrd, lambda model: _adjoined_networks(model.student)),

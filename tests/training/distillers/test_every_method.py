@@ -168,10 +168,11 @@ def test_methods_that_are_not_known():
         Distillation(student, teacher, [method, method])
 
 
-def test_relations_need_two_images(images):
+@pytest.mark.parametrize("name", ["rkd", "cc"])
+def test_relations_need_two_images(images, name):
     x, y = images
-    distilled = compiled(Distillation(*pair(), "rkd"))
-    message = "Expected at least two images a step, since RKD compares images with each other. Received: 1"
+    distilled = compiled(Distillation(*pair(), name))
+    message = f"Expected at least two images a step, since {name.upper()} compares images with each other. Received: 1"
     with pytest.raises(ValueError, match=message):
         distilled.fit(x, y, batch_size=1, verbose=0)
     with pytest.raises(ValueError, match=message):

@@ -63,7 +63,7 @@ class _Taught(Recipe):
     distill: tuple[str, ...] = option(
         (),
         "Further ways to distil by their names, as `kd rkd`, with the settings of their papers; see "
-        "`tfjointrd.distillers.METHODS`.",
+        "`tfjointrd.distillers.METHODS`. For `narrow_cohort` one of `dml`, the default, and `kdcl`.",
         kind=str,
         later=True,
     )
@@ -78,8 +78,14 @@ class _Taught(Recipe):
             )
 
     def _check_distill(self) -> None:
-        from tfjointrd.training.distillers import get  # imports Keras, which lists of options do without
+        from tfjointrd.training.distillers import PEER_METHODS, get  # imports Keras, which lists of options do without
 
+        cohorts = [name for name in self.distill if name in PEER_METHODS]
+        if cohorts:
+            raise ValueError(
+                f"Expected ways by which a teacher trains a student for method '{self.method}'. Received: "
+                f"'{cohorts[0]}', which trains a cohort; that is method 'narrow_cohort'."
+            )
         weights = {"kd": self.kd_weight, "overhaul": self.feature_weight}
         named = [*self.distill, *(name for name, weight in weights.items() if weight)]
         for name in self.distill:
@@ -250,6 +256,26 @@ class NarrowRecipe(Narrow):
 @method("narrow_distilled", "the same, with the outputs of a trained teacher as targets")
 class NarrowDistilledRecipe(Distilled, Narrow):
     """The narrow network, with the outputs of a teacher as targets."""
+
+
+@method("narrow_cohort", "the narrow and the full network at once, which teach each other by their outputs")
+class NarrowCohortRecipe(Narrow):
+    """The narrow network beside the full one, which is new too; each learns from the other."""
+
+    distill: tuple[str, ...] = option(
+        ("dml",), "How they teach each other: `dml` or `kdcl`; see `tfjointrd.distillers.PEER_METHODS`.", kind=str
+    )
+
+    def check(self):
+        """Checks how they teach each other."""
+        from tfjointrd.training.distillers import PEER_METHODS  # imports Keras, which lists of options do without
+
+        super().check()
+        if len(self.distill) != 1 or self.distill[0] not in PEER_METHODS:
+            raise ValueError(
+                f"Expected `distill` to be one of {', '.join(PEER_METHODS)} for method '{self.method}'. Received: "
+                f"distill={self.distill}."
+            )
 
 
 @method("adjoined", "the full and the narrow network on shared weights")

@@ -31,7 +31,7 @@ class AT(LayerDistiller):
 
     Reference:
         Attention transfer (https://arxiv.org/abs/1612.03928), Eqn 2 with F_sum² of Eqn 1, squared as in the authors'
-        code; the weight is their 10³ over the number of positions.
+        code; the weight is their 10³ over the number of positions, as RepDistiller and mdistiller have it.
     """
 
     def __init__(self, layers=None, weight=1000.0, name=None):

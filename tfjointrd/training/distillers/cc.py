@@ -25,7 +25,8 @@ class CC(LayerDistiller):
         gamma: The kernel's gamma.
         order: The highest power of the series, P.
         weight: A number or a `tfjointrd.training.Schedule`. The default is of a size with the loss on the labels, in
-            this project's choice.
+            this project's choice. RepDistiller's 0.02 (distiller_zoo/CC.py, by the author's word) does not
+            carry over: its loss multiplies the differences of successive images' embeddings and has no kernel.
         name: The layer's name.
 
     Raises:

@@ -33,7 +33,8 @@ class FitNets(LayerDistiller):
 
     Reference:
         FitNets (https://arxiv.org/abs/1412.6550), Eqn 3, with a mean in place of half the sum. The weight is that of
-        Contrastive Representation Distillation (https://arxiv.org/abs/1910.10699), which trains in one stage too.
+        Contrastive Representation Distillation (https://arxiv.org/abs/1910.10699), which trains in one stage too; so
+        is that of mdistiller (https://github.com/megvii-research/mdistiller, mdistiller/engine/cfg.py).
     """
 
     def __init__(self, layers=None, weight=100.0, name=None):

@@ -42,7 +42,8 @@ class FT(LayerDistiller):
 
     Reference:
         Factor transfer (https://arxiv.org/abs/1802.04977), Eqn 1 for phase one and Eqn 3, with p = 1 and as a mean, for
-        phase two; rate and weight are the authors'.
+        phase two; rate and weight are the authors'. RepDistiller has a weight of 200
+        (https://github.com/HobbitLong/RepDistiller, scripts/run_cifar_distill.sh).
     """
 
     def __init__(self, layers=None, rate=0.5, phase_one=0.1, factor_weight=500.0, weight=1.0, name=None):

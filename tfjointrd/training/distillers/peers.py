@@ -95,7 +95,7 @@ class KDCL(PeerDistiller):
 
     Args:
         weight: A number or a `tfjointrd.training.Schedule`; lambda in the paper.
-        temperature: T.
+        temperature: T. The default is this project's choice: no code of the authors was found.
         name: The layer's name.
 
     Raises:

@@ -28,7 +28,9 @@ class ReviewKD(LayerDistiller):
         layers: Names of layers, or pairs `(student_name, teacher_name)`, in network order. By default the ends of the
             stages.
         channels: Channels that stages are joined in; by default those of the student's last stage, 512 at most.
-        weight: A number or a `tfjointrd.training.Schedule`. By default it rises over the first 20 of 240 epochs.
+        weight: A number or a `tfjointrd.training.Schedule`. By default it rises to 1 over the first 20 of 240 epochs.
+            On CIFAR-100 the authors' weight is 0.6 for ResNet-56 and ResNet-20, 1 for ResNet-110 and ResNet-32, and 5
+            or 8 for the other pairs.
         name: The layer's name.
 
     Raises:
@@ -41,7 +43,8 @@ class ReviewKD(LayerDistiller):
 
     Reference:
         Distilling Knowledge via Knowledge Review (https://arxiv.org/abs/2104.09044), sections 3.2 and 3.3; channels and
-        weights are those of the authors' code.
+        warm-up are those of the authors' code (https://github.com/dvlab-research/ReviewKD, CIFAR-100/script/reviewKD.sh
+        for the weights), as mdistiller has them.
     """
 
     def __init__(self, layers=None, channels=None, weight=WARM_UP, name=None):

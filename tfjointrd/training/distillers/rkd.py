@@ -35,7 +35,7 @@ class RKD(LayerDistiller):
 
     Reference:
         Relational Knowledge Distillation (https://arxiv.org/abs/1904.05068), Eqn 4 to 9; the weights are those of its
-        section 4.2, image classification.
+        section 4.2, image classification; RepDistiller and mdistiller have the same.
     """
 
     relational = True

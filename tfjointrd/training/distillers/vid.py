@@ -36,7 +36,8 @@ class VID(LayerDistiller):
 
     Reference:
         Variational Information Distillation (https://arxiv.org/abs/1904.05835), Eqn 4 and 5, as a mean over positions
-        and channels; convolutions, first variance and weight are those of the authors' code.
+        and channels; convolutions, first variance and weight are those of the authors' code; mdistiller has the
+        same variance and weight.
     """
 
     def __init__(self, layers=None, initial_variance=5.0, weight=1.0, name=None):
