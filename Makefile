@@ -54,6 +54,7 @@ clean:
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
 		echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu, install the package python3-venv." >&2; exit 1; }
 
+WITH_TESTS := .[all,test]
 # pip would compile what it installs on one core, and tests of packages too.
 define install
 	@echo "Installing into .venv; the first time takes a few minutes and 3 GB ..."
@@ -66,4 +67,4 @@ endef
 	$(call install,.[all])
 
 .venv/installed-test: .venv/bin/python requirements.txt pyproject.toml
-	$(call install,.[all,test])
+	$(call install,$(WITH_TESTS))
