@@ -1,8 +1,8 @@
 """Train with what helps training, deploy only what the phone needs.
 
 Residual Distillation (JointRD) trains networks without shortcuts, Adjoined Networks train narrow networks, and their
-differentiable form (DAN) learns how narrow each layer may be, each by `model.fit`; all hand back an ordinary, smaller
-`keras.Model`. See the README for the whole way.
+differentiable form (DAN) learns how narrow each layer may be, each by `model.fit`. Each ends in an ordinary, smaller
+`keras.Model`. The README shows the whole way.
 
 Networks that come out (`small()`, `full()`, `fold(...)`) consist of Keras' layers. Their `.keras` files load anywhere.
 Files of trainings (`Adjoined`, `Cohort`, `DAN`, `Distillation`, `JointRD`) and of networks with layers of this package

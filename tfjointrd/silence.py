@@ -30,8 +30,8 @@ def no_output() -> Iterator[None]:
 def silence_tensorflow() -> None:
     """Keeps TensorFlow from printing what is not an error, from its import on, whoever imports it.
 
-    TensorFlow's C++ code reads `TF_CPP_MIN_LOG_LEVEL` only after its first lines. Whoever has set that variable to less
-    than 3, no line at all, wants to see some: nothing changes then.
+    TensorFlow's C++ code reads `TF_CPP_MIN_LOG_LEVEL` only after its first lines. A user who has set that variable to
+    less than 3 wants to see lines: nothing changes then.
     """
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
         return

@@ -165,8 +165,8 @@ class DANConv2D(keras.layers.Conv2D):
 
     Attributes:
         eta: The logits of the candidates, `(len(alphas),)`, zero at first.
-        temperature: The temperature of the Gumbel-softmax, a scalar variable above 0, 1 at first. Whoever trains the
-            layer outside of a `DAN` sets it, for instance each epoch: `layer.temperature.assign(15 * 0.956**epoch)`.
+        temperature: The temperature of the Gumbel-softmax, a scalar variable above 0, 1 at first. `DAN` sets it.
+            In a training of your own, set it each epoch: `layer.temperature.assign(15 * 0.956**epoch)`.
 
     Call arguments:
         inputs: Tensor `(batch, height, width, channels)`.

@@ -126,7 +126,7 @@ def file_memory(path: str | os.PathLike, in_place: bool = True) -> FileMemory:
     Args:
         path: The file.
         in_place: Whether additions, subtractions, products, quotients and softmax write over an input of the same size
-            that nobody needs afterwards, as they do in LiteRT. With `False` they write to memory of their own, as on
+            that no later operator needs, as they do in LiteRT. With `False` they write to memory of their own, as on
             hardware that cannot do that, and as the Residual Distillation paper counts.
 
     Raises:

@@ -2,8 +2,8 @@
 
 A tensor lives from the layer that produces it to the last layer that takes it; the network's inputs live from the
 start and its outputs to the end. Layers run in the order of the network's graph. Batch normalisation, activations,
-dropout, reshapes and arithmetic with constants work in place where nobody needs their input afterwards; an addition
-of two tensors does not. A zero padding costs no memory if only convolutions read it, because XNNPACK, TFLite's kernels
+dropout, reshapes and arithmetic with constants work in place if no later layer needs their input. An addition of two
+tensors does not. A zero padding costs no memory if only convolutions read it, because XNNPACK, TFLite's kernels
 for processors, pads inside float convolutions. If a pooling reads it, it costs a copy.
 """
 

@@ -18,8 +18,8 @@ from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, functional, ref
 def read_graph(model: keras.Model) -> Graph:
     """Reads a functional or Sequential network; nested networks are written out layer by layer.
 
-    Layers of nested networks that lead to none of the outputs are left out. A layer of a class that nobody has
-    described (`register_rule`) is written out too, as the layers and operators that it calls, where that is the same
+    Layers of nested networks that lead to none of the outputs are left out. A layer of a class without a
+    rule (`register_rule`) is written out too, as the layers and operators that it calls, where that is the same
     function. They are named after the attributes that hold them: `block1_conv` is what `self.conv` of `block1` is.
 
     Args:
