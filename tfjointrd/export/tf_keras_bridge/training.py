@@ -46,7 +46,7 @@ class TrainingData:
             raise ValueError(f"Expected `{argument}` to hold batches (x, y). Received: batches without labels")
 
     def epoch(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The batches of the next epoch."""
+        """The batches of the next epoch, which `end` ends."""
         if not self.sized:
             for x, y in batches(self.data, **self.options):
                 yield np.asarray(x, "float32"), np.asarray(y)
@@ -56,11 +56,17 @@ class TrainingData:
         for position in range(self.steps):
             x, y = next(batches([self.data[position]], **self.options))
             yield np.asarray(x, "float32"), np.asarray(y)
-        self.data.on_epoch_end()
+
+    def end(self) -> None:
+        """Ends an epoch. A reader that knows the number of batches does not ask for one more, which would do it."""
+        if self.sized:
+            self.data.on_epoch_end()
 
     def epochs(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The batches of several epochs."""
-        for _ in range(count):
+        """The batches of several epochs, the last of which `end` ends."""
+        for number in range(count):
+            if number:
+                self.end()
             yield from self.epoch()
 
     def images(self, count: int = 256) -> np.ndarray:
@@ -119,9 +125,11 @@ def fit(
     held = {}
     if validation is not None:
         x, y = (np.concatenate(part) for part in zip(*validation.epoch(), strict=True))
+        validation.end()
         held = {"validation_data": (x, y)}
     options = {"steps_per_epoch": data.steps, "epochs": epochs, "verbose": verbose, "callbacks": list(callbacks)}
     history = model.fit(data.epochs(epochs), **options, **held).history
+    data.end()
     if not np.isfinite(history["loss"]).all():
         raise ValueError(
             f"Expected a loss that stays finite; try a lower `learning_rate`. Received: {history['loss'][-1]} after "
