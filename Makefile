@@ -59,7 +59,7 @@ WITH_TESTS := .[all,test]
 define install
 	@echo "Installing into .venv; the first time takes a few minutes and 3 GB ..."
 	$(BIN)/python -m pip install --quiet --no-compile --editable '$(1)'
-	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' .venv/lib > /dev/null || true
+	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' .venv/lib > /dev/null || true # some files are for another Python
 	@touch .venv/installed $@
 endef
 

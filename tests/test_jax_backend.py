@@ -46,7 +46,7 @@ SELECTED = (
 
 
 def test_core_on_jax():
-    assert run_tests(*FILES, "-k", SELECTED) >= 29
+    assert run_tests(*FILES, "-k", SELECTED) >= 36
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def assert_same(models, one, two):
 @pytest.fixture(scope="module")
 def models(pytestconfig):
     """What processes train: a search has the layers of an adjoined network, and noise that all have to draw alike."""
-    return MODELS if pytestconfig.getoption("--slow") else ("plain", "dan")
+    return MODELS if pytestconfig.getoption("--slow") else ("plain", "jointrd", "dan")
 
 
 @pytest.fixture(scope="module")
