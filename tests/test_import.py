@@ -12,7 +12,7 @@ import pytest
 from jax_process import JAX
 
 import tfjointrd
-from tfjointrd import export
+from tfjointrd import data, export
 
 BLOCK_TENSORFLOW = """
 import sys
@@ -76,11 +76,16 @@ print(time.process_time() - began, *(name for name in {heavy} if name in set(sys
 
 
 def test_imports_neither_keras_nor_sets_anything():
-    """TensorFlow reads what the command line sets when it is imported, so that the package must not import it."""
+    """TensorFlow reads what the command line sets when it is imported, so that the package must not import it.
+
+    The names of classes are known without it, too, so that `page --labels cifar10` is quick.
+    """
     use = """
 import os, sys
 before, sys.argv = dict(os.environ), ["-m"]
-import tfjointrd, tfjointrd.export, tfjointrd.__main__
+import tfjointrd, tfjointrd.data, tfjointrd.export, tfjointrd.__main__
+from tfjointrd.export.class_names import read_labels
+assert read_labels("cifar10", 10)[0] == "airplane"
 assert dict(os.environ) == before
 print(*(name for name in ("keras", "numpy", "tensorflow") if name in sys.modules))
 """
@@ -123,6 +128,7 @@ print(*sorted(name for name in keras.saving.get_custom_objects() if name.startsw
         ("import tfjointrd.layers", "jax"),
         ("import tfjointrd.export.interpreter, importlib.util; importlib.util.find_spec('keras'); import keras", "jax"),
         ("from tfjointrd import models", "jax"),
+        ("from tfjointrd import data; data.load", "jax"),
     ],
 )
 def test_keras_knows_our_classes(first, backend, registered, tmp_path):
@@ -152,7 +158,7 @@ def test_dir_lists_what_is_public_and_no_modules(name):
     assert all(hasattr(package, public) for public in package.__all__)
 
 
-@pytest.mark.parametrize("package", [tfjointrd, export])
+@pytest.mark.parametrize("package", [tfjointrd, data, export])
 def test_public_names(package):
     """Those that are listed, those that type checkers see, and those that are there, and no others in `dir`."""
     (block,) = (node for node in ast.parse(inspect.getsource(package)).body if isinstance(node, ast.If))

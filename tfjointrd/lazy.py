@@ -87,16 +87,16 @@ class Finder:
 class _WithKeras(Finder):
     """Imports modules after Keras.
 
-    A part of the package that imports Keras itself is half imported then. So it is the end of the outermost import
-    that counts: of Keras, or of that part.
+    A module of the package that imports Keras itself is half imported then. So it is the end of the outermost import
+    that counts: of Keras, or of that module.
     """
 
     def __init__(self, package: str, modules: Iterable[str]):
         self.package, self.modules, self.depth = package, tuple(modules), 0
 
     def wants(self, name):
-        """Keras, and the parts of the package."""
-        return name == "keras" or name.rpartition(".")[0] == self.package
+        """Keras, and the modules of the package."""
+        return name == "keras" or name.startswith(f"{self.package}.")
 
     def run(self, execute, module):
         """Imports it, and at the end of the outermost import the modules."""

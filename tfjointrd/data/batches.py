@@ -91,8 +91,8 @@ def accuracy(
         predict: Function from images to an output for each class, `(count, ..., classes)`; or to a dict of several.
         data: As `batches` takes it, with labels: integers or one-hot. For several outputs, a dict of labels by the
             names of those that are to be looked at, or a list of all.
-        shape: As for `batches`, and so is `argument`.
-        argument: See `shape`.
+        shape: See `batches`.
+        argument: See `batches`.
 
     Returns:
         The share; of several outputs a dict of shares.

@@ -16,8 +16,8 @@ class DatasetInfo:
         mean: Mean of each channel over the training images, in pixel units from 0 to 255. Together
             with `std` it belongs into a network's normalisation layer.
         std: Standard deviation of each channel over the training images, in the same units.
-        train_size: Number of training images, or `None` where it shows only on loading.
-        validation_size: Number of validation images, or `None` where it shows only on loading.
+        train_size: Number of training images, or `None` if it is known only after loading.
+        validation_size: Number of validation images, or `None` if it is known only after loading.
         class_names: Names of the classes in label order, or `None` where they are not known.
         note: Anything a reader of a result should know about the set.
         resizable: Whether images are photographs, which come in any size that `load(image_size=...)` names.

@@ -25,10 +25,10 @@ def names() -> tuple[str, ...]:
 
 
 def info(name: str, *, image_size: int | None = None, data_dir: str | os.PathLike | None = None) -> DatasetInfo:
-    """What is known of a data set.
+    """Describes a data set without loading it.
 
     The sets of `names()` are described without their data; any other set is opened, but never
-    downloaded. `load(...)[0].info` says the same of a set that is loaded anyway.
+    downloaded. A set that is loaded has the same in `load(...)[0].info`.
 
     Args:
         name: As in `load`.

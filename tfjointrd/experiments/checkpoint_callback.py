@@ -14,7 +14,7 @@ from tfjointrd.experiments.signals import handling
 
 
 class Interrupted(KeyboardInterrupt):
-    """A training that was stopped from outside; what it had reached is in its checkpoint."""
+    """A training was stopped from outside. Its checkpoint holds its progress."""
 
 
 @dataclass

@@ -25,10 +25,10 @@ The papers' figures stand beside ours in notebooks [12](../notebooks/12_jointrd_
 `python -m tfjointrd tables` prints them. `python -m tfjointrd report saved_models/FOLDER` times the files of a network
 on your machine.
 
-Top-1 is that after the last epoch, the mean over the seeds, ± their standard deviation. With one seed a gap of a point
-means nothing. That of int8 is the file of the first seed. Live memory is the most that float32 activations of one image
-take. CIFAR-10 (JPEG q75 copy) is not the original pixels: each image was written as JPEG of quality 75 and read again,
-so its accuracies are not the published ones' equals.
+Top-1 is measured after the last epoch: the mean over the seeds, ± their standard deviation. With one seed a gap of a
+point means nothing. The int8 figure is that of the first seed's file. Live memory is the most that float32
+activations of one image take. CIFAR-10 (JPEG q75 copy) has not the original pixels: each image was written as JPEG of
+quality 75 and read again. Its accuracies cannot be compared with published ones.
 """
 # Cards from before the change have no fingerprint of the source.
 PADDING = (

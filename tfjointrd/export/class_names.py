@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from tfjointrd.data.information import KNOWN
+
 
 def read_labels(labels: str | os.PathLike | Sequence[str], classes: int) -> list[str]:
     """The names of classes.
@@ -62,8 +64,6 @@ def _names(labels: str | os.PathLike | Sequence[str]) -> list[str]:
 
 
 def _of_data_set(name: str) -> list[str] | None:
-    from tfjointrd.data.information import KNOWN  # imports Keras
-
     known = KNOWN.get(name)
     return list(known.class_names) if known is not None and known.class_names else None
 

@@ -78,16 +78,16 @@ def tflite(
         input_type: `"uint8"`, `"int8"` or `"float32"` for int8, by default `"uint8"`; `"int16"` or `"float32"` for
             int16x8. Otherwise `"float32"`, which is the default too.
         output_type: Likewise for the output; `"float32"` by default.
-        converter: `"tensorflow"`, TensorFlow's converter, or `"litert"`, Google's litert-quantizer. By default the
-            latter; but where it would leave operators of a static format in float and TensorFlow's converter would
-            not, that one. A dict and `"int4"` are made by litert-quantizer alone.
+        converter: `"tensorflow"`, TensorFlow's converter, or `"litert"`, Google's litert-quantizer. By default
+            litert-quantizer. TensorFlow's converter takes its place for static formats if litert-quantizer would leave
+            operators in float that it would not. A dict and `"int4"` are made by litert-quantizer alone.
         max_accuracy_drop: Most percentage points of top-1 accuracy that the file may lose on `validation`, of several
             outputs in any that names classes. A file that loses more is an error, which names the layers that err most,
             to leave them in float. Not looked at by default.
         validation: Images with labels for it, in any form that `tfjointrd.data.batches` describes; for several outputs
             a dict of labels by their names. Labels of outputs without classes are left out.
         tolerance: Largest difference that a float32 file may have, as a share of the largest output. Rounding differs
-            by 1e-6 to 1e-5 from one implementation to the next; what is really wrong differs by 1e-2 and more.
+            by 1e-6 to 1e-5 from one implementation to the next; a wrong file differs by 1e-2 and more.
         min_agreement: Least share of images, or positions, on which a file in another format has to name the network's
             class. Trained networks reach 0.95 and more. An untrained one may not, as its outputs hardly differ between
             classes. Several channels are taken for classes unless they end in a sigmoid, or the network was compiled
@@ -96,8 +96,8 @@ def tflite(
         max_error: Largest relative error ‖file - network‖ / ‖network‖ of a file in another format, for outputs without
             classes.
         saved_model: Folder for the SavedModel by way of which the network is converted, temporary by default. A
-            SavedModel that is there already is taken for that of `model`: what several files of one network share is
-            then written once.
+            SavedModel that is already there is taken to be that of `model`, so that several files of one network share
+            one.
 
     Returns:
         An `ExportReport`.
@@ -158,11 +158,11 @@ def quantize_file(
         float32_file: The file to start from, with one input `(1, height, width, channels)` and one or several outputs.
         path: Where the file goes; its folder has to exist.
         quantization: As for `tflite`. Names or patterns of layers are compared with the names of the file's tensors.
-        representative_data: As for `tflite`, and so are the other arguments.
-        input_type: See `representative_data`.
-        output_type: See `representative_data`.
-        min_agreement: See `representative_data`. Several channels are taken for classes unless they end in a sigmoid.
-        max_error: See `representative_data`.
+        representative_data: See `tflite`.
+        input_type: See `tflite`.
+        output_type: See `tflite`.
+        min_agreement: See `tflite`. Several channels are taken for classes unless they end in a sigmoid.
+        max_error: See `tflite`.
 
     Returns:
         An `ExportReport` that compares the file with the float32 file.

@@ -62,8 +62,8 @@ def register_quantizer(name: str, **options) -> Callable[[Callable], Callable]:
     """Decorates a function that makes the files of a number format.
 
     Args:
-        name: As for `Quantizer`, and so are the `options`.
-        **options: See `name`.
+        name: See `Quantizer`.
+        **options: The other attributes of `Quantizer`.
 
     Raises:
         ValueError: If there is one of that name and converter.

@@ -232,7 +232,7 @@ class AdjoinedConv2D(_MaskedPair):
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
 class AdjoinedDense(_MaskedPair):
-    """A dense layer of the full and of the small network, with one kernel: what `AdjoinedConv2D` is to convolutions.
+    """A dense layer of the full and of the small network, with one kernel; see `AdjoinedConv2D`.
 
     Args:
         units: Number of outputs of the full path.

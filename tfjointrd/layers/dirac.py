@@ -11,7 +11,7 @@ from keras import ops
 class DiracConv2D(keras.layers.Conv2D):
     """Convolution by the kernel alpha * delta + beta * W: an identity that learns to differ from one.
 
-    delta is the Dirac kernel: convolving with it hands input channel i on as output channel i, for as many channels as
+    delta is the Dirac kernel: convolving with it copies input channel i to output channel i, for as many channels as
     both have. alpha and beta are one trainable number an output channel. A plain network made of such layers starts,
     and learns, much like a residual one; after the training each layer is an ordinary convolution, see
     `tfjointrd.fold`.

@@ -13,7 +13,7 @@ class FitChannels(keras.layers.Layer):
     """Gives a tensor `filters` channels: zeros are appended to its own, or its last ones are cut off.
 
     Together with a subsampling layer this is shortcut type A: it joins a tensor to a wider branch and has no weights.
-    In a narrowed network the branch may be the less wide of the two; then only the first channels pass.
+    In a narrowed network the branch may be the narrower of the two; then only the first channels pass.
 
     Args:
         filters: Number of channels of the output.

@@ -120,8 +120,8 @@ def file_memory(path: str | os.PathLike, in_place: bool = True) -> FileMemory:
     """Says how much memory the tensors of a `.tflite` file take while it runs, operator by operator.
 
     A tensor lives from the operator that writes it to the last one that reads it, the file's inputs and outputs to the
-    end. Weights are not counted, since they stay in the file, and neither is what kernels keep for themselves.
-    `runtime_memory` measures the whole.
+    end. Weights are not counted, since they stay in the file. Memory that kernels keep for themselves is not counted
+    either. `runtime_memory` measures the whole.
 
     Args:
         path: The file.

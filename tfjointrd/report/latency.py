@@ -69,14 +69,14 @@ def latency(
 def latencies(
     paths: Sequence[str | os.PathLike], threads: int = 1, runs: int = 50, warmup: int = 10, xnnpack: bool = True
 ) -> list[Latency]:
-    """Times several `.tflite` files side by side: they take turns, so that what else the machine does meets all alike.
+    """Times several `.tflite` files side by side: they take turns, so that other work of the machine slows all alike.
 
     Args:
         paths: The `.tflite` files.
-        threads: As for `latency`, and so are `runs`, of each file, `warmup` and `xnnpack`.
-        runs: Number of timed runs.
-        warmup: Number of runs before them.
-        xnnpack: See `threads`.
+        threads: See `latency`.
+        runs: Number of timed runs of each file.
+        warmup: See `latency`.
+        xnnpack: See `latency`.
 
     Returns:
         One `Latency` a file.
@@ -106,9 +106,9 @@ def latencies(
 def runtime_memory(path: str | os.PathLike, threads: int = 1, xnnpack: bool = True) -> int:
     """Measures how much memory LiteRT takes to load and run a `.tflite` file, in a process of its own.
 
-    Tensors, what kernels keep for themselves, and their packed copies of the weights are in it. The file itself is
-    mapped into memory and is not. The figure is this machine's and grows by pages, so that files of small networks
-    differ by chance; `file_memory` counts tensors exactly.
+    It includes tensors, the memory that kernels keep for themselves, and their packed copies of the weights. It does
+    not include the file itself, which is mapped into memory. The figure is this machine's and grows by pages, so that
+    files of small networks differ by chance; `file_memory` counts tensors exactly.
 
     Args:
         path: The `.tflite` file.

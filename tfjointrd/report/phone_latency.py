@@ -120,7 +120,7 @@ def phone_timer(command: str) -> Callable[[str | os.PathLike], float]:
             raise ValueError(f"Expected `command` to be a program. Received: command={command!r} ({error})") from error
         if ended.returncode:
             raise ValueError(
-                f"Expected `command` to end well. Received: exit status {ended.returncode} of {shlex.join(words)}: "
+                f"Expected `command` to succeed. Received: exit status {ended.returncode} of {shlex.join(words)}: "
                 f"{ended.stdout.strip()[-500:]}"
             )
         return read_phone_latency(ended.stdout).typical_ms

@@ -84,10 +84,10 @@ class QuantizationError:
 def quantization_error(file: str | os.PathLike, network: keras.Model, images: Any) -> QuantizationError:
     """Compares each layer of a `.tflite` file with that of its Keras network, on images.
 
-    A layer's own error is what it adds: its output in the file against what the network's layer makes of the very
-    inputs that it has in the file. The other one is against the network's output, and holds what came before. A layer
-    with a large error of its own is the first to leave in float: `export.tflite(..., quantization={"*": "int8",
-    layer: "float32"})`.
+    A layer's own error is the one that it adds: its output in the file is compared with the output of the network's
+    layer for the same inputs. The other error is against the network's own output, so it includes the errors of earlier
+    layers. A layer with a large error of its own is the first to leave in float:
+    `export.tflite(..., quantization={"*": "int8", layer: "float32"})`.
 
     Args:
         file: The file, in any number format.

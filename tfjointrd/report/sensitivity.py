@@ -29,8 +29,8 @@ def sensitivity(
 ) -> list[dict[str, Any]]:
     """Measures accuracy with a part of the channels of each tied set dropped, one set at a time, without training.
 
-    Sets are what can be pruned: layers whose channels additions tie go together, since pruning one of them alone prunes
-    nothing. Every measurement is a pass over the images.
+    A set holds layers whose channels are tied, by additions for example. They can only be pruned together. Every
+    measurement is a pass over the images.
 
     Args:
         model: A functional or Sequential classifier with one output. It is not changed.

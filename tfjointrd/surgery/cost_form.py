@@ -64,8 +64,9 @@ def add_macs(total: CostForm) -> CostForm:
         uncounted = count is None and (kernel or rule_for(call.layer, graph.layers[call.layer]).producer)
         if uncounted or (count and not kernel):
             raise ValueError(
-                "Expected layers whose multiply-accumulates are known (`tfjointrd.report.register_macs`) and in "
-                "proportion to a weight named `kernel`, for a budget to count them; `target_parameters` needs none. "
+                "Expected layers whose multiply-accumulates are known and in proportion to a weight named `kernel`, "
+                "for a budget in multiply-accumulates. Describe the layer by `tfjointrd.report.register_macs`, or set "
+                "`target_parameters` instead. "
                 f"Received: '{graph.name}' with layer '{call.layer}' ({type(layer).__name__})."
             )
         return count / kernel if kernel else 0

@@ -74,7 +74,7 @@ def fitted(cost: Cost, choices: Sequence[int], logarithms: np.ndarray, limit: fl
     while cost.of_choices(choices) > limit:
         cheaper = _changed(cost, choices, logarithms, saved)
         if cheaper is None:
-            raise ValueError(f"Expected a budget that can be kept to. Received: {limit:,.6g}, and {choices} cost more.")
+            raise ValueError(f"Expected a higher budget. Received: {limit:,.6g}, and {choices} cost more.")
         choices = cheaper
     while True:
         dearer = _changed(

@@ -31,12 +31,12 @@ def prune(
 ) -> keras.Model:
     """Drops the least important channels of a network until it keeps to a budget.
 
-    Channels that belong together, across all layers, go together. A narrow network with the weights of those that stay
-    comes out, ready to be trained on; what it lost, a short training brings back.
+    Channels that belong together, across all layers, go together. The result is a narrow network with the weights of
+    the channels that stay. It is less accurate at first, so train it on.
 
     Args:
         model: A functional or Sequential network, best a trained one. It is not changed.
-        importance: By what channels are ranked. On weights: `"l1"`, `"l2"`, `"gamma"` (of batch normalisations),
+        importance: How channels are ranked. On weights: `"l1"`, `"l2"`, `"gamma"` (of batch normalisations),
             `"fpgm"`, `"lamp"`, `"nisp"`, `"random"`. On `data`: `"taylor"` (with labels), `"hrank"`, `"nisp"`. Or a
             criterion with options, such as `tfjointrd.surgery.importance.L2(reduction="max")`, a function of the
             weights' slices, or scores from `tfjointrd.surgery.channel_importance`.
@@ -90,11 +90,11 @@ def prune(
 
 
 def prune_architecture(model: keras.Model, importance: Any = "l2", *, data: Any = None, **budget) -> dict[str, Any]:
-    """What `prune` keeps, as a plain dict that JSON takes.
+    """The channels that `prune` keeps, as a plain dict for JSON.
 
     Args:
-        model: As for `prune`, and so are all others.
-        importance: By what channels are ranked.
+        model: See `prune`, which describes all arguments.
+        importance: How channels are ranked.
         data: Images.
         **budget: The target or `ratio`, `latency_table`, `scope`, `round_to`, `keep` and `min_channels`.
 

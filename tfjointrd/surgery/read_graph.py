@@ -20,7 +20,7 @@ def read_graph(model: keras.Model) -> Graph:
 
     Layers of nested networks that lead to none of the outputs are left out. A layer of a class without a
     rule (`register_rule`) is written out too, as the layers and operators that it calls, where that is the same
-    function. They are named after the attributes that hold them: `block1_conv` is what `self.conv` of `block1` is.
+    function. They are named after the attributes that hold them: `self.conv` of `block1` becomes `block1_conv`.
 
     Args:
         model: A built `keras.Model`.

@@ -51,10 +51,10 @@ def remove_shortcuts(
     the main one. Layers that only served a shortcut disappear, and so does stochastic depth at the end of a main
     branch: a dropout of whole images, or a layer of a class `StochasticDepth` or `DropPath`.
 
-    What is no shortcut stays: the addition of two branches of one convolution each, or of several each, as in an
-    Inception block or between the resolutions of an HRNet (a third, empty branch beside them goes); the lateral
-    connections of a feature pyramid and the additions of a U-Net, whose deep branch goes to another resolution and
-    back; concatenations. `branches` says otherwise. Factors stay too: of `x + 0.2 * f(x)` comes `0.2 * f(x)`.
+    Additions without a shortcut stay, and so do concatenations: the addition of two branches of one convolution each,
+    or of several each, as in an Inception block or between the resolutions of an HRNet (a third, empty branch beside
+    them goes); the lateral connections of a feature pyramid and the additions of a U-Net, whose deep branch goes to
+    another resolution and back. `branches` overrides all of this. Factors stay: `x + 0.2 * f(x)` becomes `0.2 * f(x)`.
 
     Args:
         model: A functional or Sequential network with shortcuts, from `tfjointrd.models`, `keras.applications` or
@@ -70,9 +70,9 @@ def remove_shortcuts(
     Returns:
         A functional `keras.Model`. Its `removed` lists a `RemovedShortcut` for each addition, as long as the model is
         not saved and loaded; `shortcut_report` also says what stays, and why. Remaining layers keep their names and
-        weights; only what let nothing pass without a shortcut starts at one instead: a batch normalisation whose gamma
-        is zero throughout, as some networks initialise the last one of a block, and a layer of a class `LayerScale`
-        (ConvNeXt) or `SkipInit` whose weights are all below 0.001.
+        weights. Only weights that would let nothing pass without a shortcut start at one instead: a batch normalisation
+        whose gamma is zero throughout, as some networks initialise the last one of a block, and a layer of a class
+        `LayerScale` (ConvNeXt) or `SkipInit` whose weights are all below 0.001.
 
     Raises:
         ValueError: If `model` is not functional, no shortcut is found, or `keep_projections` is none of these values;
@@ -111,7 +111,7 @@ def shortcut_report(
     """What `remove_shortcuts` does at each addition, without doing it.
 
     Args:
-        model: As for `remove_shortcuts`, and so are the others.
+        model: See `remove_shortcuts`.
         keep_projections: Which shortcuts stay.
         branches: What to do at additions by name.
 

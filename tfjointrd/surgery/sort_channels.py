@@ -17,9 +17,9 @@ from tfjointrd.surgery.tied_sets import TiedSets
 def sort_channels(model: keras.Model, importance: Any = "l2", data: Any = None, name: str | None = None) -> keras.Model:
     """Permutes the channels of a network so that in each tied set the most important ones come first.
 
-    What keeps the first channels of a network, as `adjoin` and `search` do, then keeps the best. The order of channels
-    stays as it is where it means something: those that the network's outputs, a softmax or a layer such as `Permute`
-    fix; those around a `FitChannels` or `DiracConv2D`, which match channels by their place (`tfjointrd.fold` makes the
+    `adjoin` and `search` keep the first channels of a layer, which are then its best ones. The order of channels stays
+    as it is where it means something: those that the network's outputs, a softmax or a layer such as `Permute` fix;
+    those around a `FitChannels` or `DiracConv2D`, which match channels by their place (`tfjointrd.fold` makes the
     latter an ordinary convolution); and those of which the criterion says nothing. Grouped convolutions change whole
     groups. `tfjointrd.surgery.tied_sets` lists the sets, with what holds them.
 

@@ -19,7 +19,7 @@ TARGET_MACS = 0.476
 
 @dataclass(frozen=True, kw_only=True)
 class Trained(Recipe):
-    """What begins with a trained network."""
+    """A training that begins with a trained network."""
 
     pixel_range: str | None = option(
         None,
@@ -33,7 +33,7 @@ class Trained(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned(Trained):
-    """What begins with a trained network that is pruned; stands ahead of other classes, whose fields it changes."""
+    """A training of a trained network that is pruned; stands ahead of other classes, whose fields it changes."""
 
     files: ClassVar[dict[str, str]] = {"network": ".keras", "latency_table": "JSON"}
 

@@ -42,12 +42,12 @@ def server(folder: str | os.PathLike, port: int) -> ThreadingHTTPServer:
         OSError: If it cannot be listened on.
     """
     if not 0 <= port <= 65535:
-        raise ValueError(f"Expected a port from 0 to 65535; 0 takes any that is free. Received: port={port}")
+        raise ValueError(f"Expected a port from 0 to 65535; 0 takes any free one. Received: port={port}")
     try:
         return ThreadingHTTPServer((ADDRESS, port), functools.partial(_Handler, directory=os.fspath(folder)))
     except OSError as error:
         reason = "which another program listens on" if error.errno == errno.EADDRINUSE else f"({error.strerror})"
-        raise OSError(f"Expected a port that is free; 0 takes any that is. Received: port={port}, {reason}") from error
+        raise OSError(f"Expected a free port; 0 takes any free one. Received: port={port}, {reason}") from error
 
 
 def address(running: ThreadingHTTPServer) -> str:

@@ -63,13 +63,13 @@ def write_page(
     Pictures are chosen, taken by the camera or drawn, and stay in the browser. The page cuts out the centre and resizes
     it by a triangle filter in integers, as Pillow's `resize` with `BILINEAR` does: to the same bytes, but that Pillow
     13 resizes tall pictures in another order and may then differ by 1 of 255. It gives pixels to the file and reads
-    its outputs as `TFLiteModel` does. Two things differ from what `tfjointrd.data.load` does with photographs: that
-    cuts out the central 7/8 of the shorter side, and the page all of it; and it decodes large JPEG files at a part of
-    their size.
+    its outputs as `TFLiteModel` does. It differs from `tfjointrd.data.load` in two points. That function cuts out the
+    central 7/8 of a photograph's shorter side, where the page takes all of it, and it decodes large JPEG files at a
+    part of their size.
 
     Args:
-        paths: One or two `.tflite` files of networks that classify images, with the same number of classes. Their ends
-            are float32 or uint8.
+        paths: One or two `.tflite` files of networks that classify images, with the same number of classes. Their
+            inputs and outputs are float32 or uint8.
         out: Folder to write. An earlier page there is replaced; a folder with other things in it is not touched.
         labels: Names of the classes; see `tfjointrd.export.class_names.read_labels`. By default those that the
             first file states, those of the data set that the `card.json` beside it names, or else numbers.

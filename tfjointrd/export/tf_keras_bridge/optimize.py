@@ -124,18 +124,18 @@ def prune_low_magnitude(
     network that is smaller and faster at once, see `tfjointrd.prune`, which removes channels.
 
     Args:
-        network: As for `quantization_aware`, and so are the other arguments that are not described here.
-        train: See `network`.
+        network: See `quantization_aware`.
+        train: See `quantization_aware`.
         sparsity: The share of each layer's weights that are zero at the end, or `"2:4"`: two of four weights in a row
             along a kernel's input channels, a pattern that some processors compute faster. Any `"m:n"` will do.
         epochs: How often all of `train` is seen. The share grows in the first half of the steps.
         keep: Names or patterns of layers that are not pruned.
-        learning_rate: See `network`.
-        optimizer: See `network`.
-        loss: See `network`.
-        batch_size: See `network`.
-        validation_data: See `network`.
-        verbose: See `network`.
+        learning_rate: See `quantization_aware`.
+        optimizer: See `quantization_aware`.
+        loss: See `quantization_aware`.
+        batch_size: See `quantization_aware`.
+        validation_data: See `quantization_aware`.
+        verbose: See `quantization_aware`.
 
     Returns:
         A Keras 3 network with the same layers, whose convolutions and dense layers have that share of zeros.
@@ -210,18 +210,18 @@ def cluster_weights(
     The network keeps its shape; files of it take less space once they are compressed, as app packages are.
 
     Args:
-        network: As for `quantization_aware`, and so are the other arguments that are not described here.
-        train: See `network`.
+        network: See `quantization_aware`.
+        train: See `quantization_aware`.
         number_of_clusters: How many different values the kernel of a layer has at the end, at least 2.
-        epochs: See `network`.
+        epochs: See `quantization_aware`.
         preserve_sparsity: Whether weights that are zero stay zero, for a network from `prune_low_magnitude`.
         keep: Names or patterns of layers whose weights stay as they are.
-        learning_rate: See `network`.
-        optimizer: See `network`.
-        loss: See `network`.
-        batch_size: See `network`.
-        validation_data: See `network`.
-        verbose: See `network`.
+        learning_rate: See `quantization_aware`.
+        optimizer: See `quantization_aware`.
+        loss: See `quantization_aware`.
+        batch_size: See `quantization_aware`.
+        validation_data: See `quantization_aware`.
+        verbose: See `quantization_aware`.
 
     Returns:
         A Keras 3 network with the same layers, whose kernels have that many different values.

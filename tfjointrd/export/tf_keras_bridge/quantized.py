@@ -26,7 +26,7 @@ from tfjointrd.surgery.tasks import classifying
 
 
 class QuantizedNetwork:
-    """What `export.quantization_aware` returns.
+    """A network that computes as its int8 file will; `export.quantization_aware` returns it.
 
     Args:
         source: The Keras 3 network that the training started from.

@@ -221,8 +221,8 @@ def scores_of(model: keras.Model, sets: TiedSets, criterion: Criterion | Mapping
             found[tied.name] = criterion.combined([np.asarray(one, float) for one in members])
     if not found:
         raise ValueError(
-            f"Expected a network of which importance '{type(criterion).__name__}' says something. Received: "
-            f"'{model.name}', where it finds nothing to score, as the scale of a batch normalisation."
+            f"Expected a network with something that importance '{type(criterion).__name__}' scores, such as the scale "
+            f"of a batch normalisation. Received: '{model.name}', where it finds nothing to score."
         )
     return _checked(found, name_of(getattr(criterion, "function", criterion)))
 
@@ -245,5 +245,5 @@ def _checked(scores: Scores, name: str) -> Scores:
                 f"'{tied}'."
             )
     if scores and not any(np.any(values) for values in scores.values()):
-        raise ValueError(f"Expected scores by which channels can be told apart. Received: zero for all, from {name}.")
+        raise ValueError(f"Expected scores that differ between channels. Received: zero for all, from {name}.")
     return scores

@@ -20,8 +20,8 @@ class HRank(Criterion):
 
     Args:
         images: How many images are looked at, at most; 500 in the paper.
-        reduction: As for `Criterion`, and so is `normalize`.
-        normalize: See `reduction`.
+        reduction: See `Criterion`.
+        normalize: See `Criterion`.
 
     Reference:
         HRank (https://arxiv.org/abs/2002.10179), Eqn 6.

@@ -22,12 +22,12 @@ class NISP(Criterion):
 
     The responses that the last layer takes are ranked by infinite feature selection on images. Without `data`, all
     outputs count alike, and what the last layer takes is as important as its weights say. Activations, pooling and
-    additions hand importance on as it is, batch normalisations times |gamma| / sqrt(variance + epsilon). A channel's
-    importance is that at the layers that compute it.
+    additions pass importance on unchanged. Batch normalisations multiply it by |gamma| / sqrt(variance + epsilon). A
+    channel's importance is that at the layers that compute it.
 
     Args:
-        reduction: As for `Criterion`, and so is `normalize`.
-        normalize: See `reduction`.
+        reduction: See `Criterion`.
+        normalize: See `Criterion`.
 
     Reference:
         NISP (https://arxiv.org/abs/1711.05908), Eqn 6: s_k = |W_(k+1)|^T s_(k+1); Infinite Feature Selection

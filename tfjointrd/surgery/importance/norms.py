@@ -12,13 +12,13 @@ from tfjointrd.surgery.importance.criterion import Criterion, register_importanc
 class L1(Criterion):
     """The sum of absolute weights of each kernel and each normalisation's scale.
 
-    Of each layer that makes the channels: what computes them; of each that takes them: what it takes; of batch
-    normalisations: gamma. Each is a vector of scores of its own. `L1(reduction="first")` is the paper's, which looks at
-    the filters of one layer.
+    Layers that make the channels are scored by the weights that compute them, layers that take the channels by the
+    weights that read them, and batch normalisations by gamma. Each layer gives a vector of scores of its own. The paper
+    looks at the filters of one layer: `L1(reduction="first")`.
 
     Args:
-        reduction: As for `Criterion`, and so is `normalize`.
-        normalize: See `reduction`.
+        reduction: See `Criterion`.
+        normalize: See `Criterion`.
 
     Reference:
         Pruning Filters for Efficient ConvNets (https://arxiv.org/abs/1608.08710), section 3.1: s_j = sum |F_ij|.
@@ -38,8 +38,8 @@ class L2(L1):
     """The Euclidean norm of the same weights as `L1`.
 
     Args:
-        reduction: As for `Criterion`, and so is `normalize`.
-        normalize: See `reduction`.
+        reduction: See `Criterion`.
+        normalize: See `Criterion`.
 
     Reference:
         Soft Filter Pruning (https://arxiv.org/abs/1808.06866), Eqn 2 with p = 2.
@@ -58,8 +58,8 @@ class BatchNormGamma(Criterion):
     trained towards zero.
 
     Args:
-        reduction: As for `Criterion`, and so is `normalize`; by default nothing, as in the paper.
-        normalize: See `reduction`.
+        reduction: See `Criterion`.
+        normalize: See `Criterion`; by default nothing, as in the paper.
 
     Reference:
         Network Slimming (https://arxiv.org/abs/1708.06519), section 3.
@@ -77,12 +77,12 @@ class BatchNormGamma(Criterion):
 class FPGM(Criterion):
     """The sum of distances from the other kernels of the set: those near the geometric median can be replaced.
 
-    Of each layer that makes the channels, distances between what computes them; of each that takes them, between what
-    it takes.
+    Layers that make the channels are scored by distances between the weights that compute them, layers that take the
+    channels by distances between the weights that read them.
 
     Args:
-        reduction: As for `Criterion`, and so is `normalize`.
-        normalize: See `reduction`.
+        reduction: See `Criterion`.
+        normalize: See `Criterion`.
 
     Reference:
         Filter Pruning via Geometric Median (https://arxiv.org/abs/1811.00250), Eqn 6.

@@ -26,17 +26,16 @@ Key = tuple[str, str, int]  # of a weight's axis: layer, weight, axis
 class Taylor(Criterion):
     """The squared sum of gradient times weight over a channel's weights, averaged over batches.
 
-    To first order that is the squared change of the loss where these weights become zero. Of each layer that makes the
-    channels (kernel and bias), of each normalisation (gamma and beta) and of each layer that takes them (kernel) there
-    is one vector of scores. Gradients are those of inference: dropout off, batch normalisations with their statistics.
+    To first order that is the squared change of the loss where these weights become zero. There is one vector of scores
+    for each layer that makes the channels (kernel and bias), each normalisation (gamma and beta) and each layer that
+    takes them (kernel). Gradients are those of inference: dropout off, batch normalisations with their statistics.
 
     Args:
         batch_size: Images a batch, where data are arrays.
         loss: A loss `(labels, outputs) -> scalar`; by default the one that fits labels and outputs, as for trainings.
             With several outputs, their losses add up, and labels are a list.
-        reduction: As for `Criterion`, and so is `normalize`; by default scores are not normalised, since changes of the
-            loss compare as they are.
-        normalize: See `reduction`.
+        reduction: See `Criterion`.
+        normalize: See `Criterion`; by default nothing, since changes of the loss compare as they are.
 
     Reference:
         Importance Estimation for Neural Network Pruning (https://arxiv.org/abs/1906.10771), Eqn 8.

@@ -189,13 +189,13 @@ def dirac_axes(config):
 
 
 def narrow_dirac(config, kept_in, kept_out):
-    """The identity hands channel i on as channel i, also after both were numbered anew."""
+    """The identity copies channel i to channel i, also after both were numbered anew."""
     both = min(len(kept_in), len(kept_out))
     if list(kept_in[:both]) != list(kept_out[:both]):
         raise ValueError(
-            f"Layer '{config['name']}' is a DiracConv2D, of which the same channels of input and output can be kept. "
+            f"Layer '{config['name']}' is a DiracConv2D. It keeps the same channels of its input and its output. "
             f"Received: {np.asarray(kept_in).tolist()} of its input, {np.asarray(kept_out).tolist()} of its output. "
-            "`tfjointrd.fold` makes it an ordinary convolution, of which any can."
+            "`tfjointrd.fold` makes it an ordinary convolution, which may keep any."
         )
     return narrow_convolution(config, kept_in, kept_out)
 
@@ -204,7 +204,7 @@ def narrow_fit(config, kept_in, kept_out):
     """As many channels as are kept, the first ones."""
     if list(kept_in) != list(range(len(kept_in))) or list(kept_out) != list(range(len(kept_out))):
         raise ValueError(
-            f"Layer '{config['name']}' appends or cuts channels, so that only first channels can be kept around it. "
+            f"Layer '{config['name']}' appends or cuts channels. Only the first channels can be kept around it. "
             f"Received: {kept_in.tolist()} of its input, {kept_out.tolist()} of its output."
         )
     return {"filters": len(kept_out)}

@@ -28,7 +28,7 @@ Counter = Callable[[Any, Sequence[Shape], Shape], int | None]
 
 @dataclass(frozen=True)
 class Rule:
-    """What a layer class or an operator is.
+    """The properties of a layer class or an operator.
 
     All but `axes`, `narrow`, `producer`, `channels` and `macs` are traits that may also be given as a function of the
     layer's configuration. Traits left at `None` are those of the base class.

@@ -10,7 +10,7 @@ class GateRecorder(Recorder):
     """Records the probability of each candidate of each gate while a `DAN` is trained.
 
     Args:
-        path: As for `GradientRecorder`.
+        path: A `.csv` file; see `GradientRecorder`.
 
     Attributes:
         history: A dict for each record, group and candidate: `epoch`, the number of finished epochs; `step`, that of

@@ -24,20 +24,20 @@ class GradientRecorder(Recorder):
 
     Before the first step and after each epoch, gradients of the losses of one batch, which is always the same, are
     taken with respect to the weights of each stage of the student: of the student's own path, and of all of the
-    teacher's tails together, times m(t). A path's loss is all of it, with what methods such as `Overhaul` and, for the
-    own path, `KD` add. Stage k ends at boundary k;
-    the last one, behind the last boundary, gets no gradient from the teacher. Connectors belong to no stage.
+    teacher's tails together, times m(t). A path's loss includes the losses of methods such as `Overhaul`, and for the
+    own path those of `KD`. Stage k ends at boundary k; the last one, behind the last boundary, gets no gradient from
+    the teacher. Connectors belong to no stage.
 
     The student computes as in training, its batch normalisation with the batch's statistics, but no weight, statistic,
     counter or random state changes: a training with the callback ends with the weights of one without it. Losses of
     layers, such as weight decay by `kernel_regularizer`, and `path_scale` are left out. With mixed_float16, losses are
-    not scaled as in the training, so that what float16 has no numbers for is zero in the gradients.
+    not scaled as in the training, so that gradients too small for float16 are zero.
 
     Args:
         images: Images `(batch, height, width, channels)`.
         labels: Their labels, as the loss takes them: an array, or for several outputs a dict or list of arrays.
-        path: A `.csv` file, written anew after each epoch. If it exists, what it holds of the time before the training
-            begins is kept, so that an interrupted training goes on in it; what lies after is dropped.
+        path: A `.csv` file, written anew after each epoch. If it exists, its rows from before the start of the training
+            are kept, so that an interrupted training goes on in it. Later rows are dropped.
 
     Attributes:
         history: A dict for each record and stage: `epoch`, the number of finished epochs; `step`, that of finished

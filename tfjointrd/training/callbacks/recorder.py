@@ -19,8 +19,8 @@ class Recorder(keras.callbacks.Callback):
     """Records rows of values before the first step and after each epoch. Subclasses define `columns` and `records`.
 
     Args:
-        path: A `.csv` file, written anew after each epoch. If it exists, what it holds of the time before the training
-            begins is kept, so that an interrupted training goes on in it; what lies after is dropped.
+        path: A `.csv` file, written anew after each epoch. If it exists, its rows from before the start of the training
+            are kept, so that an interrupted training goes on in it. Later rows are dropped.
 
     Attributes:
         columns: The form of the file and of a row: name -> type; `epoch`, the number of finished epochs, and `step`,

@@ -21,7 +21,7 @@ class CC(LayerDistiller):
 
     Args:
         layers: The layers whose outputs are the embeddings, as a name or a pair `(student_name, teacher_name)`. By
-            default what the last `Dense` layer takes.
+            default the input of the last `Dense` layer.
         gamma: The kernel's gamma.
         order: The highest power of the series, P.
         weight: A number or a `tfjointrd.training.Schedule`. The default is of a size with the loss on the labels, in

@@ -89,8 +89,8 @@ class DML(PeerDistiller):
 class KDCL(PeerDistiller):
     """Each network learns from one target that all make together: T² KL(target, own).
 
-    Of each network the logits are taken less that of the right class; the target has the smallest of these, class by
-    class (KDCL-MinLogit): a network that is surer that a class is wrong has the word. (Adjoined Networks' Table 2 calls
+    The logit of the right class is subtracted from each network's logits. The target is the smallest of these, class by
+    class (KDCL-MinLogit): the network that is surest that a class is wrong decides. (Adjoined Networks' Table 2 calls
     the method KDCR.) The paper distorts the images of each network in another way; here all see the same.
 
     Args:

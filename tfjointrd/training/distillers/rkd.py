@@ -20,7 +20,7 @@ class RKD(LayerDistiller):
 
     Args:
         layers: The layers whose outputs are the embeddings, as a name or a pair `(student_name, teacher_name)`. By
-            default what the last `Dense` layer takes.
+            default the input of the last `Dense` layer.
         distance_weight: How much distances count, lambda_RKD-D.
         angle_weight: How much angles count, lambda_RKD-A.
         weight: How much both count: a number or a `tfjointrd.training.Schedule`.

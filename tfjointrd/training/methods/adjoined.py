@@ -48,7 +48,7 @@ class Adjoined(ScheduledModel):
       and (p - q)², the mean over the channels.
 
     With `objective="slimmable"` every network learns from the labels, as in Slimmable Networks: CE(p) + CE(q), or with
-    several small networks the sum over all, in one step. What those networks call switchable batch normalisation is
+    several small networks the sum over all, in one step. Their switchable batch normalisation is
     `batch_normalization="separate"`.
 
     Args:
@@ -58,8 +58,8 @@ class Adjoined(ScheduledModel):
         kl_weight: lambda(t): a `Schedule` or a number; min(4t², 1) by default.
         batch_normalization: `"separate"` gives each network weights and statistics of its own; with `"shared"` the
             small networks use slices of the full one's weights, and its statistics in inference, which do not fit them:
-            `tfjointrd.recalibrate_batchnorm(small, data)` measures their own. What `fit` and `evaluate` report of small
-            networks is that before it, which may be no better than guessing.
+            `tfjointrd.recalibrate_batchnorm(small, data)` measures their own. `fit` and `evaluate` measure small
+            networks without that, so their accuracies may be no better than guessing.
         stop_gradient: Whether KL leaves the full network's output alone, which is then the target only.
         epsilon: The term that Eqn 3 adds to both probabilities, 1e-6 in the paper. `None` computes KL from logits,
             which needs none; 1e-6 where networks return probabilities.

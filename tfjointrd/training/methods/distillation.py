@@ -55,7 +55,7 @@ class Distillation(ScheduledModel):
             `keras.distillation`; one, or a list of several, which add up. By default `KD()`. They see the images as
             they come: without what augmentation layers of the networks would do.
         teacher_mode: `"frozen"`, or `"joint"`: the teacher is trained beside the student, on its own loss on the labels
-            only and with an optimizer of its own. What methods compare is what its pass in training returns.
+            only and with an optimizer of its own. Methods compare the outputs of its training pass.
         label_weight: How much the loss on the labels counts. By default what the methods leave: 1 less the weight of
             `KD`, which is a share, and 1 without it.
         name: The model's name.

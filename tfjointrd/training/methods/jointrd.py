@@ -51,8 +51,8 @@ class JointRD(Distillation):
         methods: As for `Distillation`; none by default. The authors take `Overhaul(weight=1e-3)` at 32 pixels and
             `Overhaul(weight=1e-4)` at 224, or none.
         teacher_mode: `"frozen"`, or `"joint"`: the teacher is trained beside the student, on its own cross-entropy
-            only and with an optimizer of its own; the tails use its weights as they are, and give it no gradient. What
-            methods compare is what its pass in training returns.
+            only and with an optimizer of its own; the tails use its weights as they are, and give it no gradient.
+            Methods compare the outputs of its training pass.
         path_scale: `"sum"`, or `"mean"`, which divides the student's loss by the number of paths, as the authors do for
             a joint teacher.
         strict: Whether shortcuts left in the student are an error.

@@ -46,11 +46,11 @@ class Pruning(ScheduledModel):
 
     An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual.
     `derive()` is the result, an ordinary narrow network. Its function is that of the training, unless a layer
-    normalises over channels, those that are zero among them.
+    normalises over all channels, including those that are zero.
 
     Args:
         model: The network, functional or Sequential, trained or new. It is copied, and not changed.
-        importance: By what channels are ranked; see `tfjointrd.prune`.
+        importance: How channels are ranked; see `tfjointrd.prune`.
         regularizer: `"group"`: the sum over channels of the norm of all weights that go with a channel. `"gamma"`: the
             sum of the absolute scales of batch normalisations. `None`: nothing.
         strength: The regulariser's weight in the loss.
