@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from tfjointrd.export.interpreter import quiet
+from tfjointrd.extras import require
 
 _VARIABLE = "TF_USE_LEGACY_KERAS"
 
@@ -21,7 +22,7 @@ def tf_keras() -> ModuleType:
     Raises:
         ImportError: If it is not installed.
     """
-    return _imported("tf_keras", "tf-keras")
+    return _imported("tf_keras")
 
 
 @functools.cache
@@ -35,7 +36,7 @@ def tfmot() -> ModuleType:
         ImportError: If it is not installed.
     """
     tf_keras()
-    return _imported("tensorflow_model_optimization", "tensorflow-model-optimization")
+    return _imported("tensorflow_model_optimization")
 
 
 def part_of_tfmot(name: str) -> ModuleType:
@@ -45,18 +46,13 @@ def part_of_tfmot(name: str) -> ModuleType:
         return importlib.import_module(f"tensorflow_model_optimization.python.core.{name}")
 
 
-def _imported(module: str, package: str) -> ModuleType:
+def _imported(module: str) -> ModuleType:
     with _environment_kept(), quiet():
         import tensorflow as tf
 
         with contextlib.suppress(Exception):
             tf.keras.version  # noqa: B018  looks `tf.keras` up, which is loaded when it is first used
-        try:
-            return importlib.import_module(module)
-        except ImportError as error:
-            raise ImportError(
-                f"Expected the package {package}: `pip install {package}`. Received: an environment without it. {error}"
-            ) from error
+        return require(module)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Weights of dropped channels stay zero while the others are trained."""
+"""Channels are dropped at the start of epochs, and their weights stay zero while the others are trained."""
 
 from __future__ import annotations
 
@@ -55,3 +55,31 @@ class Living(keras.constraints.Constraint):
             mask = ops.cast(ops.take(self.alive.value, places), w.dtype)
             w = w * ops.reshape(mask, [-1 if i == axis else 1 for i in range(len(w.shape))])
         return w
+
+
+class DropChannels(keras.callbacks.Callback):
+    """Drops channels at the start of epochs.
+
+    The number of epochs is a weight of the model, so that a training that is gone on with within an epoch, by a `fit`
+    to the end of this epoch, has the number that it began with.
+    """
+
+    def on_train_begin(self, logs=None):
+        """Called ahead of callbacks that bring a checkpoint back."""
+        self.model.total_epochs.assign(self.params["epochs"])
+        self.model.check_importance()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Called by Keras ahead of each epoch; one that is gone on with has been seen to."""
+        epochs = int(ops.convert_to_numpy(self.model.total_epochs.value))
+        self.model.check_epochs(epochs)
+        way, before = self.model.way(epoch, epochs), self.model.way(epoch - 1, epochs)
+        if way > before and epoch > int(ops.convert_to_numpy(self.model.pruned_in.value)):
+            self.model.drop(way)
+            self.model.pruned_in.assign(epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds what is left to the metrics."""
+        name, part = self.model.left()
+        if logs is not None:
+            logs[f"left_{name}"] = part

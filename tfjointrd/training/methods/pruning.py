@@ -27,7 +27,7 @@ from tfjointrd.surgery.tied_sets import TiedSets
 from tfjointrd.surgery.unit_masks import UnitMasks
 from tfjointrd.training.losses import per_replica
 from tfjointrd.training.methods.channel_penalties import GroupPenalty, ScalePenalty
-from tfjointrd.training.methods.living_channels import Alive, Living
+from tfjointrd.training.methods.living_channels import Alive, DropChannels, Living
 from tfjointrd.training.objective import Objective
 from tfjointrd.training.precision import loss_dtype
 from tfjointrd.training.scheduled_model import ScheduledModel, serialized
@@ -225,7 +225,7 @@ class Pruning(ScheduledModel):
 
     def own_callbacks(self):
         """What drops channels at the start of epochs."""
-        return [_DropChannels()]
+        return [DropChannels()]
 
     def train_step(self, *arguments):
         """One step, as Keras takes it; on JAX a constraint sees of all variables only those that are trained."""
@@ -236,7 +236,7 @@ class Pruning(ScheduledModel):
         with self._masked.alive.being(next(value for variable, value in found if variable is self.alive)):
             return super().train_step(state, data)
 
-    def _check_importance(self) -> None:
+    def check_importance(self) -> None:
         """Computes scores once, since what is wrong with them would end a training at its first drop."""
         criterion, data = resolve(self.importance, self.data), None
         if getattr(criterion, "needs_data", False) or self.data is not None:
@@ -255,13 +255,13 @@ class Pruning(ScheduledModel):
         Raises:
             ValueError: If so.
         """
-        if not any(self._way(epoch, epochs) == 1 for epoch in range(epochs)):
+        if not any(self.way(epoch, epochs) == 1 for epoch in range(epochs)):
             raise ValueError(
                 f"Expected more `epochs`: channels are dropped at the start of epochs, up to end={self.end} of the "
                 f"training, and the last epoch starts at {(epochs - 1) / epochs:.2f}. Received: epochs={epochs}."
             )
 
-    def _way(self, epoch: int, epochs: int) -> float:
+    def way(self, epoch: int, epochs: int) -> float:
         """The part of the way to the budget that is gone once an epoch has started."""
         gone = min(max((epoch / epochs - self.begin) / (self.end - self.begin), 0.0), 1.0)
         return 1 - (1 - gone) ** 3
@@ -371,31 +371,3 @@ class Pruning(ScheduledModel):
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-
-
-class _DropChannels(keras.callbacks.Callback):
-    """Drops channels at the start of epochs.
-
-    The number of epochs is a weight of the model, so that a training that is gone on with within an epoch, by a `fit`
-    to the end of this epoch, has the number that it began with.
-    """
-
-    def on_train_begin(self, logs=None):
-        """Called ahead of callbacks that bring a checkpoint back."""
-        self.model.total_epochs.assign(self.params["epochs"])
-        self.model._check_importance()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Called by Keras ahead of each epoch; one that is gone on with has been seen to."""
-        epochs = int(ops.convert_to_numpy(self.model.total_epochs.value))
-        self.model.check_epochs(epochs)
-        way, before = self.model._way(epoch, epochs), self.model._way(epoch - 1, epochs)
-        if way > before and epoch > int(ops.convert_to_numpy(self.model.pruned_in.value)):
-            self.model.drop(way)
-            self.model.pruned_in.assign(epoch)
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Adds what is left to the metrics."""
-        name, part = self.model.left()
-        if logs is not None:
-            logs[f"left_{name}"] = part
