@@ -21,10 +21,33 @@ def small(tmp_path_factory):
 def test_every_way_has_a_recipe():
     assert set(catalog.DISTILLED) == set(distillers.METHODS) - {"kd"}
     for network in ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"):
-        for way in catalog.DISTILLED:
-            recipe = catalog.get(f"{way}_narrow_{network}_a2_cifar10")
+        for prefix, way in catalog.DISTILLED.items():
+            recipe = catalog.get(f"{prefix}_narrow_{network}_a2_cifar10")
             assert (recipe.distill, recipe.alpha, recipe.kd_weight) == ((way,), 2, 0)
             assert recipe.teacher == catalog.get(f"kd_narrow_{network}_a2_cifar10").teacher
+
+
+def test_numbers_stand_behind_a_name(small):
+    assert distillers.get(catalog.DISTILLED["dkd"]).others_weight == 2
+    recipe = Recipe(
+        method="narrow_distilled", network=small, teacher=small, distill=("dkd:others_weight=3,temperature=1.5", "at")
+    )
+    decoupled, attention = make_trainer(recipe, data.info("digits")).methods
+    assert (decoupled.others_weight, decoupled.temperature, type(attention)) == (3, 1.5, distillers.AT)
+
+
+@pytest.mark.parametrize(
+    ("ways", "message"),
+    [
+        (("dkd:others_weight",), "as 'dkd:others_weight=2,temperature=4'. Received: 'dkd:others_weight'"),
+        (("dkd:other_weight=2",), "Expected arguments of 'dkd', which are temperature, .* Received: 'other_weight'"),
+        (("dkd:others_weight=2", "dkd"), "Expected each way to distil once"),
+        (("dml:weight=2",), "'dml', which trains a cohort"),
+    ],
+)
+def test_what_stands_behind_a_name_is_checked(small, ways, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(method="narrow_distilled", network=small, teacher=small, distill=ways)
 
 
 def test_every_cohort_has_a_recipe():

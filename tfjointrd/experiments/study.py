@@ -15,6 +15,16 @@ from tfjointrd.experiments import catalog
 
 # Learning rates of the networks of 56 layers. The plain one comes first: with the others' rate it would be a straw man.
 TUNING = tuple(f"tune_plain_resnet56_{rate}_cifar10" for rate in (0.05, 0.1, 0.2))
+# The other ways to distil of Adjoined Networks' Table 2, and pruning, each beside the small networks of `NARROW`.
+DISTILLED = tuple(f"{prefix}_narrow_resnet20_a2_cifar10" for prefix in (*catalog.DISTILLED, *catalog.COHORTS))
+PRUNED = tuple(
+    f"{name}resnet20_cifar10"
+    for name in (
+        *("pruned_", "pruned_random_", "pruned_gradually_", "pruned_taylor_", "plain_", "pruned_plain_", "jointrd_"),
+        *("pruned_jointrd_", "pruned_kd_", "pruned_gradually_group_", "pruned_fpgm_", "pruned_l1_", "pruned_gamma_"),
+        *("pruned_lamp_", "pruned_nisp_", "pruned_hrank_"),
+    )
+)
 TUNING_OTHERS = tuple(
     f"tune_{family}_resnet56_{rate}_cifar10" for family in ("standard", "dirac") for rate in (0.1, 0.2)
 )
@@ -41,7 +51,7 @@ WIDTHS = tuple(
 FASHION = tuple(name.replace("cifar10", "fashion_mnist") for name in NARROW)
 
 ORDER: tuple[tuple[str, int], ...] = (
-    *((name, 0) for name in (*TUNING, *NARROW, *TUNING_OTHERS, *PLAIN, *CONTROL, *WIDTHS)),
+    *((name, 0) for name in (*TUNING, *NARROW, *DISTILLED, *PRUNED, *TUNING_OTHERS, *PLAIN, *CONTROL, *WIDTHS)),
     *((name, 1) for name in (*NARROW, *PLAIN, *CONTROL, *WIDTHS)),
     *((name, 2) for name in NARROW),
     *((name, seed) for seed in (0, 1, 2) for name in FASHION),
@@ -138,6 +148,20 @@ CLAIMS = (
         "Adjoined Networks, Table 2",
         _gain(("an_resnet20_a2", "small"), ("kd_narrow_resnet20_a2", "model")),
         0.5,
+        "Open.",
+    ),
+    Claim(
+        "The small network of an adjoined pair is more accurate than a pruned one of fewer multiply-accumulates.",
+        "Adjoined Networks, Table 1 and Figure 4",
+        _gain(("an_resnet20_a2", "small"), ("pruned_resnet20", "model")),
+        0.5,
+        "Does not hold: fine-tuning comes on top of the full network's training: the pruned one sees more images.",
+    ),
+    Claim(
+        "A plain network that JointRD trained prunes as well as its ResNet.",
+        "Residual Distillation, on pruning",
+        _gain(("pruned_jointrd_resnet20", "model"), ("pruned_resnet20", "model")),
+        -0.5,
         "Open.",
     ),
     Claim(

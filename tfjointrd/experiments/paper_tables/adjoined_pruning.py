@@ -151,7 +151,9 @@ FIGURE_4 = PaperTable(
                     own_row(f"pruned by {name}", f"pruned_{end}resnet20_cifar10", baseline="ResNet-20")
                     for name, end in (
                         *(("l2", ""), ("l1", "l1_"), ("fpgm", "fpgm_"), ("nisp", "nisp_"), ("hrank", "hrank_")),
-                        *(("taylor", "taylor_"), ("random", "random_")),
+                        *(("taylor", "taylor_"), ("gamma", "gamma_"), ("lamp", "lamp_"), ("random", "random_")),
+                        ("l2, step by step while it trains", "gradually_"),
+                        ("l2, step by step, with group norms", "gradually_group_"),
                     )
                 ),
                 own_row("AN-20-Small a2", "an_resnet20_a2_cifar10", "small", "ResNet-20"),

@@ -62,8 +62,9 @@ class _Taught(Recipe):
     feature_weight: float = option(0.0, "Weight of the distance to the teacher's last feature map.", least=0)
     distill: tuple[str, ...] = option(
         (),
-        "Further ways to distil by their names, as `kd rkd`, with the settings of their papers; see "
-        "`tfjointrd.distillers.METHODS`. For `narrow_cohort` one of `dml`, the default, and `kdcl`.",
+        "Further ways to distil by their names, as `kd rkd`, with the settings of their papers, or others, as "
+        "`dkd:others_weight=2`; see `tfjointrd.distillers.METHODS`. For `narrow_cohort` one of `dml`, the default, "
+        "and `kdcl`.",
         kind=str,
         later=True,
     )
@@ -78,16 +79,18 @@ class _Taught(Recipe):
             )
 
     def _check_distill(self) -> None:
-        from tfjointrd.training.distillers import PEER_METHODS, get  # imports Keras, which lists of options do without
+        # imports Keras, which lists of options do without
+        from tfjointrd.training.distillers import PEER_METHODS, get, name_and_options
 
-        cohorts = [name for name in self.distill if name in PEER_METHODS]
+        ways = [name_and_options(way)[0] for way in self.distill]
+        cohorts = [name for name in ways if name in PEER_METHODS]
         if cohorts:
             raise ValueError(
                 f"Expected ways by which a teacher trains a student for method '{self.method}'. Received: "
                 f"'{cohorts[0]}', which trains a cohort; that is method 'narrow_cohort'."
             )
         weights = {"kd": self.kd_weight, "overhaul": self.feature_weight}
-        named = [*self.distill, *(name for name, weight in weights.items() if weight)]
+        named = [*ways, *(name for name, weight in weights.items() if weight)]
         for name in self.distill:
             get(name)
         twice = sorted({name for name in named if named.count(name) > 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,6 +64,7 @@ __all__ = [
     "embedding",
     "get",
     "last_map",
+    "name_and_options",
     "stage_ends",
 ]
 
@@ -71,17 +73,22 @@ def get(name: str, **options: Any) -> Distiller:
     """A method by its name.
 
     Args:
-        name: One of `METHODS`.
+        name: One of `METHODS`. Numbers may stand behind it, as recipes and the command line give them:
+            `"dkd:others_weight=2,temperature=4"`.
         **options: Its arguments, in place of the paper's.
 
     Raises:
-        ValueError: If there is none; the message names the nearest ones.
+        ValueError: If there is none, in which case the message names the nearest ones, or it has no such argument.
 
     Example:
 
     >>> get("kd", temperature=2.0).temperature
     2.0
+    >>> get("kd:temperature=2").temperature
+    2.0
     """
+    name, given = name_and_options(name)
+    options = {**given, **options}
     if name in PEER_METHODS:
         raise ValueError(
             f"Expected a method by which a teacher trains a student, one of {', '.join(METHODS)}. Received: '{name}', "
@@ -93,7 +100,30 @@ def get(name: str, **options: Any) -> Distiller:
             f"Expected the name of a method, one of {', '.join(METHODS)}. Received: {name!r}."
             + (f" Did you mean {' or '.join(near)}?" if near else "")
         )
+    known = list(inspect.signature(METHODS[name]).parameters)
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise ValueError(f"Expected arguments of '{name}', which are {', '.join(known)}. Received: '{unknown[0]}'.")
     return METHODS[name](**options)
+
+
+def name_and_options(text: str) -> tuple[str, dict[str, float]]:
+    """A method's name and the numbers behind it: `"dkd:others_weight=2"` is `("dkd", {"others_weight": 2})`.
+
+    Raises:
+        ValueError: If what stands behind the name is not of the form `argument=number`.
+    """
+    name, _, rest = str(text).partition(":")
+    options = {}
+    for part in rest.split(",") if rest else ():
+        argument, _, value = part.partition("=")
+        try:
+            options[argument.strip()] = float(value) if not value.strip().isdigit() else int(value)
+        except ValueError:
+            raise ValueError(
+                f"Expected a method's name and numbers, as 'dkd:others_weight=2,temperature=4'. Received: {text!r}."
+            ) from None
+    return name, options
 
 
 def as_distillers(methods: Sequence | str | Distiller) -> list[Distiller]:
