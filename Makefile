@@ -10,7 +10,7 @@ SCALE ?= smoke
 help:
 	@echo "make demo       train, shrink and export small networks on real digits, in a few minutes"
 	@echo "make test       the test suite; SLOW=1 adds the slow tests, NOTEBOOKS=1 the notebooks, COVERAGE=1 measures coverage"
-	@echo "make lint       style of code and notebooks"
+	@echo "make lint       style of code and notebooks, and types"
 	@echo "make format     rewrite code and notebooks in that style"
 	@echo "make notebooks  run every notebook from top to bottom; SCALE=smoke|laptop|study|paper"
 	@echo "make docs       the site, in build/site; needs no TensorFlow"
@@ -25,6 +25,7 @@ test: .venv/installed-test
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: .venv/installed-test
 	$(BIN)/ruff check --fix .
@@ -44,7 +45,7 @@ build/docs-venv/installed: docs/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf .venv build demo runs .pytest_cache .ruff_cache .coverage *.egg-info
+	rm -rf .venv build demo runs .pytest_cache .ruff_cache .mypy_cache .coverage *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:

@@ -50,7 +50,9 @@ def take(x, keep: Keep | None, axis: int = -1):
     if keep is None or keep_count(keep) == size:
         return x
     # Pieces cost less than gathering, above all in the gradient.
-    runs = [(0, keep)] if isinstance(keep, int) else _runs(keep)
+    if isinstance(keep, int):
+        return window(x, {axis: (0, keep)})
+    runs = _runs(keep)
     first, length = runs[0]
     if len(runs) == 1:
         return window(x, {axis: (first, length)})
@@ -264,7 +266,7 @@ class AdjoinedLayer(keras.layers.Layer):
 
     def _slices(self, path: str) -> list:
         """The variables of the small path's layer, each with the slice of the full layer's weight in its place."""
-        layer, share = self._narrow.layers[path], self.shares[path]
+        layer, share = self._narrow.layers[path], self.shares[path] or {}
         full = {weight_name(self.full, variable): variable for variable in self.full.variables}
         if full.keys() != {weight_name(layer, variable) for variable in layer.variables}:
             raise ValueError(

@@ -102,7 +102,7 @@ class DiracConv2D(keras.layers.Conv2D):
         return {**super().get_config(), **self.initial, "tap": self.tap}
 
 
-def delta(shape: tuple[int, int, int, int], tap: tuple[int, int] | None = None) -> np.ndarray:
+def delta(shape: tuple[int, int, int, int], tap: tuple[int, ...] | None = None) -> np.ndarray:
     """The Dirac kernel: one at `tap`, from each input channel to the output channel of its number.
 
     Args:

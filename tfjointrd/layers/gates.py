@@ -8,6 +8,7 @@ Its output channel c is scaled by the sum of these candidates' weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ from keras import ops
 NOISES = ("gumbel", "normal", "uniform", "none")
 
 
-def check_alphas(alphas: Sequence[float]) -> list[float]:
+def check_alphas(alphas: Any) -> list[float]:
     """The candidates as a list, or a `ValueError` unless they are different rising numbers from 1 on, at least one."""
     alphas = list(alphas) if isinstance(alphas, (list, tuple, np.ndarray)) else [alphas]
     alphas = [a.item() if isinstance(a, np.generic) else a for a in alphas]

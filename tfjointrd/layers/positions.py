@@ -29,7 +29,7 @@ def positions_of(kept: Iterable[Any] | int, width: int | None = None, argument: 
     """
     if isinstance(kept, (int, np.integer)) and not isinstance(kept, bool):
         return list(range(kept))
-    listed = list(kept) if isinstance(kept, Iterable) else [None]
+    listed: list[Any] = list(kept) if isinstance(kept, Iterable) else [None]
     kinds = {np.asarray(entry).dtype.kind if np.ndim(entry) == 0 else "O" for entry in listed}
     if len(kinds - {"i", "u"}) > 0 and kinds != {"b"}:
         raise ValueError(

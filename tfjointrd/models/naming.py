@@ -28,7 +28,7 @@ def depth_function(builder: Callable, depth: int, name: str) -> Callable:
 
     del build.__wrapped__
     parameters = [parameter for key, parameter in signature.parameters.items() if key != "depth"]
-    build.__signature__ = signature.replace(parameters=parameters)
+    build.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     build.__annotations__ = {key: kind for key, kind in builder.__annotations__.items() if key != "depth"}
     build.__name__ = build.__qualname__ = name
     build.__doc__ = _documentation(builder, depth, name)

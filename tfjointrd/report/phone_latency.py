@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Of a run: microseconds; the last such line is that of the timed runs, the one ahead of it that of the warm-up.
 _RUNS = re.compile(r"count=(\d+) .*?min=(\S+) max=(\S+) avg=(\S+) std=(\S+)(?:.*? p5=(\S+) median=(\S+) p95=(\S+))?")
@@ -78,7 +79,8 @@ def read_phone_latency(log: str | os.PathLike) -> PhoneLatency:
     extra = {name: found[name] for name in ("init_ms", "memory_mb") if name in found}
     if hit := _last(_RUNS, text):
         count, *microseconds = hit.groups()
-        low, high, mean, std, _, median, _ = (None if value is None else float(value) / 1e3 for value in microseconds)
+        times: list[Any] = [None if value is None else float(value) / 1e3 for value in microseconds]
+        low, high, mean, std, _, median, _ = times
         return PhoneLatency(mean, low, high, std, int(count), median, **extra)
     runs = _last(r"Inference \(avg\):\s+[\d.]+ ms \((\d+) runs\)", text)
     if runs is None or not {"mean_ms", "min_ms", "max_ms", "std_ms"} <= set(found):

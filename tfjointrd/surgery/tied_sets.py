@@ -7,7 +7,7 @@ sorting permutes, and what an importance criterion scores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -181,7 +181,7 @@ class TiedSets:
                 found[number] = ordered.reshape(len(self.sets[number]), -1)
         return found
 
-    def kept_positions(self, kept: dict[str, np.ndarray]) -> dict[str, list[int]]:
+    def kept_positions(self, kept: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
         """Layer name -> positions of the output channels to keep, as `slim` and `adjoin(widths=...)` take them.
 
         Args:

@@ -258,7 +258,7 @@ def serialize_divergence(divergence: Divergence) -> Any:
     return divergence if isinstance(divergence, (str, type(None))) else keras.saving.serialize_keras_object(divergence)
 
 
-def deserialize_divergence(config: Any, custom_objects=None) -> Divergence:
+def deserialize_divergence(config: Any, custom_objects=None) -> Any:
     """What `serialize_divergence` was given."""
     if isinstance(config, (str, type(None))) or callable(config):
         return config

@@ -79,7 +79,7 @@ class GradientRecorder(Recorder):
                 f"Expected `images` and as many `labels`. Received: {len(self.images)} images, "
                 f"{', '.join(map(str, sorted(counts)))} labels."
             )
-        self._gradients = None
+        self._gradients: Any = None
 
     def set_model(self, model):
         """Called by Keras with the model that is trained."""

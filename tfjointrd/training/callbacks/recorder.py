@@ -68,12 +68,12 @@ class Recorder(keras.callbacks.Callback):
     def _record(self, epoch: int, step: int) -> None:
         self.history += self.records(epoch, step)
         if self.path is not None:
-            self._write()
+            self._write(self.path)
 
-    def _write(self) -> None:
+    def _write(self, path: Path) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with writing(self.path, "w", newline="") as file:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with writing(path, "w", newline="") as file:
                 writer = csv.DictWriter(file, list(self.columns))
                 writer.writeheader()
                 writer.writerows(self.history)

@@ -61,7 +61,7 @@ def connector_strides(inputs: tuple, outputs: tuple) -> tuple[int, int] | None:
             return None
         else:
             strides.append(before // after)
-    return tuple(strides)
+    return strides[0], strides[1]
 
 
 def check_maps(shapes: list[tuple], what: str) -> None:
@@ -98,7 +98,7 @@ def pooling(student: tuple, teacher: tuple, what: str) -> tuple[tuple[int, int],
             f"Expected maps for {what} whose resolutions are alike or whole multiples of each other. Received: shape "
             f"{student} of the student and {teacher} of the teacher."
         )
-    return (down, (1, 1)) if down is not None else ((1, 1), up)
+    return down or (1, 1), (1, 1) if down else (up or (1, 1))
 
 
 def averaged(features, size: tuple[int, int]):

@@ -130,7 +130,7 @@ def last_map(graph: Graph) -> Ref:
     maps = _maps(graph)
     if not maps:
         raise ValueError(f"Expected a network with feature maps to distil from. Received: '{graph.name}'.")
-    last = maps[-1]
+    last: Call | None = maps[-1]
     while last is not None and _hands_on(graph, last):
         previous = _producer(graph, last)
         if previous is not None and _is_relu(graph, last):
@@ -154,7 +154,7 @@ def _maps(graph: Graph) -> list[Call]:
 def _pools(graph: Graph, call: Call) -> bool:
     spec = graph.layers[call.layer]
     pools = describe(spec).pools
-    return "Pool" in spec.cls.__name__ if pools is None else pools  # a layer of the user's own, by its name
+    return "Pool" in spec.cls.__name__ if pools is None else bool(pools)  # a layer of the user's own, by its name
 
 
 def _hands_on(graph: Graph, call: Call) -> bool:

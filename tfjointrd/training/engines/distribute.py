@@ -291,7 +291,7 @@ def _join(coordinator: str | None, count: int | None, index: int | None, timeout
     """Starts JAX' runtime for several processes."""
     import jax
 
-    if index:
+    if index and coordinator:
         timeout = _reach(coordinator, timeout)
     waiting = f"process {index} of {count} at {coordinator}" if coordinator else "a process of the cluster"
     notice = f"tfjointrd: {waiting} waited in vain for the others."

@@ -88,7 +88,7 @@ def fit(
         if validation_data is not None:
             model.check_labels(validation_data.y, " of `validation_data`", again=False)
         own += [_Start(initial_epoch, initial_position), *model.own_callbacks()]
-    callbacks = keras.callbacks.CallbackList(
+    called = keras.callbacks.CallbackList(
         [*own, *keras.tree.flatten(callbacks or ())],
         add_history=True,
         add_progbar=verbose != 0,
@@ -97,10 +97,10 @@ def fit(
         steps=len(train),
         model=model,
     )
-    training = _Training(model, train, validation_data, callbacks, block)
+    training = _Training(model, train, validation_data, called, block)
     model.stop_training = False
     logs: dict[str, Any] = {}
-    callbacks.on_train_begin()
+    called.on_train_begin()
     try:
         for epoch in range(initial_epoch, epochs):
             logs = training.epoch(epoch, initial_position if epoch == initial_epoch else 0)
@@ -108,7 +108,7 @@ def fit(
                 break
     finally:
         model.optimizer.finalize_variable_values(model.trainable_weights)
-    callbacks.on_train_end(logs)
+    called.on_train_end(logs)
     return model.history
 
 
@@ -226,6 +226,7 @@ class _Resident:
         self.model = model
         self.pipeline = pipeline
         self.training = training
+        self.data: Any
         if other is not None and other.pipeline.x is pipeline.x and other.pipeline.y is pipeline.y:
             self.data = other.data
         else:
@@ -364,19 +365,19 @@ class _Training:
             pipeline.set_epoch(pipeline.epoch + 1)
         logs = dict(self.model.get_metrics_result() if logs is None else logs)
         if self.validation is not None:
-            logs.update({f"val_{name}": value for name, value in self._evaluate().items()})
+            logs.update({f"val_{name}": value for name, value in self._evaluate(self.validation).items()})
         self.callbacks.on_epoch_end(epoch, logs)
         return logs
 
-    def _evaluate(self) -> dict[str, Any]:
+    def _evaluate(self, validation: _Resident) -> dict[str, Any]:
         """The metrics on the validation set."""
-        plan, steps = self.validation.plan(), len(self.validation.pipeline)
+        plan, steps = validation.plan(), len(validation.pipeline)
         self.callbacks.on_test_begin()
         self.model.reset_metrics()
         logs: dict[str, Any] = {}
         for first, last in self._blocks(0, steps):
             self.callbacks.on_test_batch_begin(first)
-            logs = self.validation.run(plan, first, last)
+            logs = validation.run(plan, first, last)
             self.callbacks.on_test_batch_end(last - 1, logs)
         self.callbacks.on_test_end(logs)
         return logs

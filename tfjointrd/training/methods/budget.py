@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -37,14 +38,17 @@ class Budget:
     """
 
     def __init__(self, costs: Mapping[str, Cost], given: Mapping[str, float | None]):
-        chosen = {key: value for key, value in given.items() if value is not None} or {"target_macs": None}
+        chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        chosen = chosen or {"target_macs": None}
         if len(chosen) > 1:
             raise ValueError(f"Expected one of {', '.join(given)}. Received: {chosen}.")
         ((argument, value),) = chosen.items()
         self.name = "macs" if argument == "gamma" else argument.removeprefix("target_")
         if self.name not in costs:
             raise ValueError(f"Expected `latency_table` for {argument}={value}. Received: latency_table=None.")
-        self.cost, self.gamma, self.target = costs[self.name], None, None
+        self.cost = costs[self.name]
+        self.gamma: float | None = None
+        self.target: float | None = None
         if argument == "gamma":
             if not value >= 0:
                 raise ValueError(f"Expected `gamma` from 0 on. Received: gamma={value}.")
@@ -72,7 +76,7 @@ class Budget:
             multiplier: The sum of the excess over the training so far, weighted.
             training: Whether the gates mix, or have chosen.
         """
-        if self.target is None:
+        if self.gamma is not None:
             return self.gamma * self.cost.full * self.cost.share(gates.weights_of_candidates(training))
         share = self.expected(gates)
         return ops.stop_gradient(multiplier + PROPORTIONAL * (share - self.target)) * share

@@ -131,7 +131,7 @@ class Comparisons:
         for method, (own, theirs) in zip(self.methods[path], self._wanted[path], strict=True):
             own = own if path == STUDENT else theirs
             compared = ([tensors[ref] for ref in own], [targets[ref] for ref in theirs]) if theirs else outputs
-            values = method.losses_of(*compared, labels, ops.minimum(done, 1.0))
+            values = method.losses_of(compared[0], compared[1], labels, ops.minimum(done, 1.0))
             total = total + method.loss_weight(step, total_steps) * per_replica(_mean(values, objective, sample_weight))
         return total
 

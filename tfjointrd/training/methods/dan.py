@@ -338,7 +338,7 @@ class DAN(Adjoined):
             found[f"expected_{name}"] = cost.of(self.probabilities())
         return found
 
-    def small(self, name: str | None = None) -> keras.Model:
+    def small(self, name: str | None = None) -> keras.Model:  # type: ignore[override]  # it has one alpha a layer
         """The narrow network that was chosen, with the weights and statistics that it has from the search.
 
         Its batch normalisations have the statistics of the mixture; see `tfjointrd.recalibrate_batchnorm`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -129,8 +130,9 @@ class Distillation(ScheduledModel):
         if self.pairing.alike or not (tails or self.joint):
             self.take_over_loss(*given[: 2 if self.pairing.alike else 1])
         check_networks(self.graphs, self.student, teacher)
-        self.tails = tails and tails(*self.graphs.values())
-        self.comparisons = Comparisons(methods, *self.graphs.values(), self.tails.names if self.tails else ())
+        self.tails: Any = tails and tails(*self.graphs.values())
+        tail_names = self.tails.names if self.tails else ()
+        self.comparisons = Comparisons(methods, self.graphs[STUDENT], self.graphs[TEACHER], tail_names)
         check_label_weight(label_weight, methods)
         if self._needs_teacher():
             check_sizes(self.graphs)

@@ -142,8 +142,10 @@ def side_by_side(x: Any, y: Any, held_out: Any, batch_size: int | None, shuffle:
         ValueError: If `held_out` is of another kind, or a batch has more than images and labels.
     """
     if y is not None and isinstance(held_out, (tuple, list)) and len(held_out) == 2:
-        parts = [_Arrays(*arrays, batch_size or 32, shuffle, epoch) for arrays in ((x, y), held_out)]
-        return SideBySide(*parts, epoch)
+        first, second = (
+            _Arrays(images, labels, batch_size or 32, shuffle, epoch) for images, labels in ((x, y), held_out)
+        )
+        return SideBySide(first, second, epoch)
     if isinstance(x, keras.utils.PyDataset) and isinstance(held_out, keras.utils.PyDataset):
         return SideBySide(x, held_out, epoch)
     if hasattr(x, "element_spec") and hasattr(held_out, "element_spec"):
