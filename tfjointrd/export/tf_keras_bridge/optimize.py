@@ -9,13 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfjointrd.export.convert import check_network
 from tfjointrd.export.interpreter import quiet
-from tfjointrd.export.tf_keras_bridge import training
 from tfjointrd.export.tf_keras_bridge.libraries import part_of_tfmot, tf_keras, tfmot
 from tfjointrd.export.tf_keras_bridge.quantizable import quantizable, with_quantization
 from tfjointrd.export.tf_keras_bridge.quantized import QuantizedNetwork
 from tfjointrd.export.tf_keras_bridge.ranges import calibrate, moving_ranges
+from tfjointrd.export.tf_keras_bridge.training import Fitting
 from tfjointrd.export.tf_keras_bridge.translate import prepared, translated, with_weights_of
 from tfjointrd.surgery.name_patterns import matching
 
@@ -78,27 +77,26 @@ def quantization_aware(
     """
     if preserve not in (None, *PRESERVED):
         raise ValueError(f"Expected `preserve` to be one of None, {PRESERVED}. Received: preserve={preserve!r}")
-    data, held = _data(network, train, epochs, batch_size, validation_data)
-    task = training.task_of(network, data, loss)
+    fitting = Fitting(
+        network,
+        train,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        loss=loss,
+        batch_size=batch_size,
+        validation_data=validation_data,
+        verbose=verbose,
+    )
     form, scales = quantizable(prepared(network))
     float_layers = matching([layer.name for layer in form.layers], in_float, "in_float") if in_float else []
     model, _ = translated(form)
     with quiet():
         model = with_quantization(model, scales, float_layers, _scheme(preserve))
-    images = data.images()
+    images = fitting.data.images()
     calibrate(model, images)
     with moving_ranges():
-        history = training.fit(
-            model,
-            data,
-            task,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            optimizer=optimizer,
-            loss=loss,
-            validation=held,
-            verbose=verbose,
-        )
+        history = fitting.fit(model)
     if preserve and "clusters" in preserve:
         model = tfmot().experimental.combine.strip_clustering_cqat(model)
     return QuantizedNetwork(network, model, history, images, bool(float_layers))
@@ -155,12 +153,20 @@ def prune_low_magnitude(
         To prune, or not to prune (https://arxiv.org/abs/1710.01878).
     """
     pattern = _pattern(sparsity)
-    data, held = _data(network, train, epochs, batch_size, validation_data)
-    task = training.task_of(network, data, loss)
+    fitting = Fitting(
+        network,
+        train,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        loss=loss,
+        batch_size=batch_size,
+        validation_data=validation_data,
+        verbose=verbose,
+    )
     network = prepared(network)
     kept = matching([layer.name for layer in network.layers], keep, "keep") if keep else []
     model, carriers = translated(network)
-    steps = epochs * data.steps
     library = tfmot().sparsity.keras
     kinds = ("Conv2D", "Dense") if pattern else _SPARSE
 
@@ -168,25 +174,14 @@ def prune_low_magnitude(
         if type(layer).__name__ not in kinds or layer.name in kept:
             return layer
         if pattern:
-            schedule = library.ConstantSparsity(pattern[0] / pattern[1], 0, frequency=max(1, steps // 20))
+            schedule = library.ConstantSparsity(pattern[0] / pattern[1], 0, frequency=max(1, fitting.steps // 20))
             return library.prune_low_magnitude(layer, schedule, sparsity_m_by_n=pattern)
-        end = max(1, steps // 2)
+        end = max(1, fitting.steps // 2)
         schedule = library.PolynomialDecay(0.0, sparsity, 0, end, frequency=max(1, end // 20))
         return library.prune_low_magnitude(layer, schedule)
 
     model = tf_keras().models.clone_model(model, clone_function=wrapped)
-    training.fit(
-        model,
-        data,
-        task,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        loss=loss,
-        validation=held,
-        callbacks=[library.UpdatePruningStep()],
-        verbose=verbose,
-    )
+    fitting.fit(model, [library.UpdatePruningStep()])
     return _back(network, library.strip_pruning(model), carriers)
 
 
@@ -244,8 +239,17 @@ def cluster_weights(
             "Expected `number_of_clusters` to be an integer of at least 2. Received: "
             f"number_of_clusters={number_of_clusters!r}"
         )
-    data, held = _data(network, train, epochs, batch_size, validation_data)
-    task = training.task_of(network, data, loss)
+    fitting = Fitting(
+        network,
+        train,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        loss=loss,
+        batch_size=batch_size,
+        validation_data=validation_data,
+        verbose=verbose,
+    )
     network = prepared(network)
     kept = matching([layer.name for layer in network.layers], keep, "keep") if keep else []
     model, carriers = translated(network)
@@ -260,31 +264,8 @@ def cluster_weights(
         return cluster(layer, number_of_clusters, start, preserve_sparsity)
 
     model = tf_keras().models.clone_model(model, clone_function=wrapped)
-    training.fit(
-        model,
-        data,
-        task,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        loss=loss,
-        validation=held,
-        verbose=verbose,
-    )
+    fitting.fit(model)
     return _back(network, library.strip_clustering(model), carriers)
-
-
-def _data(network: keras.Model, train: Any, epochs: int, batch_size: int, validation_data: Any):
-    """What is trained on and what is looked at, if network and numbers fit."""
-    check_network(network)
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"Expected `{name}` to be a positive integer. Received: {name}={value!r}")
-    shape = network.inputs[0].shape[1:]
-    data = training.TrainingData(train, batch_size, shape)
-    if validation_data is None:
-        return data, None
-    return data, training.TrainingData(validation_data, batch_size, shape, "validation_data")
 
 
 def _pattern(sparsity: float | str) -> tuple[int, int] | None:

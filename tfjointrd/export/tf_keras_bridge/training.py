@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tfjointrd.data.batches import batches
+from tfjointrd.export.convert import check_network
 from tfjointrd.export.tf_keras_bridge.libraries import tf_keras
 from tfjointrd.surgery.tasks import Task, tasks_of
 
@@ -94,48 +95,84 @@ def task_of(network: keras.Model, data: TrainingData, loss: Any = None) -> Task:
     return tasks[0].with_loss(loss).with_labels(np.asarray(data.first[1]), " of `train`")
 
 
-def fit(
-    model: Any,
-    data: TrainingData,
-    task: Task,
-    *,
-    epochs: int,
-    learning_rate: float,
-    optimizer: Any = "adam",
-    loss: Any = None,
-    validation: TrainingData | None = None,
-    callbacks: Sequence[Any] = (),
-    verbose: int = 0,
-) -> dict[str, list[float]]:
-    """Trains a tf_keras network; the learning rate falls to zero along a cosine.
+class Fitting:
+    """A training whose arguments are checked, for a tf_keras network that is made afterwards.
 
-    Returns:
-        The losses and accuracies of each epoch, by name.
+    Args:
+        network: The network of Keras 3.
+        train: Images with labels.
+        epochs: How often all of `train` is seen.
+        learning_rate: That of the first step; it falls to zero along a cosine.
+        optimizer: The name of one, or one of tf_keras, which has a learning rate of its own.
+        loss: By default what output and labels suggest.
+        batch_size: How many images of an array are a batch.
+        validation_data: Images with labels that are looked at after each epoch, or `None`.
+        verbose: As for `fit`.
+
+    Attributes:
+        data: The `TrainingData`.
+        steps: The number of batches in all epochs.
 
     Raises:
-        ValueError: If the loss is no finite number.
+        ValueError: If an argument does not fit.
     """
-    old = tf_keras()
-    if isinstance(optimizer, str):
-        optimizer = old.optimizers.get(optimizer)
-        optimizer.learning_rate = old.optimizers.schedules.CosineDecay(learning_rate, epochs * data.steps)
-    labels = np.asarray(data.first[1])
-    metrics = ["accuracy"] if task.kind in ("classes", "binary") else []
-    model.compile(optimizer, _loss(task, loss, labels), metrics=metrics)
-    held = {}
-    if validation is not None:
-        x, y = (np.concatenate(part) for part in zip(*validation.epoch(), strict=True))
-        validation.end()
-        held = {"validation_data": (x, y)}
-    options = {"steps_per_epoch": data.steps, "epochs": epochs, "verbose": verbose, "callbacks": list(callbacks)}
-    history = model.fit(data.epochs(epochs), **options, **held).history
-    data.end()
-    if not np.isfinite(history["loss"]).all():
-        raise ValueError(
-            f"Expected a loss that stays finite; try a lower `learning_rate`. Received: {history['loss'][-1]} after "
-            f"{epochs} epochs with learning_rate={learning_rate}"
-        )
-    return {name: [float(value) for value in values] for name, values in history.items()}
+
+    def __init__(
+        self,
+        network: keras.Model,
+        train: Any,
+        *,
+        epochs: int,
+        learning_rate: float,
+        optimizer: Any = "adam",
+        loss: Any = None,
+        batch_size: int = 64,
+        validation_data: Any = None,
+        verbose: int = 0,
+    ):
+        check_network(network)
+        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"Expected `{name}` to be a positive integer. Received: {name}={value!r}")
+        shape = network.inputs[0].shape[1:]
+        self.data = TrainingData(train, batch_size, shape)
+        self.validation = None
+        if validation_data is not None:
+            self.validation = TrainingData(validation_data, batch_size, shape, "validation_data")
+        self.task = task_of(network, self.data, loss)
+        self.epochs, self.steps = epochs, epochs * self.data.steps
+        self.learning_rate, self.optimizer, self.loss, self.verbose = learning_rate, optimizer, loss, verbose
+
+    def fit(self, model: Any, callbacks: Sequence[Any] = ()) -> dict[str, list[float]]:
+        """Trains a tf_keras network.
+
+        Returns:
+            The losses and accuracies of each epoch, by name.
+
+        Raises:
+            ValueError: If the loss is no finite number.
+        """
+        old, optimizer = tf_keras(), self.optimizer
+        if isinstance(optimizer, str):
+            optimizer = old.optimizers.get(optimizer)
+            optimizer.learning_rate = old.optimizers.schedules.CosineDecay(self.learning_rate, self.steps)
+        labels = np.asarray(self.data.first[1])
+        metrics = ["accuracy"] if self.task.kind in ("classes", "binary") else []
+        model.compile(optimizer, _loss(self.task, self.loss, labels), metrics=metrics)
+        held = {}
+        if self.validation is not None:
+            x, y = (np.concatenate(part) for part in zip(*self.validation.epoch(), strict=True))
+            self.validation.end()
+            held = {"validation_data": (x, y)}
+        options = {"steps_per_epoch": self.data.steps, "epochs": self.epochs, "verbose": self.verbose}
+        history = model.fit(self.data.epochs(self.epochs), callbacks=list(callbacks), **options, **held).history
+        self.data.end()
+        if not np.isfinite(history["loss"]).all():
+            raise ValueError(
+                f"Expected a loss that stays finite; try a lower `learning_rate`. Received: {history['loss'][-1]} "
+                f"after {self.epochs} epochs with learning_rate={self.learning_rate}"
+            )
+        return {name: [float(value) for value in values] for name, values in history.items()}
 
 
 def _loss(task: Task, loss: Any, labels: np.ndarray) -> Any:
