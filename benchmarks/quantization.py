@@ -5,7 +5,8 @@
 
 A row says how many points of top-1 accuracy a file loses against the network's float32 file on the same images, and the
 milliseconds of an image on one thread; all files of a network take turns. int16x8, which runs without XNNPACK and is
-slow, is measured on fewer images (`--slow-images`). Files are calibrated on 128 training images.
+slow, is measured on fewer images (`--slow-images`). Files are calibrated on 128 training images. `--aware EPOCHS` adds a
+file after quantisation-aware training, for which sets of small images are augmented.
 
 `--photographs` reads `train/` and `val/`, one folder a class, and enlarges photographs to the network's size (bicubic).
 The classes are those of Imagenette; a network with 1,000 outputs is asked which of the ten it is.
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument(
         "--by-layer", nargs="+", default=[], help='also formats by layer, as {"*": "int4", "stem*": "int8"}'
     )
+    parser.add_argument("--aware", type=int, default=0, help="epochs of quantisation-aware training, for one more row")
     parser.add_argument("--runs", type=int, default=50, help="timed runs of each file")
     arguments = parser.parse_args()
     print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD), flush=True)
@@ -77,6 +79,12 @@ def measured(network: keras.Model, train, test, arguments) -> Iterator[list[str]
             count = arguments.slow_images if name in SLOW else arguments.images
             right[name, converter] = hits(path, test, count, classes)
             rows.append((name, converter, report))
+        if arguments.aware:
+            name, path = f"int8, {arguments.aware} epochs aware", Path(folder) / "aware.tflite"
+            learnt = train if arguments.photographs else jrd.data.load(arguments.data, augment=True)[0]
+            report = jrd.export.quantization_aware(network, learnt, epochs=arguments.aware).tflite(path)
+            right[name, "tensorflow"] = hits(path, test, arguments.images, classes)
+            rows.append((name, "tensorflow", report))
         timed = jrd.report.latencies([report.path for _, _, report in rows], runs=arguments.runs)
         for (name, converter, report), latency in zip(rows, timed, strict=True):
             found = right[name, converter]

@@ -1,10 +1,12 @@
 """Networks with frozen layers, the usual state of transfer learning, in trainings."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 
-from tfjointrd import JointRD, adjoin, remove_shortcuts, search
+from tfjointrd import JointRD, Pruning, adjoin, prune, remove_shortcuts, search
 from tfjointrd.training import Adjoined
 
 L = keras.layers
@@ -115,3 +117,14 @@ def test_a_base_that_learns_again(tiny):
     network.get_layer("base").trainable = True
     pair = adjoin(network, 2, round_to=1)
     assert len(pair.trainable_variables) > len(network.trainable_variables) > 20
+
+
+@pytest.mark.parametrize("make", [prune, Pruning])
+def test_a_warning_before_frozen_layers_lose_channels(tiny, make):
+    network = tuned(tiny)
+    with pytest.warns(UserWarning, match=r"'tuned' has \d+ frozen layers .* lose channels, .* does not adapt"):
+        make(network, target_macs=0.5, round_to=1)
+    network.get_layer("base").trainable = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        make(network, target_macs=0.5, round_to=1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from tfjointrd.surgery.frozen import warn_of_frozen_pruned
 from tfjointrd.surgery.importance.criterion import name_of, resolve, scores_of
 from tfjointrd.surgery.pruning_plan import PruningPlan
 from tfjointrd.surgery.read_graph import read_graph
@@ -32,7 +33,8 @@ def prune(
     """Drops the least important channels of a network until it keeps to a budget.
 
     Channels that belong together, across all layers, go together. The result is a narrow network with the weights of
-    the channels that stay. It is less accurate at first, so train it on.
+    the channels that stay. It is less accurate at first, so train it on. Frozen layers stay frozen, of which a warning
+    tells: set `trainable = True` of the base that holds them before.
 
     Args:
         model: A functional or Sequential network, best a trained one. It is not changed.
@@ -86,6 +88,7 @@ def prune(
         min_channels=min_channels,
         data=data,
     )
+    warn_of_frozen_pruned(read_graph(model), architecture["kept"])
     return slim(model, architecture["kept"], name)
 
 

@@ -9,11 +9,11 @@ import keras
 
 from tfjointrd.surgery.adjoined_graph import SMALL, check_adjoinable
 from tfjointrd.surgery.channels import Channels
+from tfjointrd.surgery.frozen import warn_of_shared_frozen_layers
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.sort_channels import sort_channels
 from tfjointrd.surgery.widths import Alpha, first_filters, staying, wanted_of, with_ties
 from tfjointrd.training import schedules
-from tfjointrd.training.frozen import warn_of_shared_frozen_layers
 from tfjointrd.training.methods.adjoined import ADJOINED, Adjoined, path_of
 from tfjointrd.training.objective import Divergence
 

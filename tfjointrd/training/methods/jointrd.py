@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import keras
 
+from tfjointrd.surgery.frozen import warn_of_frozen_student
 from tfjointrd.surgery.graph import Graph
 from tfjointrd.surgery.shortcuts import shortcuts
 from tfjointrd.training import schedules
 from tfjointrd.training.distillers import Distiller
-from tfjointrd.training.frozen import warn_of_frozen_student
 from tfjointrd.training.methods import routing
 from tfjointrd.training.methods.comparisons import TAPS
 from tfjointrd.training.methods.distillation import FROZEN, Distillation

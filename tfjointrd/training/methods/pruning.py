@@ -15,6 +15,7 @@ from tfjointrd.layers.batch_normalization import check_synchronized
 from tfjointrd.layers.weight_names import weight_name
 from tfjointrd.surgery.budgets import read_table
 from tfjointrd.surgery.channels import Channels
+from tfjointrd.surgery.frozen import warn_of_frozen_pruned
 from tfjointrd.surgery.graph import functional
 from tfjointrd.surgery.importance.criterion import name_of, resolve, scores_of
 from tfjointrd.surgery.importance.feature_maps import image_shape
@@ -125,6 +126,7 @@ class Pruning(ScheduledModel):
         self._arguments = {"model": serialized(model), **budget}
         self.network = with_fused_batch_normalization(graph.build())
         self._plan = PruningPlan(read_graph(self.network), **budget)
+        warn_of_frozen_pruned(graph, [layer for tied in self._plan.sets if not tied.stays for layer in tied.layers])
         masks = UnitMasks(self._plan.sets)
         self.alive = self.add_weight(
             name="alive",

@@ -10,10 +10,10 @@ import keras
 from tfjointrd.layers.gates import check_alphas
 from tfjointrd.surgery.adjoined_graph import check_adjoinable
 from tfjointrd.surgery.budgets import OutOfReach
+from tfjointrd.surgery.frozen import warn_of_shared_frozen_layers
 from tfjointrd.surgery.gated import SMALL, candidates_of
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.sort_channels import sort_channels
-from tfjointrd.training.frozen import warn_of_shared_frozen_layers
 from tfjointrd.training.methods.adjoined import Adjoined
 from tfjointrd.training.methods.dan import DAN
 

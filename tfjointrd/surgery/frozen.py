@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import keras
 
@@ -39,6 +39,18 @@ def warn_of_frozen_student(graph: Graph) -> None:
     frozen = [name for name in graph.layers if name in graph.kernels and not _trainable(graph, name)]
     if frozen:
         _warn(graph.name, frozen, "Without the shortcuts that they were trained with, these have to learn anew.")
+
+
+def warn_of_frozen_pruned(graph: Graph, layers: Iterable[str]) -> None:
+    """Warns if layers whose channels are dropped do not learn.
+
+    Args:
+        graph: The network.
+        layers: Names of layers that lose channels.
+    """
+    frozen = [name for name in layers if name in graph.kernels and not _trainable(graph, name)]
+    if frozen:
+        _warn(graph.name, frozen, "They lose channels, and what is left of them does not adapt.")
 
 
 def _trainable(graph: Graph, name: str) -> bool:
