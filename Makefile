@@ -57,9 +57,10 @@ clean:
 
 WITH_TESTS := .[all,test]
 # pip would compile what it installs on one core, and tests of packages too.
+# With editable_mode=compat a script in the folder that holds the clone imports the package too, not the folder.
 define install
 	@echo "Installing into .venv; the first time takes a few minutes and 3 GB ..."
-	$(BIN)/python -m pip install --quiet --no-compile --editable '$(1)'
+	$(BIN)/python -m pip install --quiet --no-compile --config-settings editable_mode=compat --editable '$(1)'
 	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' .venv/lib > /dev/null || true # some files are for another Python
 	@touch .venv/installed $@
 endef

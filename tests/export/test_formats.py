@@ -114,7 +114,7 @@ def test_formats_by_layer(wide, saved, images, tmp_path):
 
 def test_litert_quantizer_is_named_where_it_lacks(wide, saved, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "litert_quantizer", None)
-    with pytest.raises(ImportError, match="pip install litert-quantizer"):
+    with pytest.raises(ImportError, match=r"pip install 'tfjointrd\[phones\]'"):
         export.tflite(wide, tmp_path / "a.tflite", "int4", saved_model=saved)
     assert os.listdir(tmp_path) == []
 

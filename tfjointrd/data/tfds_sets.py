@@ -30,7 +30,7 @@ def _import_tfds(name: str):
         raise ImportError(
             f"Expected an importable tensorflow-datasets, which reads every set but the digits, .npz files and "
             f"folders of images. Received: name={name!r} and {error}. "
-            "Install it with `pip install tensorflow tensorflow-datasets importlib_resources`."
+            "Install it with `pip install tensorflow 'tfjointrd[data]'`."
         ) from error
     if keras.backend.backend() != "tensorflow":
         # TensorFlow only reads files here and would otherwise take all memory of the accelerator.

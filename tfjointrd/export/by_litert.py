@@ -116,7 +116,7 @@ def _library():
     except ImportError as error:
         raise ImportError(
             "Files of this number format are made by litert-quantizer. Install it with "
-            f"`pip install litert-quantizer`, or choose converter='tensorflow'. Python says: {error}"
+            f"`pip install 'tfjointrd[phones]'`, or choose converter='tensorflow'. Python says: {error}"
         ) from error
     return litert_quantizer
 
