@@ -31,3 +31,8 @@ def test_images_of_another_shape(int8_file):
         ValueError, match=r"Expected `data` of shape \(count, 8, 8, 1\). Received: shape \(4, 8, 8, 3\)"
     ):
         export.accuracy(int8_file.path, (pixels(4, (8, 8, 3)), np.zeros(4)))
+
+
+def test_images_of_another_range(int8_file):
+    with pytest.raises(ValueError, match=r"range 0..255, as the first operators of .* Received: values up to [01]"):
+        export.accuracy(int8_file.path, (pixels(4) / 255, np.zeros(4)))

@@ -12,8 +12,10 @@ import keras
 import numpy as np
 
 from tfjointrd.data import batches
+from tfjointrd.export.file_graph import read_file
+from tfjointrd.export.file_range import range_of
 from tfjointrd.export.interpreter import TFLiteModel
-from tfjointrd.export.metadata import FileMetadata, read_metadata
+from tfjointrd.export.metadata import read_metadata
 from tfjointrd.export.quantize import describe
 from tfjointrd.export.source import file_name
 from tfjointrd.surgery.output_activation import named_outputs
@@ -124,13 +126,15 @@ def accuracy(path: str | os.PathLike, data: Any, threads: int = 1) -> float | di
 
     Raises:
         ValueError: If `data` holds no images of the file's shape, or no labels that are classes of the output; if an
-            output has one number for all classes; or if the images are not in the range that the file says it takes.
+            output has one number for all classes; or if the images are not in the range that the file takes, as its
+            metadata or first operators tell.
     """
     file, stated = TFLiteModel(path, threads), read_metadata(path)
+    content = Path(path).read_bytes()
+    pixel_range = stated.pixel_range if stated else range_of(content, read_file(content), file)
 
     def predict(x):
-        if stated is not None:
-            _check_range(stated, np.asarray(x), path)
+        _check_range(pixel_range, "metadata" if stated else "first operators", np.asarray(x), path)
         outputs = file.predict(x)
         if not isinstance(outputs, Mapping) and outputs.shape[-1] == 1:
             raise ValueError(
@@ -141,13 +145,13 @@ def accuracy(path: str | os.PathLike, data: Any, threads: int = 1) -> float | di
     return batches.accuracy(predict, data, shape=file.input_shape[1:])
 
 
-def _check_range(stated: FileMetadata, x: np.ndarray, path: str | os.PathLike) -> None:
-    """Whether images are pixels as the file's metadata say, where that shows."""
+def _check_range(pixel_range: str | None, source: str, x: np.ndarray, path: str | os.PathLike) -> None:
+    """Whether images are pixels as the file takes them, where that shows."""
     high = float(x.max())
-    if (stated.pixel_range == "0..255" and 0 < high <= 1) or (stated.pixel_range in ("0..1", "-1..1") and high > 2):
+    if (pixel_range == "0..255" and 0 < high <= 1) or (pixel_range in ("0..1", "-1..1") and high > 2):
         raise ValueError(
-            f"Expected `data` in the range {stated.pixel_range}, which the metadata of path='{os.fspath(path)}' say. "
-            f"Received: values up to {high:g}"
+            f"Expected `data` in the range {pixel_range}, as the {source} of path='{os.fspath(path)}' say. Received: "
+            f"values up to {high:g}"
         )
 
 

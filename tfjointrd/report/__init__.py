@@ -1,5 +1,6 @@
 """What networks cost, as data, as tables and as figures."""
 
+from tfjointrd.report.compare import compare
 from tfjointrd.report.figures import accuracy_against_cost, gradient_figure
 from tfjointrd.report.file_memory import FileMemory, LiveTensor, file_memory
 from tfjointrd.report.file_profile import FileProfile, file_profile
@@ -22,6 +23,7 @@ __all__ = [
     "Profile",
     "QuantizationError",
     "accuracy_against_cost",
+    "compare",
     "file_memory",
     "file_profile",
     "gate_figure",
