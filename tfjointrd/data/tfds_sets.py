@@ -73,7 +73,7 @@ def _unknown_name(name: str, found: list[str]) -> ValueError:
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return ValueError(
         f"Expected `name` to be one of {', '.join(KNOWN)}, another data set of tensorflow-datasets, an .npz "
-        f"file or an existing folder of images.{hint} Received: name={name!r}"
+        f"file or a folder of images, of which '{os.getcwd()}' has none of this name.{hint} Received: name={name!r}"
     )
 
 

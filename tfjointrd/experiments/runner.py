@@ -47,7 +47,8 @@ from tfjointrd.training.scheduled_model import ScheduledModel
 GRADIENTS, GATES = "gradients.csv", "gates.csv"
 LATENCIES = "latency_table.json"  # the table that a search began with
 PROBE = 128  # images on which gradients are compared
-RECALIBRATION = 100  # batches on which the statistics after a search are measured
+RECALIBRATION = 100  # batches on which statistics are measured anew
+FOLLOWING = 500  # steps after which statistics with Keras' momentum, 0.99, have followed the weights
 
 XLA_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
@@ -354,10 +355,13 @@ def _finish(
     """Takes the networks out, measures them and those before, and writes files and card."""
     say = functools.partial(print, flush=True) if verbose != 0 else lambda text: None
     networks = {**before, **METHODS[recipe.method].networks(model)}
-    if isinstance(model, DAN) and has_batchnorm(networks["small"]):  # a search's have seen all candidates
-        say("Measuring the batch normalisations of small anew ...")
+    steps = recipe.epochs * len(images.train)
+    # A search's statistics have seen all candidates, those of a pruned network are the full one's at first.
+    lagging = "small" if isinstance(model, DAN) else "model" if before and 0 < steps < FOLLOWING else None
+    if lagging and has_batchnorm(networks[lagging]):
+        say(f"Measuring the batch normalisations of {lagging} anew ...")
         # Images as in the training, augmented: those are what the statistics have to fit.
-        recalibrate_batchnorm(networks["small"], images.train, min(len(images.train), RECALIBRATION))
+        recalibrate_batchnorm(networks[lagging], images.train, min(len(images.train), RECALIBRATION))
     train = images.train.unaugmented(shuffled=True)
     compared = pruned_start.COMPARED if before else {}
     card = cards.make(

@@ -50,11 +50,11 @@ def share_of(
     if not low - 1e-9 <= share <= high + 1e-9:
         below = bool(share < low)
         low, high = (f"{part:.4f} ({part * full:,.6g})" for part in (low, high))
-        raise OutOfReach(
-            f"Expected `{argument}` within what {reached_by}, from {low} to {high}. Received: {argument}={value!r}. "
-            f"{hints[0] if below else hints[1]}".rstrip(),
-            below,
-        )
+        hint = hints[0] if below else hints[1]
+        if number and value > 1 and argument != "target_latency_ms":
+            hint = f"A number above 1 is a count, not a part or a percentage. {hint}"
+        expected = f"Expected `{argument}` within what {reached_by}, from {low} to {high}."
+        raise OutOfReach(f"{expected} Received: {argument}={value!r}. {hint}".rstrip(), below)
     return float(share)
 
 
