@@ -215,7 +215,7 @@ def test_nearest_name_may_be_one_of_tensorflow_datasets():
 
 @pytest.mark.parametrize("name", ["no_such_thing_at_all", "pictures/of/nothing", "", "huggingface:mnist"])
 def test_unknown_name_that_resembles_none(name):
-    with pytest.raises(ValueError, match=f"an existing folder of images. Received: name='{name}'"):
+    with pytest.raises(ValueError, match=f"has none of this name. Received: name='{name}'"):
         load(name)
 
 

@@ -85,7 +85,7 @@ def get(name: str, **options: Any) -> Distiller:
     >>> get("kd", temperature=2.0).temperature
     2.0
     >>> get("kd:temperature=2").temperature
-    2.0
+    2
     """
     name, given = name_and_options(name)
     options = {**given, **options}
