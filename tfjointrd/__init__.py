@@ -1,10 +1,10 @@
 """Train with what helps training, deploy only what the phone needs.
 
-Residual Distillation (JointRD) trains networks without shortcuts, Adjoined Networks train narrow networks, and their
-differentiable form (DAN) learns how narrow each layer may be, each by `model.fit`. Each ends in an ordinary, smaller
-`keras.Model`. The README shows the whole way.
+Residual Distillation (JointRD) trains networks without shortcuts. Adjoined Networks train narrow networks. Their
+differentiable form (DAN) learns how narrow each layer may be. Each method trains by `model.fit` and ends in an
+ordinary, smaller `keras.Model`. The README has an example of each.
 
-Networks that come out (`small()`, `full()`, `fold(...)`) consist of Keras' layers. Their `.keras` files load anywhere.
+The resulting networks (`small()`, `full()`, `fold(...)`) consist of Keras' layers. Their `.keras` files load anywhere.
 Files of trainings (`Adjoined`, `Cohort`, `DAN`, `Distillation`, `JointRD`) and of networks with layers of this package
 (Dirac convolutions, `FitChannels`) need `import tfjointrd` ahead of `keras.saving.load_model`. Without it Keras says
 "Could not locate class 'Adjoined'".

@@ -68,7 +68,7 @@ def test_files_of_one_saved_model(network, int8_file, tmp_path, monkeypatch):
     images = pixels()
     np.testing.assert_array_equal(*(TFLiteModel(report.path).predict(images) for report in (second, int8_file)))
     keras.utils.set_random_seed(7)
-    with pytest.raises(ValueError, match="does not compute what the network computes"):
+    with pytest.raises(ValueError, match="does not compute the same as the network"):
         export.tflite(small_network(), tmp_path / "float32.tflite", saved_model=tmp_path / "saved")
 
 
@@ -193,7 +193,7 @@ def test_a_file_that_returns_nan_is_not_kept(network, tmp_path, monkeypatch):
     broken = small_network()
     broken.layers[-1].bias.assign([0, np.nan, 0, 0])
     monkeypatch.setattr(convert, "Source", lambda model, *rest: Source(broken, *rest))
-    with pytest.raises(ValueError, match="does not compute what the network computes"):
+    with pytest.raises(ValueError, match="does not compute the same as the network"):
         export.tflite(network, tmp_path / "tiny.tflite")
     with pytest.raises(
         ValueError, match="finite weights. Received: 'tiny', whose layer 'scores' has NaN or infinity in its bias"

@@ -170,7 +170,7 @@ def test_a_file_for_any_number_of_images(tmp_path):
     np.testing.assert_array_equal(after.predict(images), before.predict(images))
     assert page.models[0]["bytes"] == path.stat().st_size
     written_by_tensorflow(path, lambda x: tf.reduce_mean(x, axis=(1, 2)), (1, None, None, 3))
-    with pytest.raises(ValueError, match=r"of a fixed size\. .* takes shape \(1, -1, -1, 3\), -1 being any size"):
+    with pytest.raises(ValueError, match=r"of a fixed size\. .* takes shape \(1, -1, -1, 3\), where -1 is any size"):
         write_page([path], tmp_path / "page", cdn=True)
 
 
@@ -350,7 +350,7 @@ def test_no_network(packages, file, tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("NPM_CONFIG_REGISTRY", f"http://name:secret@127.0.0.1:{closed.getsockname()[1]}/")
         assert main(["page", str(file), "--out", str(tmp_path / "page")]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("error: Expected the npm registry to hand out @litertjs/core 2.5.3") and "secret" not in said
+    assert said.startswith("error: Expected the npm registry to deliver @litertjs/core 2.5.3") and "secret" not in said
     assert "npm pack @litertjs/core@2.5.3 @litertjs/wasm-utils@2.5.3" in said and "--cdn" in said
     assert not (tmp_path / "page").exists()
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", "file:///etc")

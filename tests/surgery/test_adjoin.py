@@ -413,13 +413,13 @@ def test_networks_that_have_no_adjoined_form():
         with pytest.raises(ValueError, match=r"not to be adjoined yet; take .*`full\(\)`.* Received: '"):
             adjoin(adjoined)
     function = layers.Lambda(lambda x: x + 1.0, name="mine")
-    with pytest.raises(ValueError, match="Layer 'mine' is a Lambda.*Write what it does with layers"):
+    with pytest.raises(ValueError, match="Layer 'mine' is a Lambda.*Replace it by layers"):
         adjoin(classifier(layers.Conv2D(16, 3), function, layers.Conv2D(16, 3)))
     with pytest.raises(ValueError, match="Expected a network of images.*Received: .*whose input is .*None, 8"):
         adjoin(classifier(layers.Dense(16), shape=(8,)))
     attention = keras.Input((8, 8, 3))
     x = layers.MultiHeadAttention(2, 8, name="attention")(attention, attention)
-    with pytest.raises(ValueError, match="Layer 'attention' is a MultiHeadAttention, and it is not known how"):
+    with pytest.raises(ValueError, match="Layer 'attention' is a MultiHeadAttention, and surgery does not know how"):
         adjoin(keras.Model(attention, layers.Dense(3)(layers.GlobalAveragePooling2D()(x))))
 
 

@@ -183,7 +183,7 @@ class Pretending(L.Layer):
 def test_what_would_be_lost_is_refused(cls, why):
     model = network(cls(name="mine"), L.Conv2D(4, 1))
     assert read_graph(model).layers["mine"].cls is cls  # which reports and JointRD take as it is
-    with pytest.raises(ValueError, match=f"Layer 'mine' is a {cls.__name__}, .* written out .*: {why}. Teach it"):
+    with pytest.raises(ValueError, match=f"Layer 'mine' is a {cls.__name__}, .* replaced by .*: {why}. Add a rule"):
         slim(model, {"stem": [0, 1]})
 
 

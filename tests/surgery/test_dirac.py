@@ -187,6 +187,6 @@ def test_slim_keeps_the_same_channels_of_input_and_output():
 
 def test_adjoin_asks_for_a_folded_network(randomised):
     network = dirac(plain(randomised))
-    with pytest.raises(ValueError, match="`tfjointrd.fold` makes of a DiracConv2D. Received: .* and 5 others"):
+    with pytest.raises(ValueError, match="`tfjointrd.fold` turns them into .* Received: .* and 5 others"):
         adjoin(network)
     assert adjoin(fold(network), round_to=1).small().count_params() < network.count_params()

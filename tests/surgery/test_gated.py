@@ -285,7 +285,7 @@ def test_what_search_refuses():
         search(network, (2,), keep=())
     with pytest.raises(ValueError, match="alpha=128"):
         search(network, (1, 128), round_to=1)
-    with pytest.raises(ValueError, match=r"to hold 1, which layer '\w+' needs to be added to '\w+'.*ties='free'"):
+    with pytest.raises(ValueError, match=r"to hold 1, since layer '\w+' is added to '\w+'.*ties='free'"):
         search(network, (2, 4), keep=["stage2_block1_conv2"], ties="free")
     with pytest.raises(ValueError, match="Expected `ties` to be one of"):
         search(network, ties="none")

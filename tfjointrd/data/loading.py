@@ -72,10 +72,10 @@ def load(
 ) -> tuple[Pipeline, Pipeline]:
     """Load a data set as a training and a validation pipeline for `model.fit`.
 
-    Both hand over raw pixels from 0 to 255, so that the exported network takes them too:
-    normalisation is a layer of the network, with the `mean` and `std` of `train.info`. Training data
-    are shuffled and augmented anew for each epoch as `seed` says; validation data never are. Either
-    keeps its last, smaller batch. See `Pipeline` for epochs, and for resuming in the middle.
+    Both deliver raw pixels from 0 to 255, so that the exported network takes them too: normalisation is a layer of the
+    network, with the `mean` and `std` of `train.info`. Training data are shuffled and augmented anew for each epoch as
+    `seed` says; validation data never are. Either keeps its last, smaller batch. See `Pipeline` for epochs, and for
+    resuming in the middle.
 
     Sets of small images stand in memory as `train.x` and `train.y` and need no TensorFlow afterwards.
     Larger ones and folders are decoded batch by batch.
@@ -104,7 +104,7 @@ def load(
             `TFDS_DATA_DIR`, then to `~/tensorflow_datasets`.
         data_file: An `.npz` file, as above, from which to read the set `name`, which has to be one of `names()` with
             small images. Neither TensorFlow nor tensorflow-datasets is needed then.
-        download: Whether to download a set that is not there.
+        download: Whether to download a missing set.
 
     Returns:
         Tuple `(train, validation)`. Each batch of them is `(images, labels)`, images

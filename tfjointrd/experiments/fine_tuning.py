@@ -39,9 +39,9 @@ def transfer(
 ) -> Run:
     """Fine-tunes a trained network on another data set: a new classifier, all weights trained.
 
-    The network's last `Dense` layer is replaced by one for the classes of the data set
-    (`tfjointrd.surgery.new_head`). Photographs come in the size that the network was trained for, unless `image_size`
-    says otherwise. A finished training is loaded, and an interrupted one goes on, as by `tfjointrd.experiments.run`.
+    The network's last `Dense` layer is replaced by one for the classes of the data set (`tfjointrd.surgery.new_head`).
+    Photographs come in the size that the network was trained for, unless `image_size` says otherwise. A finished
+    training is loaded, and an interrupted one is continued, as by `tfjointrd.experiments.run`.
 
     Args:
         model: The trained network: a `keras.Model`, which is saved in `out`, the path of a `.keras` file, or the name
@@ -54,8 +54,8 @@ def transfer(
         **options: Fields of `Recipe`, as `epochs=10`, `learning_rate=0.02`, `batch_size=64`, `image_size`, `images` and
             `seed` (with these defaults), and arguments of `run`, as `verbose` and `note`. `pixel_range="-1..1"`, for
             pixels that the network was trained on: `"0..255"`, `"0..1"`, `"-1..1"` or `"imagenet"` (ImageNet's mean
-            taken off, divided by its standard deviation). By default a network that does not begin with a `Rescaling`
-            or `Normalization` is looked at: what its first batch normalisation recorded in training shows the range.
+            taken off, divided by its standard deviation). By default, if a network does not begin with a `Rescaling` or
+            `Normalization`, the statistics of its first batch normalisation show the range.
 
     Returns:
         The finished `Run`, whose network is `run.networks["model"]`.

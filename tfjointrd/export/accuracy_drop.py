@@ -44,7 +44,7 @@ def check_limit(max_accuracy_drop: float | None, validation: Any, classes: Mappi
         raise ValueError(f"Expected `max_accuracy_drop` from 0 to 100 percentage points. Received: {max_accuracy_drop}")
     if max_accuracy_drop is not None and not any(classes.values()):
         raise ValueError(
-            "Expected a network with an output that names classes, whose accuracy can be measured, or "
+            "Expected a network with an output that names classes, so that accuracy can be measured, or "
             f"`max_accuracy_drop=None`. `max_error` limits errors of other outputs. Received: outputs {list(classes)} "
             "without classes"
         )

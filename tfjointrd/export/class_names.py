@@ -58,7 +58,7 @@ def _names(labels: str | os.PathLike | Sequence[str]) -> list[str]:
     if names is None:
         raise FileNotFoundError(
             "Expected `labels` to be a file with one name a line, names with commas between them, or a data set whose "
-            f"classes have names, as cifar10. Received: labels='{labels}'"
+            f"classes have names, such as cifar10. Received: labels='{labels}'"
         )
     return names
 

@@ -41,18 +41,18 @@ def tflite(
     max_error: float = 0.1,
     saved_model: str | os.PathLike | None = None,
 ) -> ExportReport:
-    """Writes a network as a `.tflite` file and proves that it computes what the Keras network computes.
+    """Writes a network as a `.tflite` file and checks that it computes the same as the Keras network.
 
-    The file has a fixed batch of one image and uses builtin operators only. It is run in the LiteRT interpreter and
-    compared with the network on sample images first; a file that disagrees or returns NaN is an error and is not kept.
-    A network in mixed precision is rebuilt in float32 before.
+    The file has a fixed batch of one image and uses builtin operators only. It is run in the LiteRT interpreter first,
+    and compared with the network on sample images. A file that disagrees or returns NaN raises an error and is not
+    kept. A network in mixed precision is rebuilt in float32 before.
 
     The number formats, by `quantization`:
 
     - `None`: float32.
     - `"float16"`: weights in float16, which takes half of the space. It is computed in float.
-    - `"dynamic"`: weights in int8. Activations are floats, which the runtime quantizes by their range in the image at
-      hand; depthwise convolutions are computed in float. Needs no images.
+    - `"dynamic"`: weights in int8. Activations are floats, which the runtime quantizes by their range in each image.
+      Depthwise convolutions are computed in float. Needs no images.
     - `"int8"`: static. Weights and activations in int8, by ranges that are calibrated on images. The file then takes
       raw pixels as bytes from 0 to 255, which is what a camera delivers, and returns floats. For hardware without
       floats, ask for `output_type="int8"`. A byte stands for its own value if the network takes pixels from 0 to 255;
@@ -79,25 +79,24 @@ def tflite(
             int16x8. Otherwise `"float32"`, which is the default too.
         output_type: Likewise for the output; `"float32"` by default.
         converter: `"tensorflow"`, TensorFlow's converter, or `"litert"`, Google's litert-quantizer. By default
-            litert-quantizer. TensorFlow's converter takes its place for static formats if litert-quantizer would leave
-            operators in float that it would not. A dict and `"int4"` are made by litert-quantizer alone.
-        max_accuracy_drop: Most percentage points of top-1 accuracy that the file may lose on `validation`, of several
-            outputs in any that names classes. A file that loses more is an error, which names the layers that err most,
-            to leave them in float. Not looked at by default.
+            litert-quantizer. For static formats, TensorFlow's converter is used instead if litert-quantizer would leave
+            operators in float that TensorFlow's converter quantizes. Only litert-quantizer takes a dict and `"int4"`.
+        max_accuracy_drop: How many percentage points of top-1 accuracy the file may lose on `validation`. With several
+            outputs, this holds for each one with classes. A file that loses more raises an error, which names the
+            layers with the largest errors, to leave them in float. By default accuracy is not checked.
         validation: Images with labels for it, in any form that `tfjointrd.data.batches` describes; for several outputs
             a dict of labels by their names. Labels of outputs without classes are left out.
         tolerance: Largest difference that a float32 file may have, as a share of the largest output. Rounding differs
             by 1e-6 to 1e-5 from one implementation to the next; a wrong file differs by 1e-2 and more.
-        min_agreement: Least share of images, or positions, on which a file in another format has to name the network's
-            class. Trained networks reach 0.95 and more. An untrained one may not, as its outputs hardly differ between
-            classes. Several channels are taken for classes unless they end in a sigmoid, or the network was compiled
-            with a loss for something else; `None` says that there are none. For several outputs also a dict by their
-            names.
+        min_agreement: Least share of images, or positions, on which a file in another format has to name the same class
+            as the network. Trained networks reach 0.95 and more. An untrained one may not, as its outputs hardly differ
+            between classes. Several channels are taken for classes unless they end in a sigmoid, or the network was
+            compiled with a loss for something else; `None` says that there are none. For several outputs also a dict by
+            their names.
         max_error: Largest relative error ‖file - network‖ / ‖network‖ of a file in another format, for outputs without
             classes.
-        saved_model: Folder for the SavedModel by way of which the network is converted, temporary by default. A
-            SavedModel that is already there is taken to be that of `model`, so that several files of one network share
-            one.
+        saved_model: Folder for the SavedModel from which the network is converted, temporary by default. A SavedModel
+            that is already there is used as that of `model`, so several files of one network can share one.
 
     Returns:
         An `ExportReport`.

@@ -76,18 +76,18 @@ def describe_file(
     license: str = "",
     card: bool = True,
 ) -> FileMetadata:
-    """Writes into a `.tflite` file what an app has to know of it, and a card of the same beside it.
+    """Writes metadata for apps into a `.tflite` file, and a card with the same beside it.
 
-    Earlier metadata of the file are replaced. What the file computes stays.
+    Earlier metadata of the file are replaced. The file computes the same as before.
 
     Args:
         path: The file, with one input `(1, height, width, channels)`.
         labels: Names of the classes of its first output: a list, a text file with one a line, names with commas between
-            them, or a data set of `tfjointrd.data.load`. Not said by default.
+            them, or a data set of `tfjointrd.data.load`. By default no labels are written.
         name: What it is called; the file's name without its ending by default.
         description: What it does, in a sentence.
         pixel_range: What the network takes for pixels from 0 to 255: `"0..255"`, `"0..1"`, `"-1..1"` or `"imagenet"`.
-            By default what the file's beginning tells, or else `"0..255"`.
+            By default the range that the file's first operators show, or else `"0..255"`.
         author: Who made it.
         license: Under what licence it may be used.
         card: Whether `path` with the ending `.json` is written too.
@@ -138,7 +138,7 @@ def describe_file(
 
 
 def read_metadata(path: str | os.PathLike) -> FileMetadata | None:
-    """Reads what a `.tflite` file says of itself.
+    """Reads the metadata of a `.tflite` file.
 
     Args:
         path: The file; it may come from elsewhere.

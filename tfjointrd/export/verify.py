@@ -248,6 +248,6 @@ def check_agreement(
             )
         if not agrees:
             raise ValueError(
-                f"The file does not compute what the network computes and was not kept. Expected {wanted}"
+                f"The file does not compute the same as the network and was not kept. Expected {wanted}"
                 f"{f' of {output.name}' if len(report.outputs) > 1 else ''}. Received: {report}"
             )

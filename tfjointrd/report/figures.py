@@ -63,7 +63,7 @@ def accuracy_against_cost(
 
 
 def gradient_figure(history: Sequence[Mapping[str, Any]] | str | PathLike, path: str | PathLike | None = None):
-    """Draws what pulls a `JointRD` student: gradients of its own path and of the teacher, stage by stage, over epochs.
+    """Draws the gradients of a `JointRD` student, from its own path and from the teacher, stage by stage, over epochs.
 
     Above, norms on a logarithmic axis; below, the cosine between the two gradients and the teacher's weight m(t).
 

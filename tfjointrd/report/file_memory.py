@@ -20,7 +20,7 @@ _ALIGNMENT, _SCALAR = 64, 4
 
 @dataclass(frozen=True)
 class LiveTensor:
-    """A piece of memory, and who uses it.
+    """A piece of memory, and the operators that use it.
 
     Attributes:
         name: The layers that compute it, or the operator where no layer is known.
@@ -28,7 +28,7 @@ class LiveTensor:
         first: Number of the operator that writes it; 0 for the file's input.
         last: Number of the last operator that reads it.
         offset: Where it lies in the arena, in bytes.
-        waits: Whether it stays while an operator runs that neither writes nor reads it, as what a shortcut carries.
+        waits: Whether it stays while an operator runs that neither writes nor reads it, as a shortcut's tensor does.
     """
 
     name: str
@@ -80,8 +80,8 @@ class FileMemory:
     def figure(self, path: str | os.PathLike | None = None):
         """Draws each tensor as a rectangle: from the operator that writes it to the last that reads it.
 
-        Height is size, and the vertical place that in the arena. What waits while others are computed, as what a
-        shortcut carries, has a colour of its own.
+        The height is the size, and the vertical position is that in the arena. Tensors that wait while others are
+        computed, such as a shortcut's, have their own colour.
 
         Args:
             path: Where to write a PNG; its folder is made.
@@ -131,7 +131,7 @@ def file_memory(path: str | os.PathLike, in_place: bool = True) -> FileMemory:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is none, not all of one, or does not run.
+        ValueError: If it is not a whole `.tflite` file, or does not run.
 
     Example:
 

@@ -26,7 +26,7 @@ class FileProfile:
         operators: `(operator, number format of the weights, of the output) -> how many there are`; of the weights an
             empty text where there are none.
         weight_bytes: Number format -> bytes of the file that weights in it take.
-        metadata: What the file says of itself; `None` if it says nothing.
+        metadata: The file's metadata; `None` if it has none.
     """
 
     path: Path
@@ -61,7 +61,7 @@ def file_profile(path: str | os.PathLike) -> FileProfile:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is none, not all of one, or does not run.
+        ValueError: If it is not a whole `.tflite` file, or does not run.
 
     Example:
 

@@ -49,7 +49,8 @@ def latency(
         path: The `.tflite` file.
         threads: Number of processor threads.
         runs: Number of timed runs.
-        warmup: Least number of runs before them, which go on for 0.2 seconds, while caches fill; 0 for none.
+        warmup: Least number of runs before the timed ones, while caches fill. They take 0.2 seconds at least; 0 for
+            none.
         xnnpack: Whether XNNPACK's kernels compute what they can, as by default; else LiteRT's own do.
 
     Returns:
@@ -120,7 +121,7 @@ def runtime_memory(path: str | os.PathLike, threads: int = 1, xnnpack: bool = Tr
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is none, or not all of one.
+        ValueError: If it is not a whole `.tflite` file.
         OSError: If the system does not say how much memory a process has; Linux does.
 
     Example:

@@ -39,8 +39,9 @@ def layer_latencies(
 ) -> dict[str, list[list[float]]]:
     """Times each layer that holds a kernel, in a `.tflite` file of its own, at each width of its input and output.
 
-    A few seconds a distinct layer. The sum is not a network's latency, which has activations, additions and what the
-    runtime fuses; it ranks choices of widths. A phone's own figures can take its place: the form is plain JSON.
+    It takes a few seconds for each distinct layer. The sum of these times is not a network's latency, which includes
+    activations and additions, and layers that the runtime fuses. The sum serves to rank choices of widths. You can use
+    a phone's own figures instead: the form is plain JSON.
 
     Args:
         model: The network to be searched.

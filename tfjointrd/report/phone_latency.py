@@ -34,7 +34,7 @@ class PhoneLatency:
         std_ms: The standard deviation.
         runs: Number of timed runs.
         median_ms: Half of the runs were faster; `None` if the program did not print it.
-        init_ms: What loading the file took, likewise.
+        init_ms: Milliseconds to load the file, likewise.
         memory_mb: By how much the process grew, in MiB, likewise.
     """
 
@@ -59,7 +59,7 @@ class PhoneLatency:
 
 
 def read_phone_latency(log: str | os.PathLike) -> PhoneLatency:
-    """Reads what LiteRT's `benchmark_model` printed, by way of `litert benchmark` (litert-cli) or `adb logcat`, say.
+    """Reads what LiteRT's `benchmark_model` printed, e.g. through `litert benchmark` (litert-cli) or `adb logcat`.
 
     Args:
         log: The text, or a file of it.

@@ -50,8 +50,8 @@ def _check_no_dirac(graph: Graph) -> None:
     found = [name for name, spec in graph.layers.items() if spec.cls is DiracConv2D]
     if found:
         raise ValueError(
-            "Expected a network of ordinary convolutions, which `tfjointrd.fold` makes of a DiracConv2D. Received: "
-            f"'{graph.name}' with the DiracConv2D '{found[0]}'"
+            "Expected a network without DiracConv2D layers. `tfjointrd.fold` turns them into ordinary convolutions. "
+            f"Received: '{graph.name}' with the DiracConv2D '{found[0]}'"
             + (f" and {len(found) - 1} others." if len(found) > 1 else ".")
         )
 
@@ -89,7 +89,7 @@ class AdjoinedGraph:
             if all(self._whole(path, ref) for ref in kept):
                 raise ValueError(
                     f"Expected channels to drop in network '{graph.name}'. Received: nothing to drop for '{path}'; "
-                    "every layer is in `keep`, too narrow for `alpha` and `round_to`, or has to stay."
+                    "every layer is in `keep`, too narrow for `alpha` and `round_to`, or has to stay full."
                 )
         if len(list(refs_in(graph.inputs))) != 1:
             raise ValueError(f"Expected a network with one input. Received: '{graph.name}'.")

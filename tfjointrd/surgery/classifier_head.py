@@ -21,8 +21,8 @@ def new_head(
             It is not changed. A sigmoid, by which one output tells two classes apart, becomes a softmax.
         num_classes: Number of units of the new layer, whose weights are drawn as those of a new network.
         input_shape: `(height, width, channels)` of the images to come; as before by default. Another height and width
-            need a network that is convolutional up to a global pooling. Images of one channel for a network of several
-            are taken by repeating the channel in front of it.
+            need a network that is convolutional up to a global pooling. If the images have one channel and the network
+            takes several, the channel is repeated in front of it.
         name: The new network's name; the old one by default.
 
     Returns:

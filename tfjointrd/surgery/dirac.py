@@ -34,8 +34,8 @@ def dirac(
         name: The new network's name; the old one by default.
 
     Returns:
-        A functional `keras.Model` with `DiracConv2D` layers of the same names. `fold` makes it plain again. Their
-        `alpha` and `beta` are not meant to decay: `optimizer.exclude_from_weight_decay(var_names=["alpha", "beta"])`.
+        A functional `keras.Model` with `DiracConv2D` layers of the same names. `fold` makes it plain again. Exclude
+        their `alpha` and `beta` from weight decay: `optimizer.exclude_from_weight_decay(var_names=["alpha", "beta"])`.
         The identity of a strided convolution takes the pixels 0, 2, 4, ... of a strided shortcut; where its padding is
         "same" and the input's size is not known, those at the centre of its kernel.
 
@@ -68,7 +68,7 @@ def dirac(
 
 
 def fold(model: keras.Model, name: str | None = None) -> keras.Model:
-    """Turns the `DiracConv2D` layers of a network into the ordinary convolutions that they are.
+    """Turns the `DiracConv2D` layers of a network into ordinary convolutions with the same outputs.
 
     Args:
         model: A functional or Sequential network. It is not changed.

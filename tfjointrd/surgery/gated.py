@@ -103,7 +103,7 @@ class GatedGraph(AdjoinedGraph):
         if not groups:
             raise ValueError(
                 f"Expected layers with widths to choose in network '{graph.name}'. Received: none; every layer is in "
-                "`keep`, has to stay as wide as it is, or is as wide for one alpha as for another."
+                "`keep`, has to stay full, or has the same width for all alphas."
             )
         return groups
 
@@ -265,7 +265,7 @@ def candidates_of(
     if ties == "free" and alphas[0] != 1 and tied:
         layer, other = next(iter(tied.items()))
         raise ValueError(
-            f"Expected `alphas` to hold 1, which layer '{layer}' needs to be added to '{other}', which stays full. "
+            f"Expected `alphas` to hold 1, since layer '{layer}' is added to '{other}', which stays full. "
             f"Received: alphas={alphas}, ties='free'."
         )
     reasons = {**reasons, **{layer: f"tied to '{other}'" for layer, other in tied.items()}}

@@ -16,7 +16,7 @@ from tfjointrd.surgery.rules.rule import Counter, Shape, rule_of
 
 
 def register_macs(layer_class: type, count: Counter) -> None:
-    """Teaches the report a layer class of your own and its subclasses.
+    """Adds a count of multiply-accumulates for a layer class of your own and its subclasses.
 
     Args:
         layer_class: A subclass of `keras.Layer`.

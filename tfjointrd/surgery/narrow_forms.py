@@ -63,8 +63,8 @@ def check_narrow_forms(graph: Graph, kept: Kept) -> None:
             widths = ", ".join(f"{len(kept[ref])} of {graph.shapes[ref][-1]}" for ref in call.inputs)
             raise ValueError(
                 f"Layer '{call.layer}' ({spec.cls.__name__}) of '{graph.name}' has no form with fewer channels. "
-                f"Expected one that takes {widths} channels. Keep it and what is ahead of it at full width, or teach "
-                f"surgery its narrow form with `tfjointrd.surgery.register_rule`. What went wrong: {error}"
+                f"Expected one that takes {widths} channels. Keep this layer and those before it at full width, or add "
+                f"a rule for its narrow form with `tfjointrd.surgery.register_rule`. What went wrong: {error}"
             ) from error
 
 
@@ -95,8 +95,8 @@ def _check(graph: Graph, kept: Kept, call: Call, layer: Any) -> None:
         )
         if slices != value.shape:
             raise ValueError(
-                f"its weight '{name}' has the shape {value.shape}, and what is kept of the full one's "
-                f"{weights[name].shape} has {slices}."
+                f"its weight '{name}' has the shape {value.shape}, and the kept part of the full layer's weight has "
+                f"{slices} (of {weights[name].shape})."
             )
 
 

@@ -32,9 +32,9 @@ def prune(
 ) -> keras.Model:
     """Drops the least important channels of a network until it keeps to a budget.
 
-    Channels that belong together, across all layers, go together. The result is a narrow network with the weights of
-    the channels that stay. It is less accurate at first, so train it on. Frozen layers stay frozen, of which a warning
-    tells: set `trainable = True` of the base that holds them before.
+    Channels that are tied across layers are dropped together. The result is a narrow network with the weights of the
+    channels that stay. It is less accurate at first, so train it afterwards. Frozen layers stay frozen, and a
+    warning says so: set `trainable = True` of the base that holds them first.
 
     Args:
         model: A functional or Sequential network, best a trained one. It is not changed.
@@ -49,7 +49,7 @@ def prune(
             `tfjointrd.report.layer_latencies(model, keep=())` measures it.
         ratio: The part of the channels to drop, between 0 and 1, in place of a target.
         scope: `"global"`: channels of all layers are ranked together. `"layer"`: each layer loses the same part.
-            `{pattern: ratio}`: that part of the layers that match, and of those tied to them; others stay full, the
+            `{pattern: ratio}`: layers that match, and layers tied to them, lose that part. Other layers stay full, the
             last match counts, and neither a target nor `ratio` is given.
         round_to: Layers keep a multiple of this many channels, or all.
         keep: Names or patterns of layers that stay at full width; `None` for the stem and the first stage.
@@ -58,8 +58,8 @@ def prune(
         name: The new network's name; the old one by default.
 
     Returns:
-        An ordinary `keras.Model` at or just below the budget: no layer could be one step wider within it.
-        `tfjointrd.surgery.prune_architecture` says which channels that are.
+        An ordinary `keras.Model` at or just below the budget: with one more step of width in any layer it would exceed
+        the budget. `tfjointrd.surgery.prune_architecture` returns the channels that are kept.
 
     Raises:
         ValueError: If no or several of the targets and `ratio` are given; if a target is below what the narrowest

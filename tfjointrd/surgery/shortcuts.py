@@ -26,9 +26,9 @@ class RemovedShortcut:
 
     Attributes:
         addition: The addition's name.
-        main: Names of the layers that the branches end in which are left.
-        shortcuts: Names of the layers that the removed ones end in.
-        layers: Names of the layers that disappeared with them, in network order.
+        main: Names of the last layers of the branches that stay.
+        shortcuts: Names of the last layers of the removed branches.
+        layers: Names of the layers that were removed with them, in network order.
     """
 
     addition: str
@@ -45,34 +45,35 @@ def remove_shortcuts(
 ) -> keras.Model:
     """Builds the plain network: every addition is replaced by its main branch.
 
-    Of the tensors an addition takes, the main branch is the one with the most convolutions and dense layers of its
-    own, counted on maps of more than one pixel, so that a squeeze-and-excitation gate counts nothing. A shortcut is a
-    branch that starts where the main branch starts and holds at most one of them, such as a projection, and fewer than
-    the main one. Layers that only served a shortcut disappear, and so does stochastic depth at the end of a main
-    branch: a dropout of whole images, or a layer of a class `StochasticDepth` or `DropPath`.
+    The main branch of an addition is the branch with the most convolutions and dense layers of its own. Only layers on
+    maps of more than one pixel count, so a squeeze-and-excitation gate does not count. A shortcut is a branch that
+    starts where the main branch starts. It holds at most one such layer, for example a projection, and fewer than the
+    main branch. Layers that only served a shortcut are removed. Stochastic depth at the end of a main branch is removed
+    too: a dropout of whole images, or a layer of a class `StochasticDepth` or `DropPath`.
 
-    Additions without a shortcut stay, and so do concatenations: the addition of two branches of one convolution each,
-    or of several each, as in an Inception block or between the resolutions of an HRNet (a third, empty branch beside
-    them goes); the lateral connections of a feature pyramid and the additions of a U-Net, whose deep branch goes to
-    another resolution and back. `branches` overrides all of this. Factors stay: `x + 0.2 * f(x)` becomes `0.2 * f(x)`.
+    Concatenations stay, and so do additions without a shortcut. Such an addition has two branches with one convolution
+    each, or with several each, as in an Inception block or between the resolutions of an HRNet. (A third, empty branch
+    beside them is removed.) The lateral connections of a feature pyramid stay too, and the additions of a U-Net, whose
+    deep branch goes to another resolution and back. `branches` overrides all of this. Factors stay: `x + 0.2 * f(x)`
+    becomes `0.2 * f(x)`.
 
     Args:
         model: A functional or Sequential network with shortcuts, from `tfjointrd.models`, `keras.applications` or
             your own. It is not changed.
-        keep_projections: `True` keeps the shortcuts that do something, that is, hold weights or change the shape, and
-            removes only identities. `"downsampling"` keeps those that change the resolution alone, as the authors do
-            (their `keepdownsampling`): none in the first stage of a bottleneck network, whose projection only adds
-            channels.
+        keep_projections: `True` keeps the shortcuts that hold weights or change the shape, and removes only identities.
+            `"downsampling"` keeps only the shortcuts that change the resolution, as the authors do (their
+            `keepdownsampling`). It keeps none in the first stage of a bottleneck network, since that projection only
+            adds channels.
         name: The new network's name; `plain_` and the old one's by default.
         branches: What to do at additions, by name or pattern (`{"fuse_*": None, "add_3": "conv_7"}`): the name of a
-            layer of the branch that is to be left, whatever the others are, or `None` for an addition that stays.
+            layer of the branch that stays, whatever the other branches are, or `None` for an addition that stays.
 
     Returns:
         A functional `keras.Model`. Its `removed` lists a `RemovedShortcut` for each addition, as long as the model is
         not saved and loaded; `shortcut_report` also says what stays, and why. Remaining layers keep their names and
-        weights. Only weights that would let nothing pass without a shortcut start at one instead: a batch normalisation
-        whose gamma is zero throughout, as some networks initialise the last one of a block, and a layer of a class
-        `LayerScale` (ConvNeXt) or `SkipInit` whose weights are all below 0.001.
+        weights. Some weights would let no signal pass without a shortcut. These are set to one: the gamma of a batch
+        normalisation that is zero throughout, as some networks initialise the last one of a block, and the weights of a
+        layer of a class `LayerScale` (ConvNeXt) or `SkipInit` that are all below 0.001.
 
     Raises:
         ValueError: If `model` is not functional, no shortcut is found, or `keep_projections` is none of these values;

@@ -17,11 +17,11 @@ from tfjointrd.surgery.tied_sets import TiedSets
 def sort_channels(model: keras.Model, importance: Any = "l2", data: Any = None, name: str | None = None) -> keras.Model:
     """Permutes the channels of a network so that in each tied set the most important ones come first.
 
-    `adjoin` and `search` keep the first channels of a layer, which are then its best ones. The order of channels stays
-    as it is where it means something: those that the network's outputs, a softmax or a layer such as `Permute` fix;
-    those around a `FitChannels` or `DiracConv2D`, which match channels by their place (`tfjointrd.fold` makes the
-    latter an ordinary convolution); and those of which the criterion says nothing. Grouped convolutions change whole
-    groups. `tfjointrd.surgery.tied_sets` lists the sets, with what holds them.
+    `adjoin` and `search` keep the first channels of a layer, which are then its best ones. Some channels keep their
+    order. The outputs of the network, a softmax or a layer such as `Permute` fix the order of their channels.
+    `FitChannels` and `DiracConv2D` match channels by their place (`tfjointrd.fold` turns the latter into an ordinary
+    convolution). Channels that the criterion does not score also keep their order. Grouped convolutions move whole
+    groups. `tfjointrd.surgery.tied_sets` lists the sets, and why a set keeps its order.
 
     Args:
         model: A functional or Sequential network. It is not changed.

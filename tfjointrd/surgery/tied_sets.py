@@ -256,7 +256,7 @@ class TiedSets:
                     if not np.isfinite(value).all():
                         raise ValueError(
                             f"Expected `model` to have finite weights. Received: '{graph.name}', where '{name}' of "
-                            f"layer '{layer}' has NaN or infinite ones, as after a training that diverged."
+                            f"layer '{layer}' has NaN or infinite values, as after a training that diverged."
                         )
             kernels = [x for weights in self._weights.values() for name, x in weights.items() if is_kernel(name)]
             if kernels and not any(np.any(kernel) for kernel in kernels):

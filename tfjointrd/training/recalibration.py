@@ -20,11 +20,11 @@ _BATCH_SIZE = 128
 def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = None) -> keras.Model:
     """Measures the moving means and variances of a network's batch normalisations on data, and changes nothing else.
 
-    A network computes something else in inference than in training if its statistics belong to another network, as
-    those of a small network from `adjoin(..., batch_normalization="shared")` do, or if they are older than its weights.
-    Every statistic becomes the plain mean over the batches, and over the calls of a layer that is called several times.
-    Batch normalisations within layers of your own and within wrappers such as `TimeDistributed` are measured too, and
-    frozen ones; all other layers compute what they compute in inference, so that dropout is off.
+    A network computes something else in inference than in training if its statistics are those of another network or
+    older than its weights. A small network from `adjoin(..., batch_normalization="shared")` has the statistics of the
+    full one, for example. Every statistic becomes the plain mean over the batches, and over the calls of a layer that
+    is called several times. Batch normalisations within layers of your own and within wrappers such as
+    `TimeDistributed` are measured too, and frozen ones; all other layers run as in inference, so dropout is off.
 
     Args:
         model: A functional or Sequential network. It is changed in place.

@@ -104,7 +104,7 @@ def _check_ends(model: TFLiteModel, name: str) -> None:
     if any(size < 0 for size in signature[1:]):
         raise ValueError(
             "Expected `path` to be a file that takes images of a fixed size. "
-            f"Received: path='{name}', which takes shape {tuple(map(int, signature))}, -1 being any size"
+            f"Received: path='{name}', which takes shape {tuple(map(int, signature))}, where -1 is any size"
         )
     if len(model.outputs) != 1:
         raise ValueError(

@@ -104,8 +104,8 @@ def _from_disk(source: Path) -> dict[str, bytes]:
         if modules.is_dir():
             return {path: (modules / path).read_bytes() for path in FILES if (modules / path).is_file()}
     raise FileNotFoundError(
-        f"Expected `runtime` to be a folder with {' and '.join(map(tarball, PACKAGES))}, the first of these files "
-        f"beside the second, or a folder with node_modules/@litertjs. Received: runtime='{source}'. {_ADVICE}"
+        f"Expected `runtime` to be a folder with {' and '.join(map(tarball, PACKAGES))}, the first of these files, "
+        f"with the second beside it, or a folder with node_modules/@litertjs. Received: runtime='{source}'. {_ADVICE}"
     )
 
 
@@ -149,8 +149,8 @@ def _downloaded(package: str) -> bytes:
             content = response.read()
     except OSError as error:  # urllib's own are of this kind
         raise ConnectionError(
-            f"Expected the npm registry to hand out @litertjs/{package} {VERSION}, which no earlier page has left in "
-            f"{cache_folder()}. Received from {host}: {getattr(error, 'reason', None) or error}. {_ADVICE}"
+            f"Expected the npm registry to deliver @litertjs/{package} {VERSION}, since the cache {cache_folder()} "
+            f"does not hold it. Received from {host}: {getattr(error, 'reason', None) or error}. {_ADVICE}"
         ) from error
     return _checked(package, content, host)
 

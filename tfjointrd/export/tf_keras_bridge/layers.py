@@ -230,7 +230,7 @@ def pooled(part: Part) -> Apply:
     axes = {axes} if isinstance(axes, int) else set(axes or ())
     rank = len(part.shapes[0][0])
     if rank != 4 or {axis % rank for axis in axes} != {1, 2}:
-        raise part.error(f"over the axes {sorted(axes)}, where tf_keras pools over height and width alone")
+        raise part.error(f"over the axes {sorted(axes)}, where tf_keras pools over height and width only")
     kind = "GlobalAveragePooling2D" if part.kind == "Mean" else "GlobalMaxPooling2D"
     layer = part.make(kind, keepdims=bool(part.spec.config.get("keepdims")))
     return lambda x, *_: layer(x)

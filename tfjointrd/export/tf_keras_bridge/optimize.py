@@ -37,9 +37,9 @@ def quantization_aware(
     validation_data: Any = None,
     verbose: int = 0,
 ) -> QuantizedNetwork:
-    """Trains a network that computes as its int8 file will, so that its weights make up for the rounding.
+    """Trains a network with the rounding of its int8 file, so that its weights make up for the rounding.
 
-    This is quantisation-aware training by tensorflow-model-optimization. It is worth its time where `export.tflite(...,
+    This is quantisation-aware training by tensorflow-model-optimization. It is worth its time if `export.tflite(...,
     quantization="int8")` loses too much.
 
     Args:
@@ -48,14 +48,14 @@ def quantization_aware(
         train: Images with labels, in any form that `tfjointrd.data.batches` describes, in the range that the network
             takes. Weights of images are not used.
         epochs: How often all of `train` is seen.
-        preserve: What the training keeps of a network from `prune_low_magnitude` or `cluster_weights`: `"sparsity"`
+        preserve: The structure to keep, of a network from `prune_low_magnitude` or `cluster_weights`: `"sparsity"`
             (PQAT), `"clusters"` (CQAT), `"sparsity and clusters"` (PCQAT), or `None`.
         in_float: Names or patterns of layers that stay in float.
         learning_rate: That of the first step. It falls to zero along a cosine.
         optimizer: The name of one, or a `tf_keras.optimizers.Optimizer`, which has a learning rate of its own.
         loss: By default cross-entropy, or the mean squared error, as output and labels suggest.
         batch_size: Number of images in a batch, where `train` is one array.
-        validation_data: Images with labels that are looked at after each epoch.
+        validation_data: Images with labels for an evaluation after each epoch.
         verbose: As for `fit`.
 
     Returns:
@@ -125,7 +125,7 @@ def prune_low_magnitude(
         network: See `quantization_aware`.
         train: See `quantization_aware`.
         sparsity: The share of each layer's weights that are zero at the end, or `"2:4"`: two of four weights in a row
-            along a kernel's input channels, a pattern that some processors compute faster. Any `"m:n"` will do.
+            along a kernel's input channels, a pattern that some processors compute faster. Any `"m:n"` works.
         epochs: How often all of `train` is seen. The share grows in the first half of the steps.
         keep: Names or patterns of layers that are not pruned.
         learning_rate: See `quantization_aware`.

@@ -198,12 +198,12 @@ def rule_for(name: str, spec: LayerSpec) -> Rule:
         return rule
     if spec.cls is keras.layers.Lambda:
         raise ValueError(
-            f"Layer '{name}' is a Lambda, into which surgery cannot look. Write what it does with layers of "
-            "`keras.layers` or functions of `keras.ops`, or as a layer class of your own that "
-            "`tfjointrd.surgery.register_rule` describes."
+            f"Layer '{name}' is a Lambda. Surgery cannot look into its function. Replace it by layers of "
+            "`keras.layers`, by functions of `keras.ops`, or by a layer class of your own with a rule "
+            "(`tfjointrd.surgery.register_rule`)."
         )
-    tried = f" It cannot be written out as the layers that it calls: {spec.opaque}." if spec.opaque else ""
+    tried = f" It cannot be replaced by the layers that it calls: {spec.opaque}." if spec.opaque else ""
     raise ValueError(
-        f"Layer '{name}' is a {spec.cls.__name__}, and it is not known how channels pass through that layer.{tried} "
-        "Teach it with `tfjointrd.surgery.register_rule`, or cut the network there."
+        f"Layer '{name}' is a {spec.cls.__name__}, and surgery does not know how channels pass through it.{tried} "
+        "Add a rule with `tfjointrd.surgery.register_rule`, or cut the network there."
     )

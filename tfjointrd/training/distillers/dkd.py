@@ -15,7 +15,7 @@ from tfjointrd.training.schedules import WARM_UP
 class DKD(OutputDistiller):
     """T² times KL of right against wrong, and KL of the wrong classes among themselves, each with a weight of its own.
 
-    In Hinton's loss the latter counts the less, the surer the teacher is.
+    In Hinton's loss, the wrong classes count less if the teacher is more confident.
 
     Args:
         temperature: T.

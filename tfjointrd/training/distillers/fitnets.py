@@ -13,11 +13,11 @@ from tfjointrd.training.distillers.taps import relu_of, stage_ends
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
 class FitNets(LayerDistiller):
-    """The mean squared difference of a guided layer of the student, behind a regressor, and a hint of the teacher.
+    """The mean squared difference between a hint of the teacher and a guided layer of the student, behind a regressor.
 
     By default both are the end of the middle stage. The regressor is a learned 1x1 convolution with batch normalisation
-    and, as the paper asks, the hint's own activation, if that is a ReLU or one of its relatives. The paper's stages of
-    training, hints first and Hinton's distillation then, are one here: the hint is added to the loss.
+    and, as the paper asks, the hint's own activation, if that is a ReLU or one of its relatives. The paper trains in
+    two stages, first with hints and then by Hinton's distillation. Here it is one stage: the hint is added to the loss.
 
     Args:
         layers: The guided layer and the hint, as a name or a pair `(student_name, teacher_name)`; or several.

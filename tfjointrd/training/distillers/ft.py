@@ -19,9 +19,9 @@ class FT(LayerDistiller):
     """The difference of factors: a paraphrase of the teacher's last map, and the student's translation of its own.
 
     In phase one, a paraphraser learns to reproduce the teacher's map through fewer channels, the factors. In phase two
-    it stays as it is, and a translator of the student's map learns to give the same factors, together with the student.
+    the paraphraser is fixed. Student and translator learn together to compute the same factors from the student's map.
     Both phases are within one training: in phase one the student learns from its labels, and from other methods. (In
-    the paper phase one comes before the student's training.) An interrupted training goes on in the phase it was in.
+    the paper phase one comes before the student's training.) An interrupted training continues in its phase.
 
     Args:
         layers: The layers whose maps are compared, as a name or a pair `(student_name, teacher_name)`. By default the

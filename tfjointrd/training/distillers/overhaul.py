@@ -18,13 +18,13 @@ from tfjointrd.training.precision import loss_dtype
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
 class Overhaul(Distiller):
-    """The margin distance between the last feature maps of student and teacher, ahead of their ReLUs.
+    """The margin distance between the last feature maps of student and teacher, before their ReLUs.
 
-    A learned 1x1 convolution with batch normalisation leads from the student's map to the teacher's shape. Within
-    `JointRD` the maps at the end of the teacher's tails are compared too, each through a convolution of its own.
+    A learned 1x1 convolution with batch normalisation maps the student's map to the teacher's shape. Within `JointRD`
+    the maps at the end of the teacher's tails are compared too, each through a convolution of its own.
 
     Args:
-        weight: A number or a `tfjointrd.training.Schedule`. The authors of Residual Distillation take 1e-3 at 32 pixels
+        weight: A number or a `tfjointrd.training.Schedule`. The authors of Residual Distillation use 1e-3 at 32 pixels
             and 1e-4 at 224.
         name: The layer's name.
 

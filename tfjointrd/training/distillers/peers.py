@@ -53,8 +53,8 @@ class PeerDistiller(keras.layers.Layer):
 class DML(PeerDistiller):
     """Each network learns from the others' outputs: the mean of T² KL(other, own) over all others.
 
-    All networks take their step at once, from the same outputs; in the paper's Algorithm 1 each sees the others' after
-    their steps.
+    All networks take their step at once, from the same outputs. In the paper's Algorithm 1 the networks take their
+    steps in turn, and each sees the others' outputs after their steps.
 
     Args:
         weight: A number or a `tfjointrd.training.Schedule`.
@@ -87,11 +87,12 @@ class DML(PeerDistiller):
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
 class KDCL(PeerDistiller):
-    """Each network learns from one target that all make together: T² KL(target, own).
+    """Each network learns from one target that is made from all networks: T² KL(target, own).
 
     The logit of the right class is subtracted from each network's logits. The target is the smallest of these, class by
     class (KDCL-MinLogit): the network that is surest that a class is wrong decides. (Adjoined Networks' Table 2 calls
-    the method KDCR.) The paper distorts the images of each network in another way; here all see the same.
+    the method KDCR.) In the paper each network sees the images distorted in another way. Here all networks see the same
+    images.
 
     Args:
         weight: A number or a `tfjointrd.training.Schedule`; lambda in the paper.

@@ -17,10 +17,10 @@ from tfjointrd.training.schedules import WARM_UP
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
 class ReviewKD(LayerDistiller):
-    """The distance of the teacher's stages and the student's, where each of the latter has reviewed all deeper ones.
+    """The distance between the stages of teacher and student, each stage of the student fused with its deeper stages.
 
-    From the last stage to the first, attention based fusion (ABF) joins a stage's map with what came from the deeper
-    stages, enlarged, by two learned weights at each position; a convolution leads to the teacher's channels. The
+    From the last stage to the first, attention based fusion (ABF) joins a stage's map with the enlarged result of the
+    deeper stages, by two learned weights at each position. A convolution then maps it to the teacher's channels. The
     distance (HCL) is the mean squared difference at the map's own resolution and of its means over 4x4, 2x2 and 1x1
     windows, with weights 1, 1/2, 1/4 and 1/8 over their sum. The mean of the last map is a stage of its own.
 

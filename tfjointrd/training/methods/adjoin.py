@@ -44,30 +44,31 @@ def adjoin(
         model: A functional or Sequential network for images, from `tfjointrd.models`, `keras.applications` or your
             own, with one input and one or several outputs. It is not changed; the adjoined network starts from its
             weights.
-        alpha: How many times narrower the layers of the small network are: a number from 1 on, 2 by default; numbers by
-            layer name or pattern (`{"stage3_*": 4}`), where layers that match none stay full and the last match counts;
-            or a function `(layer name, width) -> number`.
+        alpha: How many times narrower the layers of the small network are. A number from 1 on, 2 by default; numbers by
+            layer name or pattern (`{"stage3_*": 4}`); or a function `(layer name, width) -> number`. Layers that match
+            no pattern stay full, and the last match counts.
         keep: Names or patterns (`"stage2_*"`) of layers that stay at full width. By default the stem and the first
-            stage, as in the paper, and none where `alpha` says it layer by layer; `()` narrows every layer that can be.
+            stage, as in the paper, or none if `alpha` is given layer by layer. `()` narrows every layer that can be
+            narrowed.
         alphas: Several numbers in place of `alpha`, for as many small networks from one training.
         widths: Layer name -> width in place of `alpha`, e.g. `architecture()["widths"]` of a search, or positions of
-            the channels to keep, e.g. `tfjointrd.surgery.prune_architecture(...)["kept"]`; other layers stay full, and
-            nothing is rounded.
-        order: By which importance channels are sorted first, so that the small network keeps the best ones: a short
-            form of `sort_channels(model, order, data)`. Worth it for a trained network.
+            the channels to keep, e.g. `tfjointrd.surgery.prune_architecture(...)["kept"]`. Other layers stay full, and
+            no width is rounded.
+        order: The importance by which channels are sorted first, so that the small network keeps the best ones. A short
+            form of `sort_channels(model, order, data)`, useful for a trained network.
         data: Images, with labels where `order` needs them.
-        round_to: Widths are rounded to the nearest multiple of this, at least one of it. With 1 they are rounded down,
-            which is the papers' arithmetic.
+        round_to: Widths are rounded to the nearest multiple of this number, and are at least this number. With 1 they
+            are rounded down, as in the papers.
         kl_weight: As for `Adjoined`, and so are the next four.
         batch_normalization: `"separate"` or `"shared"`.
-        stop_gradient: Whether KL leaves the full network's output alone.
+        stop_gradient: Whether KL has no gradient through the full network's output.
         epsilon: The term that Eqn 3 adds to both probabilities, or `None`.
-        divergence: What the full and the small network's outputs are compared by.
-        objective: `"slimmable"` lets every network learn from the labels, as in Slimmable Networks, in place of the
-            divergence. These narrow every layer: `keep=()`. Each width then has its own batch normalisations, as theirs
-            has; layers that stay full at the beginning are computed once, and theirs serve all widths. In Universally
-            Slimmable Networks the small ones learn from the full one's outputs ("in-place distillation"). That is
-            `kl_weight=1.0, stop_gradient=True`, which has the same gradient.
+        divergence: The measure that compares the outputs of the full and the small network.
+        objective: With `"slimmable"` every network learns from the labels, as in Slimmable Networks, and not by the
+            divergence. Slimmable Networks narrow every layer (`keep=()`), and each width has its own batch
+            normalisations, as here. Layers that stay full at the beginning are computed once, and their batch
+            normalisations serve all widths. In Universally Slimmable Networks the small networks learn from the outputs
+            of the full one ("in-place distillation"). `kl_weight=1.0, stop_gradient=True` has the same gradient.
         name: The name of the adjoined network.
 
     Returns:
@@ -76,13 +77,13 @@ def adjoin(
 
     Frozen layers:
         A frozen base (`trainable=False`, as transfer learning leaves it) stays as it is, and the small network uses
-        slices of weights that were never trained to work alone. It has batch normalisations of its own, which learn
-        in any case, and there is a warning: that is far from enough. EfficientNet-Lite0 with ImageNet weights, tuned to
-        93.8 % on ten classes, had a small network of 40.5 % after three epochs with a frozen base, and of 60.5 % where
-        all layers learned (`benchmarks/frozen_base.py`; 2,000 images, statistics recalibrated, one seed). Set
-        `base.trainable = True` before `adjoin` and train with a low learning rate. If the base has to stay frozen, call
-        `tfjointrd.recalibrate_batchnorm` on `small()`, and pass `stop_gradient=True`, so that imitation does not
-        change the classifier that both networks share.
+        slices of weights that were never trained to work alone. Only its own batch normalisations learn. That is far
+        from enough, and a warning says so. EfficientNet-Lite0 with ImageNet weights was tuned to 93.8 % on ten classes.
+        After three epochs its small network had 40.5 % with a frozen base, and 60.5 % if all layers learned
+        (`benchmarks/frozen_base.py`; 2,000 images, statistics recalibrated, one seed). Set `base.trainable = True`
+        before `adjoin` and train with a low learning rate. If the base has to stay frozen, call
+        `tfjointrd.recalibrate_batchnorm` on `small()`, and pass `stop_gradient=True`, so that imitation does not change
+        the classifier that both networks share.
 
     Raises:
         ValueError: If `alpha` is no number from 1 on, or leaves a layer no channel or all layers full; if `widths` do

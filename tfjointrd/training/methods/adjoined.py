@@ -37,10 +37,11 @@ class Adjoined(ScheduledModel):
     Trains on CE(p) + lambda(t) KL(p, q), where p and q are the probabilities of the full and the small network; with
     several small networks, or several outputs, on the sum of their terms. An ordinary `keras.Model`: `compile`, `fit`,
     `evaluate`, `predict`, callbacks and `.keras` files (loaded after `import tfjointrd`) work as usual. Losses of
-    layers are added, as an `activity_regularizer` makes them: of each network, and once of what both compute alike.
+    layers, such as those of an `activity_regularizer`, are added: those of each network, and those of the shared trunk
+    once.
 
-    CE and KL are those of classes, one of which is right. Other outputs have another loss and another divergence, each
-    a mean over the batch, and over positions where the output is a map:
+    CE and KL are for classes, one of which is right. Other outputs have another loss and another divergence. Each is a
+    mean over the batch, and over positions if the output is a map:
 
     - yes or no, once or for each channel (a sigmoid, a binary loss, or one channel with labels 0 and 1): binary
       cross-entropy, and p log(p / q) + (1 - p) log((1 - p) / (1 - q)), the mean over the channels;
@@ -56,19 +57,19 @@ class Adjoined(ScheduledModel):
         keep: For each small network, by the name of its path, layer name -> positions (or the number of first
             positions, or a boolean mask) of the output channels that it keeps. See `tfjointrd.surgery.slim`.
         kl_weight: lambda(t): a `Schedule` or a number; min(4t², 1) by default.
-        batch_normalization: `"separate"` gives each network weights and statistics of its own; with `"shared"` the
-            small networks use slices of the full one's weights, and its statistics in inference, which do not fit them:
-            `tfjointrd.recalibrate_batchnorm(small, data)` measures their own. `fit` and `evaluate` measure small
-            networks without that, so their accuracies may be no better than guessing.
-        stop_gradient: Whether KL leaves the full network's output alone, which is then the target only.
+        batch_normalization: `"separate"` gives each network weights and statistics of its own. With `"shared"` the
+            small networks use slices of the full network's weights. In inference they use its statistics, which do not
+            fit them: `tfjointrd.recalibrate_batchnorm(small, data)` measures their own. `fit` and `evaluate` do not
+            recalibrate, so their accuracies of small networks may be no better than guessing.
+        stop_gradient: Whether KL has no gradient through the full network's output, which is then only the target.
         epsilon: The term that Eqn 3 adds to both probabilities, 1e-6 in the paper. `None` computes KL from logits,
             which needs none; 1e-6 where networks return probabilities.
-        divergence: The divergence in place of KL: `"kullback_leibler"`, `"bernoulli"` or `"squared_error"`, the three
-            above, or a function `(full, small) -> (batch, ...)` of outputs as the network returns them; for several
-            outputs also a list, or a dict by their names. By default that of the output, as said above.
+        divergence: The divergence: `"kullback_leibler"`, `"bernoulli"` or `"squared_error"`, the three above, or a
+            function `(full, small) -> (batch, ...)` of outputs as the network returns them. For several outputs also a
+            list, or a dict by their names. By default the divergence for the kind of output, as above.
         kept_full: For each small network, why layers stay full, by layer name.
-        objective: `"adjoined"` or `"slimmable"`, as said above. The latter has no `kl_weight`, `stop_gradient`,
-            `epsilon` and `divergence`; metrics hold KL all the same.
+        objective: `"adjoined"` or `"slimmable"`, as above. `"slimmable"` has no `kl_weight`, `stop_gradient`, `epsilon`
+            and `divergence`, but metrics still include KL.
         name: The model's name.
 
     Call arguments:
@@ -85,10 +86,10 @@ class Adjoined(ScheduledModel):
 
     Metrics:
         Each metric given to `compile` is reported for all, e.g. `full_accuracy` and `small_accuracy`; so are their
-        cross-entropies `full_loss` and `small_loss`, and `small_kl`, KL without its weight. `val_loss` holds KL with
-        the weight that it has at that time, which is next to nothing at first: give callbacks that look for the best
-        epoch `monitor="val_small_accuracy", mode="max"`. There is no `val_accuracy`, which would not say of which
-        network; `fit` refuses callbacks that look for it.
+        cross-entropies `full_loss` and `small_loss`, and `small_kl`, KL without its weight. `val_loss` contains KL with
+        its current weight, which is almost zero at first. So give callbacks that look for the best epoch
+        `monitor="val_small_accuracy", mode="max"`. There is no `val_accuracy`, since it would not name a network. `fit`
+        raises an error for callbacks that monitor it.
 
     Raises:
         ValueError: See `adjoin`; or if a batch normalisation is not synchronised where several devices train.

@@ -23,10 +23,10 @@ from tfjointrd.training.scheduled_model import ScheduledModel, serialized
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
 class Cohort(ScheduledModel):
-    """Trains classifiers of any architecture at once, each on the labels and on what the others make of the images.
+    """Trains classifiers of any architecture at once, each on the labels and on the outputs of the others.
 
-    There is no teacher. The loss is the sum over the networks of the loss on the labels and the method's, times its
-    weight. `evaluate` has the former alone.
+    There is no teacher. The loss is a sum over the networks: the loss on the labels, plus the method's loss times its
+    weight. `evaluate` has only the loss on the labels.
 
     An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual
     (these are loaded after `import tfjointrd`). The networks are trained in place.
@@ -38,7 +38,8 @@ class Cohort(ScheduledModel):
 
     Attributes:
         networks: The networks.
-        keys: What outputs and metrics of each are called: `"network1"`, `"network2"`, ... as in `network1_accuracy`.
+        keys: The name of each network in outputs and metrics: `"network1"`, `"network2"`, ... as in
+            `network1_accuracy`.
 
     Call arguments:
         inputs: Images `(batch, height, width, channels)`.

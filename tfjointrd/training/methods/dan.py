@@ -36,28 +36,28 @@ class DAN(Adjoined):
 
     Trains on CE(p) + lambda(t) (KL(p, q) + gamma n_f), where q is the output of a mixture of all candidate widths and
     n_f the expected multiply-accumulates. An ordinary `keras.Model`: `compile`, `fit`, `evaluate` and `.keras` files
-    work as usual. Then `architecture()` says what was chosen, `small()` is the narrow network with the weights that it
-    has from the search, and `derive()` the adjoined network of these widths, to be trained.
+    work as usual. Then `architecture()` returns the chosen widths, `small()` returns the narrow network with the
+    weights of the search, and `derive()` returns the adjoined network of these widths, to be trained.
 
     While training, the small network's channels are scaled by Gumbel-softmax weights of the candidates that have them.
     `evaluate` and `predict` compute the network that `small()` returns: each gate chooses its most probable candidate,
     and with a budget what `choices()` makes of these.
 
-    Batch normalisations of the small path have one set of statistics for the mixture. Candidates differ in which
-    channels they have, not in what a channel is before the gate, so sets of their own would hold the same numbers; what
-    a choice changes upstream, `recalibrate_batchnorm` measures.
+    Batch normalisations of the small path have one set of statistics for the mixture. Candidates differ in their number
+    of channels. A channel before the gate is the same for all of them, so separate statistics would be the same
+    numbers. A choice changes the inputs of later layers; `recalibrate_batchnorm` measures the statistics that follow.
 
     Args:
         base: The full network, functional or Sequential, with one input.
         candidates: For each of `alphas`, layer name -> positions (or the number of first positions) of the output
             channels that it keeps.
         alphas: The candidates' numbers in rising order, by which choices are named.
-        gamma: The weight of n_f in multiply-accumulates, as in Eqn 6; in place of a budget. The paper's 1e-13 (DAN-50)
-            and 1e-19 (DAN-100) belong to a count that doubles at every block of the authors' code; for this one they
-            come to 1.5e-10 and 6.2e-13, at 224 pixels.
+        gamma: The weight of n_f in multiply-accumulates, as in Eqn 6; in place of a budget. The 1e-13 (DAN-50) and
+            1e-19 (DAN-100) of the authors' code belong to a count that doubles at every block. For our count they
+            correspond to 1.5e-10 and 6.2e-13, at 224 pixels.
         target_macs: The multiply-accumulates that the small network may have: a whole number, or up to 1.0 a part of
-            the full network's. The weight of the penalty is steered so that the expected ones come to it. By default
-            the middle between the narrowest and the widest candidates.
+            the full network's. The weight of the penalty is adjusted until the expected cost reaches this target. By
+            default the middle between the narrowest and the widest candidates.
         target_parameters: The same for the number of weights.
         target_latency_ms: The same for milliseconds of one image by `latency_table`.
         latency_table: Layer name -> `[input width, output width, milliseconds]`, or a JSON file of that; measured by
@@ -78,9 +78,9 @@ class DAN(Adjoined):
 
     Metrics:
         As for `Adjoined`; `small_macs` (or `small_parameters`), the expected cost as a part of the full network's; and
-        `small_penalty`, what the budget adds to the loss: lambda(t) gamma n_f, or with a target the expected cost times
-        the price to which it is steered. That price is negative while the network costs less than it may, which lets
-        the gates choose wider; `loss` can be negative then, and means nothing by itself.
+        `small_penalty`, the part of the loss from the budget: lambda(t) gamma n_f, or with a target the expected cost
+        times its current price. The price is negative while the network costs less than the target, so that the gates
+        choose wider layers. `loss` can be negative then, and means nothing by itself.
 
     Raises:
         ValueError: See `search`.

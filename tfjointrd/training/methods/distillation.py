@@ -32,35 +32,35 @@ FROZEN, JOINT = "frozen", "joint"
 
 @keras.saving.register_keras_serializable(package="tfjointrd")
 class Distillation(ScheduledModel):
-    """Trains a student on labels, and by any number of methods on what a teacher makes of the same images.
+    """Trains a student on labels, and by any number of methods on a teacher's outputs and features of the same images.
 
     The loss is the label weight times the student's loss on the labels, plus each method's loss times its weight. The
     methods are those of `tfjointrd.distillers`, or a subclass of `tfjointrd.distillers.Distiller`. Student and teacher
-    run once a step each, whatever the number of methods; the teacher in inference, unless it is trained too. Layers
-    that methods train, such as those that bring feature maps to one shape, belong to the training and not to the
-    student.
+    run once a step each, whatever the number of methods; the teacher in inference, unless it is trained too. Some
+    methods train layers of their own, for example to bring feature maps to one shape. These layers belong to the
+    training and not to the student.
 
-    A method's loss is a mean over the batch and, with `sample_weight`, a weighted one. With several outputs, losses on
-    labels and outputs are sums over all, which are matched by their names, or else by their order. See `Adjoined` for
-    what an output is taken for.
+    A method's loss is a mean over the batch. With `sample_weight` it is a weighted mean. With several outputs, losses
+    on labels and on outputs are sums over all outputs. Outputs of student and teacher are matched by their names, or
+    else by their order. `Adjoined` says which kind of output is assumed.
 
     An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual
-    (these are loaded after `import tfjointrd`). `evaluate` has the student's loss on the labels.
-    `student` is trained in place, so afterwards it is the result. Losses of layers are added, also those that a
-    teacher's `activity_regularizer` makes of what passes through it.
+    (these are loaded after `import tfjointrd`). `evaluate` has the student's loss on the labels. `student` is trained
+    in place, so it is the result. Losses of layers are added. This includes the losses of a teacher's
+    `activity_regularizer` on what passes through it.
 
     Args:
         student: The network to train: functional, Sequential or `Adjoined`, of any architecture.
-        teacher: The trained network. It is copied, and not changed. A joint one is trained in place.
+        teacher: The trained network. It is copied, and not changed. A joint teacher is trained in place.
         methods: The methods: distillers, their names (`tfjointrd.distillers.METHODS`), or losses of
-            `keras.distillation`; one, or a list of several, which add up. By default `KD()`. They see the images as
-            they come: without what augmentation layers of the networks would do.
+            `keras.distillation`; one, or a list of several, which add up. By default `KD()`. They see the images
+            without the effect of augmentation layers of the networks.
         teacher_mode: `"frozen"`, or `"joint"`: the teacher is trained beside the student, on its own loss on the labels
             only and with an optimizer of its own. Methods compare the outputs of its training pass.
-        label_weight: How much the loss on the labels counts. By default what the methods leave: 1 less the weight of
-            `KD`, which is a share, and 1 without it.
+        label_weight: How much the loss on the labels counts. By default 1 minus the weight of `KD`, which is a share,
+            and 1 without `KD`.
         name: The model's name.
-        tails: What the student's features go through besides: used by `JointRD`.
+        tails: What else the student's features pass through; used by `JointRD`.
 
     Attributes:
         methods: The methods, with their layers.
@@ -71,12 +71,12 @@ class Distillation(ScheduledModel):
 
     Returns:
         The student's output, `(batch, classes)` for one; several as a dict by their names. In training a dict with that
-        under `"student"` and what the loss needs besides.
+        under `"student"` and what else the loss needs.
 
     Raises:
         ValueError: If a network is not functional, the networks share weights, differ in their outputs or classes or
-            take images of other shapes, an argument is not one of those described, or a network does not have what a
-            method looks at.
+            take images of other shapes, an argument is not one of those described, or a network lacks something that a
+            method compares.
 
     Example:
 

@@ -22,27 +22,27 @@ from tfjointrd.training.methods.tails import Tails
 class JointRD(Distillation):
     """Trains a plain student by passing its early stages' features through a ResNet teacher's later stages.
 
-    In training, the student's feature at the end of each stage goes on through the student itself and through the
-    teacher's remaining stages; all of these paths are classified against the label. The loss is
+    In training, the student's feature at the end of each stage passes through the rest of the student, and also through
+    the remaining stages of the teacher. The outputs of all these paths are compared with the labels. The loss is
 
         CE(student) + m(t) sum_k CE(tail k).
 
-    Gradients pass through the teacher to the student, and m(t) fades. In the tails the teacher's batch normalisation
-    uses its running statistics. Methods of `tfjointrd.distillers` add their losses and take their share of CE(student)
-    as in `Distillation`; `Overhaul` also draws the last feature map of each tail to the teacher's own, and counts
-    m(t) there. An `Adjoined` student adds its lambda(t) KL(full, small). For inference it is the student alone. CE is
-    for classes; outputs of other kinds, and several outputs, are as for `Distillation`.
+    Gradients pass through the teacher to the student, and m(t) falls over the training. In the tails the teacher's
+    batch normalisation uses its running statistics. Methods of `tfjointrd.distillers` add their losses and replace
+    their share of CE(student), as in `Distillation`. `Overhaul` also pulls the last feature map of each tail towards
+    the teacher's own, with the weight m(t). An `Adjoined` student adds its lambda(t) KL(full, small). In inference the
+    model is the student alone. CE is for classes. Outputs of other kinds, and several outputs, are as for
+    `Distillation`.
 
     An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual
-    (these are loaded after `import tfjointrd`).
-    `student` is trained in place, so afterwards it is the result.
+    (these are loaded after `import tfjointrd`). `student` is trained in place, so it is the result.
 
     Args:
         student: The network without shortcuts, e.g. `tfjointrd.dirac(tfjointrd.remove_shortcuts(teacher))`; or an
-            `Adjoined` one, which is then trained by both papers at once: its full network goes through the teacher,
-            its small one learns from the full one.
-        teacher: The network with shortcuts. A frozen one should be trained; it is copied, and not changed. A joint one
-            is trained in place.
+            `Adjoined` network, which is then trained by the methods of both papers: its full network goes through the
+            teacher, and its small network learns from the full one.
+        teacher: The network with shortcuts. A frozen teacher should be a trained network. It is copied, and not
+            changed. A joint teacher is trained in place.
         boundaries: Names of the layers that end stages 1 to k, in network order. Where the two networks name them
             differently, a pair `(student_name, teacher_name)`. By default the ends of the teacher's stages, all but
             the last. Where the shapes differ, a learned 1x1 convolution connects them, followed by the ReLU of the
@@ -50,9 +50,9 @@ class JointRD(Distillation):
         tail_weight: m(t), from 0: a `tfjointrd.training.Schedule` or a number; `CosineFade()` by default.
         methods: As for `Distillation`; none by default. The authors take `Overhaul(weight=1e-3)` at 32 pixels and
             `Overhaul(weight=1e-4)` at 224, or none.
-        teacher_mode: `"frozen"`, or `"joint"`: the teacher is trained beside the student, on its own cross-entropy
-            only and with an optimizer of its own; the tails use its weights as they are, and give it no gradient.
-            Methods compare the outputs of its training pass.
+        teacher_mode: `"frozen"`, or `"joint"`: the teacher is trained beside the student, on its own cross-entropy only
+            and with its own optimizer. The tails use its current weights, and give it no gradient. Methods compare the
+            outputs of its training pass.
         path_scale: `"sum"`, or `"mean"`, which divides the student's loss by the number of paths, as the authors do for
             a joint teacher.
         strict: Whether shortcuts left in the student are an error.
@@ -64,7 +64,7 @@ class JointRD(Distillation):
 
     Returns:
         The student's output, `(batch, classes)` for one; several as a dict by their names. In training a dict with that
-        under `"student"`, the output of each teacher tail under its boundary's name, and what the loss needs besides.
+        under `"student"`, the output of each teacher tail under its boundary's name, and what else the loss needs.
 
     Raises:
         ValueError: As for `Distillation`; or if no boundary is found, a named boundary does not exist, cannot be cut at

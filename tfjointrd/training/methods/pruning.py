@@ -40,10 +40,11 @@ REGULARIZERS = ("group", "gamma")
 class Pruning(ScheduledModel):
     """Trains a network while it is pruned to a budget.
 
-    At the start of each epoch from `begin` to `end`, parts of the training, the channels that rank lowest are dropped:
-    all of their weights, in all layers that are tied, become zero and stay zero. The cost falls from the full
-    network's, C, to the budget, B, as C - (C - B) (1 - (1 - u)³), where u is the part of the way from `begin` to `end`.
-    The rest of the training lets the network recover. Up to `end` a regulariser may make channels small first.
+    `begin` and `end` are parts of the training. At the start of each epoch between them, the channels that rank lowest
+    are dropped: all of their weights, in all tied layers, become zero and stay zero. The cost falls from C, that of the
+    full network, to the budget B as C - (C - B) (1 - (1 - u)³), where u is the part of the way from `begin` to `end`.
+    The network recovers in the rest of the training. Up to `end` a regulariser may make channels small before they are
+    dropped.
 
     An ordinary `keras.Model`: `compile`, `fit`, `evaluate`, `predict`, callbacks and `.keras` files work as usual.
     `derive()` is the result, an ordinary narrow network. Its function is that of the training, unless a layer
@@ -74,15 +75,15 @@ class Pruning(ScheduledModel):
         alive: For each unit of the tied sets 1, or 0 once it was dropped; a non-trainable weight.
 
     Metrics:
-        `fit` adds to each epoch's what is left, as a part of the full network's cost: `left_macs`, or
-        `left_parameters`, `left_latency_ms`, `left_channels` where the budget is in these.
+        `fit` adds the remaining cost to the metrics of each epoch, as a part of the full network's cost: `left_macs`,
+        or `left_parameters`, `left_latency_ms`, `left_channels` if the budget is in these.
 
     Raises:
         ValueError: As for `tfjointrd.prune`; if `begin` and `end` are not parts of the training in this order,
-            `regularizer` is not one of those described or has nothing to act on, or `strength` is negative. By
-            `fit`: if there are too few epochs for the budget to be reached at the start of one; if `importance` needs
-            `data`, or other ones, or says nothing of the network. For that, scores are computed once ahead of the
-            training, on the first batch of `data`.
+            `regularizer` is not one of those described or has nothing to act on, or `strength` is negative. By `fit`:
+            if there are too few epochs to reach the budget at the start of one; if `importance` needs `data` or other
+            data, or scores no channel of the network. To find this out, `fit` computes scores once before the training,
+            on the first batch of `data`.
 
     Example:
 

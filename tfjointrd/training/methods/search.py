@@ -35,13 +35,14 @@ def search(
     Args:
         model: A network that `adjoin` takes. It is not changed; the search starts from its weights.
         alphas: How many times narrower the candidates are: different numbers from 1 on in rising order.
-        keep: Names or patterns of layers that stay at full width, by default the stem and the first stage; `()` narrows
-            every layer that can be.
-        round_to: Candidates are rounded to the nearest multiple of this, at least one of it; with 1 they are rounded
-            down.
+        keep: Names or patterns of layers that stay at full width, by default the stem and the first stage. `()` narrows
+            every layer that can be narrowed.
+        round_to: Candidates are rounded to the nearest multiple of this number, and are at least this number. With 1
+            they are rounded down.
         ties: `"shared"`: layers that an addition ties have one width. `"free"`: each has a gate of its own, and all
             become as wide as the widest choice.
-        order: As for `adjoin`: by which importance channels are sorted first, so that candidates keep the best ones.
+        order: As for `adjoin`: the importance by which channels are sorted first, so that candidates keep the best
+            ones.
         data: Images, with labels where `order` needs them.
         name: The name of the searching network.
         **options: As for `DAN`: the budget (`target_macs`, `target_parameters`, `target_latency_ms` with
