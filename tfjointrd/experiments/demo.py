@@ -71,7 +71,8 @@ def demo(
     out, began = Path(out), time.perf_counter()
     runs: dict[str, Run] = {}
     for number, method in enumerate(METHODS, start=1):
-        line, title = Line(verbose), f"[{number}/{len(METHODS) + 1}] training {method}"
+        parts = {row: network for row, (folder, network) in ROWS.items() if folder == method}
+        line, title = Line(verbose), f"[{number}/{len(METHODS) + 1}] training {' and '.join(parts)}"
         line.write(title)
         own = {"method": method}
         if method == "jointrd":  # as the recipes of that name
@@ -79,8 +80,8 @@ def demo(
         recipe = Recipe(epochs=epochs, batch_size=64, seed=seed, **own)
         own = {} if tensorboard is None else {"tensorboard": Path(tensorboard) / method}
         runs[method] = run(recipe, out / method, verbose=0, callbacks=[_OneLine(line, title, epochs)], **own)
-        accuracies = [f"{name} {runs[method].accuracy(name):.4f}" for name in runs[method].networks]
-        line.end(f"{title}: accuracy of {', '.join(accuracies)}")
+        accuracies = [f"{runs[method].accuracy(network):.4f}" for network in parts.values()]
+        line.end(f"{title}: accuracy {' and '.join(accuracies)}")
     rows, line, title = [], Line(verbose), f"[{len(METHODS) + 1}/{len(METHODS) + 1}] measuring files"
     for name, (folder, network) in ROWS.items():
         line.write(f"{title}: {name}")
