@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -73,12 +74,13 @@ def demo(
     for number, method in enumerate(METHODS, start=1):
         line, title = Line(verbose), f"[{number}/{len(METHODS) + 1}] training {method}"
         line.write(title)
-        own = {"method": method}
+        fields: dict[str, Any] = {"method": method}
         if method == "jointrd":  # as the recipes of that name
-            own = {**PLAIN["jointrd"], "teacher": str(runs["standard"].path("model"))}
-        recipe = Recipe(epochs=epochs, batch_size=64, seed=seed, **own)
-        own = {} if tensorboard is None else {"tensorboard": Path(tensorboard) / method}
-        runs[method] = run(recipe, out / method, verbose=0, callbacks=[_OneLine(line, title, epochs)], **own)
+            fields = {**PLAIN["jointrd"], "teacher": str(runs["standard"].path("model"))}
+        recipe = Recipe(epochs=epochs, batch_size=64, seed=seed, **fields)
+        board = None if tensorboard is None else Path(tensorboard) / method
+        callbacks = [_OneLine(line, title, epochs)]
+        runs[method] = run(recipe, out / method, verbose=0, callbacks=callbacks, tensorboard=board)
         accuracies = [f"{name} {runs[method].accuracy(name):.4f}" for name in runs[method].networks]
         line.end(f"{title}: accuracy of {', '.join(accuracies)}")
     rows, line, title = [], Line(verbose), f"[{len(METHODS) + 1}/{len(METHODS) + 1}] measuring files"
