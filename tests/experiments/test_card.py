@@ -43,6 +43,12 @@ def test_written_and_read(tmp_path):
     assert {"keras", "backend", "tensorflow", "tfjointrd"} <= card()["seeds"]["3"]["versions"].keys()
 
 
+def test_an_unknown_number_of_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    cards.write(tmp_path, card())
+    assert cards.read(tmp_path)["seeds"]["3"]["machine"]["cores"] == "unknown"
+
+
 def without(part, *path):
     made = card()
     inner = made

@@ -9,7 +9,7 @@ import pytest
 from small_networks import pixels, small_network
 
 import tfjointrd as jrd
-from tfjointrd.export import TFLiteModel, describe_file, read_metadata, tflite
+from tfjointrd.export import TFLiteModel, describe_file, metadata, read_metadata, tflite
 from tfjointrd.export import metadata_tables as tables
 from tfjointrd.export.file_graph import unpack
 from tfjointrd.export.page.describe import describe
@@ -153,6 +153,16 @@ def test_bad_files(files):
     describe_file(path, NAMES)
     path.write_bytes(path.read_bytes().replace(b"M001", b"M999"))
     with pytest.raises(ValueError, match="Expected whole metadata"):
+        read_metadata(path)
+
+
+def test_a_normalization_without_its_numbers(files):
+    path, make = files / "float.tflite", tables.TableOf
+    unit = make(tables.PROCESS_UNIT, {"kind": tables.Byte(tables.NORMALIZATION)})
+    image = make(tables.TENSOR, {"name": "image", "process_units": [unit]})
+    stored = tables.written(make(tables.MODEL, {"subgraphs": [make(tables.SUBGRAPH, {"inputs": [image]})]}))
+    path.write_bytes(metadata._with(path.read_bytes(), stored, ()))
+    with pytest.raises(ValueError, match="Expected whole metadata.* Received: a normalization without mean and std"):
         read_metadata(path)
 
 

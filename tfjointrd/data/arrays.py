@@ -248,7 +248,8 @@ class ArrayPipeline(Pipeline):
         epoch = self.epoch if epoch is None else epoch
         order = self.order(epoch).astype("int32")
         if not self.augmented:
-            return EpochPlan(order, Crops(*np.zeros((2, self.size), "int32"), np.zeros(self.size, bool)))
+            corners = np.zeros((2, self.size), "int32")
+            return EpochPlan(order, Crops(corners[0], corners[1], np.zeros(self.size, bool)))
         starts = range(0, self.size, self.batch_size)
         counts = [min(self.batch_size, self.size - start) for start in starts]
         batches = [self._crops(position, epoch, count) for position, count in enumerate(counts)]

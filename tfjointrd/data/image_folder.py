@@ -74,10 +74,10 @@ def _list_classes(folder: Path) -> dict[str, list[str]]:
             )
     empty = [name for name, paths in classes.items() if not paths]
     if empty or not classes:
-        found = f"without images: {', '.join(empty)}" if empty else "no class folders"
+        received = f"without images: {', '.join(empty)}" if empty else "no class folders"
         raise FileNotFoundError(
             f"Expected {folder} to contain one folder per class with {', '.join(SUFFIXES)} files in it. "
-            f"Received: {found}"
+            f"Received: {received}"
         )
     return classes
 

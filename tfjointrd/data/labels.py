@@ -96,13 +96,13 @@ def fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
 
 
 def _wrong_shape(y: np.ndarray, shape: Sequence[int | None], kind: str | None, place: str) -> str:
-    channels, inner = shape[-1], len(shape) == 2
-    if kind in (CLASSES, None) and channels > 1:
+    channels, inner = "any number of" if shape[-1] is None else shape[-1], len(shape) == 2
+    if kind in (CLASSES, None) and channels != 1:
         if inner and y.ndim == 2:
             wanted = f"one-hot labels{place} of {channels} classes"
         else:
             wanted = f"labels{place} of shape {_text(shape[:-1])}, one of {channels} classes each, or {_text(shape)}"
-    elif kind == BINARY and channels > 1:
+    elif kind == BINARY and channels != 1:
         wanted = (
             f"labels{place} of shape {_text(shape)}, 0 or 1 for each of {channels} outputs, since the output is a "
             "sigmoid or the loss a binary one"

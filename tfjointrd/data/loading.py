@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tfjointrd.data import arrays, tfds_sets
 from tfjointrd.data import digits_and_npz as sources
@@ -122,20 +123,19 @@ def load(
     """
     name = os.fspath(name)
     _check_arguments(batch_size, augment, seed, image_size, validation_split)
-    options = batch_size, augment, seed, image_size
+    options: dict[str, Any] = {"batch_size": batch_size, "augment": augment, "seed": seed, "image_size": image_size}
     if data_file is not None:
-        return _from_arrays(*sources.read_named(name, Path(data_file).expanduser()), *options)
+        return _from_arrays(*sources.read_named(name, Path(data_file).expanduser()), **options)
     if name == "digits":
-        return _from_arrays(KNOWN[name], sources.read_digits(), *options)
+        return _from_arrays(KNOWN[name], sources.read_digits(), **options)
     path = Path(name).expanduser()
     if name not in KNOWN and path.suffix == ".npz":
-        return _from_arrays(*sources.read_npz(path), *options)
+        return _from_arrays(*sources.read_npz(path), **options)
     if name not in KNOWN and _looks_like_folder(name, path):
-        _check_no_borrowing(augment, name)
         return folder.load_folder(
             path,
             batch_size,
-            augment=augment,
+            augment=_without_borrowing(augment, name),
             seed=seed,
             image_size=image_size or 224,
             validation_split=validation_split,
@@ -148,11 +148,11 @@ def load(
         if name not in KNOWN:
             mean, std = arrays.channel_statistics(images[0])
             found = replace(found, mean=mean, std=std, note="")
-        return _from_arrays(found, images, *options)
-    _check_no_borrowing(augment, name)
+        return _from_arrays(found, images, **options)
+    own = _without_borrowing(augment, name)
     found = tfds_sets.describe(name, builder, splits, image_size or 224)
     return (
-        tfds_sets.StreamPipeline(builder, splits[0], found, batch_size, training=True, augment=augment, seed=seed),
+        tfds_sets.StreamPipeline(builder, splits[0], found, batch_size, training=True, augment=own, seed=seed),
         tfds_sets.StreamPipeline(builder, splits[1], found, batch_size, training=False),
     )
 
@@ -165,7 +165,7 @@ def _from_arrays(
     found: DatasetInfo, parts: arrays.Arrays, batch_size: int, augment: bool | str, seed: int, image_size: int | None
 ) -> tuple[arrays.ArrayPipeline, arrays.ArrayPipeline]:
     own = found.name if augment is True else augment
-    padding, flip = _AUGMENTATION.get(own, (0, False))
+    padding, flip = _AUGMENTATION.get(own, (0, False)) if own else (0, False)
     digests = arrays.digests_of(*parts[:2]), arrays.digests_of(*parts[2:])
     fingerprint = arrays.fingerprint(parts, digests)
     found = replace(found, fingerprint=fingerprint, note=COPIES.get(fingerprint, found.note))
@@ -176,8 +176,17 @@ def _from_arrays(
         found = replace(found, input_shape=(image_size, image_size, channels))
     x_train, y_train, x_validation, y_validation = parts
     x_train, x_validation = (arrays.averaged(x, found.input_shape[0]) for x in (x_train, x_validation))
-    options = {"padding": padding, "flip": flip, "seed": seed, "digests": digests[0] if x_train is parts[0] else None}
-    train = arrays.ArrayPipeline(x_train, y_train, found, batch_size, training=True, **options)
+    train = arrays.ArrayPipeline(
+        x_train,
+        y_train,
+        found,
+        batch_size,
+        training=True,
+        padding=padding,
+        flip=flip,
+        seed=seed,
+        digests=digests[0] if x_train is parts[0] else None,
+    )
     return train, arrays.ArrayPipeline(x_validation, y_validation, found, batch_size, training=False)
 
 
@@ -206,9 +215,11 @@ def _is_integer(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check_no_borrowing(augment: bool | str, name: str) -> None:
+def _without_borrowing(augment: bool | str, name: str) -> bool:
+    """Whether to augment a set whose images are not in memory."""
     if not isinstance(augment, bool):
         raise ValueError(
             f"Expected `augment` to be True or False for {name}, whose images are not in memory. "
             f"Received: augment={augment!r}"
         )
+    return augment

@@ -3,6 +3,7 @@
 import abc
 import copy
 import threading
+from typing import Any
 
 import keras
 import numpy as np
@@ -50,9 +51,9 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         self.seed = seed
         self.set_epoch(0)
         self._lock = threading.Lock()
-        self._fitting = None  # the thread that runs `fit`, which is not the one that reads batches ahead
-        self._ordered = None, None  # the last epoch asked for, and its order
-        self.error = None
+        self._fitting: int | None = None  # the thread that runs `fit`, which is not the one that reads batches ahead
+        self._ordered: tuple[int | None, Any] = None, None  # the last epoch asked for, and its order
+        self.error: Exception | None = None
 
     def limit(self, images: int) -> None:
         """Ends each epoch after `images` images: the first of a shuffled order, or evenly spaced ones of a fixed order.
@@ -96,7 +97,7 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
                 f"Received: part={part!r}"
             )
         if by_content:
-            order = np.array(sorted(self._rows, key=self.content))
+            order = np.array(sorted(self._rows.tolist(), key=self.content))
         else:
             order = np.random.default_rng([self.seed, 0, 0, 1]).permutation(self._rows)  # a stream that no epoch has
         held = self.copy()
@@ -151,7 +152,7 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
         if not isinstance(epoch, int | np.integer) or epoch < 0:
             raise ValueError(f"Expected `epoch` to be a non-negative integer. Received: epoch={epoch!r}")
         self.epoch = int(epoch)
-        self._served = None  # batches served in the running epoch; None between epochs
+        self._served: int | None = None  # batches served in the running epoch; None between epochs
         self._opened = False
 
     @abc.abstractmethod

@@ -203,8 +203,8 @@ class StreamPipeline(PhotographPipeline):
         super().__init__(info, size, batch_size, training=training, augment=augment, seed=seed)
         self.builder = builder
         self.split = split
-        self._examples = iter(())
-        self._next = None
+        self._examples: Iterator[tuple[bytes, int]] = iter(())
+        self._next: tuple[int, int] | None = None  # epoch and position
 
     def encoded(self, position: int, epoch: int) -> tuple[list[bytes], np.ndarray]:
         """Contents of the files, and the labels, of one batch of an epoch."""

@@ -230,10 +230,10 @@ def read(folder: str | os.PathLike, recipe: Recipe | None = None) -> dict:
     if not isinstance(card, dict) or card.get("schema") != SCHEMA:
         found = card.get("schema") if isinstance(card, dict) else card
         raise ValueError(f"Expected a card of schema {SCHEMA}. Received: {path} of schema {found}.")
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(FORM).iter_errors(card))
-    if error is not None:
-        place = "/".join(str(part) for part in error.absolute_path) or "the card"
-        raise ValueError(f"Expected a card of schema {SCHEMA}. Received: {path}, where {place}: {error.message[:300]}.")
+    wrong = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(FORM).iter_errors(card))
+    if wrong is not None:
+        place = "/".join(str(part) for part in wrong.absolute_path) or "the card"
+        raise ValueError(f"Expected a card of schema {SCHEMA}. Received: {path}, where {place}: {wrong.message[:300]}.")
     try:
         card["recipe"] = completed(card["recipe"])
     except ValueError as error:

@@ -32,6 +32,7 @@ import difflib
 import fnmatch
 import itertools
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from tfjointrd.experiments import settings
 from tfjointrd.experiments.recipes import METHODS, RANDOM, SCALES, Recipe
@@ -233,7 +234,7 @@ def _register_pruned(network: str, data: str, scales: Mapping[str, Mapping], cri
         else {"feature_weight": settings.FEATURE_WEIGHT, **common}
         for scale, common in scales.items()
     }
-    found = {
+    found: dict[str, dict[str, Any]] = {
         "": {"method": "pruned", "network": residual},
         "gradually_": {"method": "pruned_gradually", "network": residual},
         "gradually_group_": {"method": "pruned_gradually", "network": residual, "regularizer": "group"},

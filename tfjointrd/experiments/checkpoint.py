@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -106,8 +107,8 @@ class Checkpoints:
         }
         if not all(np.isfinite(value).all() for value in groups["model"] if value.dtype.kind == "f"):
             raise Diverged("Weights became infinite or NaN.")
-        header = {"schema": SCHEMA, "progress": progress, "dtypes": {}}
-        arrays = {}
+        header: dict[str, Any] = {"schema": SCHEMA, "progress": progress, "dtypes": {}}
+        arrays: dict[str, Any] = {}
         for group, values in groups.items():
             header["dtypes"][group] = [value.dtype.name for value in values]
             arrays.update({f"{group}_{i}": _storable(value) for i, value in enumerate(values)})
@@ -165,7 +166,7 @@ def variables_of(model: keras.Model) -> dict[str, list[keras.Variable]]:
 
 
 def _reached(path: Path) -> tuple[int, int]:
-    epoch, position = _NAME.fullmatch(path.name).groups()
+    _, epoch, position = path.stem.split("_")
     return int(epoch), int(position)
 
 

@@ -57,7 +57,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.first = 0  # position of the first step that `fit` takes in an epoch, where it counts from 0
         self.resumed = resumed
         self.kept = (state.epoch, state.position) if resumed else None
-        self.signal = None
+        self.signal: str | None = None
 
     def where(self, epochs: int) -> str:
         """Where the training is and what is kept of it, for a message."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -74,12 +75,13 @@ def demo(
         parts = {row: network for row, (folder, network) in ROWS.items() if folder == method}
         line, title = Line(verbose), f"[{number}/{len(METHODS) + 1}] training {' and '.join(parts)}"
         line.write(title)
-        own = {"method": method}
+        fields: dict[str, Any] = {"method": method}
         if method == "jointrd":  # as the recipes of that name
-            own = {**PLAIN["jointrd"], "teacher": str(runs["standard"].path("model"))}
-        recipe = Recipe(epochs=epochs, batch_size=64, seed=seed, **own)
-        own = {} if tensorboard is None else {"tensorboard": Path(tensorboard) / method}
-        runs[method] = run(recipe, out / method, verbose=0, callbacks=[_OneLine(line, title, epochs)], **own)
+            fields = {**PLAIN["jointrd"], "teacher": str(runs["standard"].path("model"))}
+        recipe = Recipe(epochs=epochs, batch_size=64, seed=seed, **fields)
+        board = None if tensorboard is None else Path(tensorboard) / method
+        callbacks = [_OneLine(line, title, epochs)]
+        runs[method] = run(recipe, out / method, verbose=0, callbacks=callbacks, tensorboard=board)
         accuracies = [f"{runs[method].accuracy(network):.4f}" for network in parts.values()]
         line.end(f"{title}: accuracy {' and '.join(accuracies)}")
     rows, line, title = [], Line(verbose), f"[{len(METHODS) + 1}/{len(METHODS) + 1}] measuring files"

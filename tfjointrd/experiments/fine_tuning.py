@@ -152,7 +152,7 @@ def begin_with(
             pruned_start.check_budget(recipe, network)
         if recipe.image_size is None:
             recipe = replace(recipe, image_size=image_size_for(network, data))
-        if new and recipe.pixel_range is None and not says_its_range(network):
+        if new and recipe.get("pixel_range") is None and not says_its_range(network):
             _check_pixel_range(network, recipe, options.get("data_file"))
     if given:
         with group.alone(), nullcontext() if path.is_file() or not group.chief else locked(Path(out)):
@@ -182,7 +182,7 @@ def _check_pixel_range(network: keras.Model, recipe: Recipe, data_file: str | os
             stacklevel=stacklevel_outside_the_package(),
         )
         return
-    best = min(found, key=found.get)
+    best = min(found, key=found.__getitem__)
     if found["0..255"] > found[best] + CLEARLY:
         raise ValueError(
             f"Expected `pixel_range`, since '{network.name}' gets pixels from {images.min():g} to {images.max():g} and "

@@ -46,10 +46,11 @@ class Live:
         self.smoke = os.environ.get(SCALE) == "smoke"
         self.epochs, self.depth, self.seed = (1, 8, seed) if self.smoke else (epochs, depth, seed)
         self.train, self.validation = data.load("digits", batch_size=32 if self.smoke else 64, seed=seed)
-        if self.smoke or images:
-            self.train.limit(64 if self.smoke else images)
         if self.smoke:
+            self.train.limit(64)
             self.validation.limit(64)
+        elif images:
+            self.train.limit(images)
         self.results: dict[str, float] = {}
 
     def __str__(self) -> str:
@@ -130,8 +131,11 @@ class Live:
             name: What to call it.
             accuracy: Percent.
         """
-        found = {f"{name}, {path}": value for path, value in accuracy.items()} if isinstance(accuracy, dict) else None
-        for title, value in (found or {name: accuracy}).items():
+        several = accuracy if isinstance(accuracy, dict) else {}
+        found = {f"{name}, {path}": value for path, value in several.items()}
+        if not isinstance(accuracy, dict):
+            found[name] = accuracy
+        for title, value in found.items():
             self.results[title] = value
             print(f"{title:<44}{value:6.2f} %")
 
@@ -165,7 +169,7 @@ class Live:
             path = folder / f"{name}_{form or 'float32'}.tflite"
             images = self.train if train is None else np.asarray(train[0], "float32")
             file = export.tflite(network, path, form, representative_data=images)
-            right = 100 * export.accuracy(path, self.validation if validation is None else validation)
-            print(f"{path.name:<34}{file.bytes:>10,} bytes, takes {file.input_type}, accuracy {right:.2f} %")
+            right: Any = export.accuracy(path, self.validation if validation is None else validation)
+            print(f"{path.name:<34}{file.bytes:>10,} bytes, takes {file.input_type}, accuracy {100 * right:.2f} %")
             paths.append(path)
         return paths

@@ -8,13 +8,18 @@ import importlib.metadata
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import keras
 
 
-def machine() -> dict[str, str | int]:
+def machine() -> dict[str, Any]:
     """The machine that this runs on: processor, cores, accelerators."""
-    found = {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()}
+    found: dict[str, Any] = {
+        "system": platform.system(),
+        "processor": _processor(),
+        "cores": os.cpu_count() or "unknown",
+    }
     accelerators = _accelerators()
     return {**found, "accelerators": ", ".join(accelerators)} if accelerators else found
 

@@ -11,6 +11,7 @@ from tfjointrd.experiments import pruned_start
 from tfjointrd.experiments.fine_tuning import file_of
 from tfjointrd.experiments.networks import trained_network
 from tfjointrd.experiments.recipes import Recipe
+from tfjointrd.experiments.recipes.trained import PrunedRecipe
 from tfjointrd.experiments.run_folder import check_free, check_recipe, claim, locked
 from tfjointrd.experiments.table import Row, row_of
 from tfjointrd.export import quantize
@@ -56,7 +57,9 @@ def prune_only(
     """
     known, out = quantize.defaults(), Path(out)
     fields.setdefault("formats", [name for name in Recipe().formats if not known[name].needs_images])
-    recipe = Recipe(**{**fields, "method": "pruned", "network": str(file_of(model, runs)), "data": "", "epochs": 0})
+    recipe = PrunedRecipe(
+        **{**fields, "method": "pruned", "network": str(file_of(model, runs)), "data": "", "epochs": 0}
+    )
     calibrated = [name for name in recipe.formats if known[name].needs_images]
     if calibrated:
         raise ValueError(

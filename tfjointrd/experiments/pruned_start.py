@@ -11,13 +11,13 @@ import keras
 
 from tfjointrd import data
 from tfjointrd.experiments.networks import network_of
-from tfjointrd.experiments.recipes import Recipe
+from tfjointrd.experiments.recipes import Pruned, Recipe
 from tfjointrd.experiments.run_folder import ARCHITECTURE, RECIPE
 from tfjointrd.files import write_json
 from tfjointrd.progress import Line, Steps
 from tfjointrd.surgery import prune_architecture, slim
 from tfjointrd.surgery.frozen import warn_of_frozen_pruned
-from tfjointrd.surgery.importance.criterion import resolve
+from tfjointrd.surgery.importance.criterion import Criterion, resolve
 from tfjointrd.surgery.importance.norms import Random
 from tfjointrd.surgery.pruning_plan import PruningPlan
 from tfjointrd.surgery.read_graph import read_graph
@@ -44,7 +44,7 @@ def kept_channels(recipe: Recipe, train: data.Pipeline, folder: Path, verbose: b
     Raises:
         ValueError: As for `tfjointrd.prune`, or if the network does not fit the data.
     """
-    if not recipe.get("importance") or recipe.method == GRADUAL:
+    if not isinstance(recipe, Pruned) or recipe.method == GRADUAL:
         return None
     if (folder / RECIPE).is_file() and (folder / ARCHITECTURE).is_file():
         return json.loads((folder / ARCHITECTURE).read_text())
@@ -56,7 +56,7 @@ def kept_channels(recipe: Recipe, train: data.Pipeline, folder: Path, verbose: b
     return found
 
 
-def rank(recipe: Recipe, network: keras.Model, images: Any = None) -> dict[str, Any]:
+def rank(recipe: Pruned, network: keras.Model, images: Any = None) -> dict[str, Any]:
     """Which channels of a network a recipe keeps.
 
     Args:
@@ -73,12 +73,12 @@ def rank(recipe: Recipe, network: keras.Model, images: Any = None) -> dict[str, 
     return {**found, "importance": recipe.importance}
 
 
-def importance_of(recipe: Recipe) -> Any:
+def importance_of(recipe: Pruned) -> Any:
     """The criterion of a recipe; by seeds, where it is chance."""
     return Random(recipe.seed) if recipe.importance == "random" else recipe.importance
 
 
-def ranking_images(recipe: Recipe, train: data.Pipeline) -> data.Pipeline | None:
+def ranking_images(recipe: Pruned, train: data.Pipeline) -> data.Pipeline | None:
     """Images of the training without augmentation by which it ranks channels again and again, if it needs them."""
     return _ranking_images(train) if _needs_data(importance_of(recipe)) else None
 
@@ -89,7 +89,7 @@ def check_budget(recipe: Recipe, network: keras.Model) -> None:
     Raises:
         ValueError: As for `tfjointrd.prune`.
     """
-    if recipe.get("importance"):
+    if isinstance(recipe, Pruned):
         PruningPlan(read_graph(network), **recipe.budget())
 
 
@@ -103,7 +103,7 @@ def networks_before(
     recipe: Recipe, info: data.DatasetInfo, architecture: dict[str, Any] | None
 ) -> dict[str, keras.Model]:
     """The networks that the trained one is compared with: `unpruned`, and `pruned`, if it was trained on since."""
-    if not recipe.get("importance"):
+    if not isinstance(recipe, Pruned):
         return {}
     unpruned = network_of(recipe, info)
     if architecture is None:  # pruned while it was trained
@@ -112,7 +112,8 @@ def networks_before(
 
 
 def _needs_data(importance: Any) -> bool:
-    return resolve(importance, 0).needs_data
+    criterion = resolve(importance, 0)
+    return isinstance(criterion, Criterion) and criterion.needs_data
 
 
 def _ranking_images(train: data.Pipeline) -> data.Pipeline:

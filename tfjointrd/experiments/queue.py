@@ -86,7 +86,7 @@ def expand(
         chosen = [(recipe, seed) for recipe, seed in entries if not seeds or seed in seeds]
         if not chosen:
             own = sorted({seed for _, seed in entries})
-            raise ValueError(f"Expected `seeds` of the list '{name}', {own}. Received: seeds={list(seeds)}.")
+            raise ValueError(f"Expected `seeds` of the list '{name}', {own}. Received: seeds={list(seeds or ())}.")
         found += [Training(recipe, seed, scale) for recipe, seed in chosen]
     order = list(dict.fromkeys(found))
     if not listed:

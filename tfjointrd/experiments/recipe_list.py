@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from os import PathLike
@@ -56,7 +55,7 @@ def _grouped(names: Sequence[str], states: dict[str, str], out: str | PathLike, 
         network, data = catalog.network_and_data(name)
         counts = networks.setdefault(data, {})
         counts[network] = counts.get(network, 0) + 1
-        before, after = re.fullmatch(rf"(.*?){network}(.*)_{data}", name).groups()
+        before, _, after = name.removesuffix(f"_{data}").partition(network)
         methods.setdefault(before.removesuffix("_"), {})[after] = None
     lines = [f"{len(names)} recipes, by data and network:", ""]
     width = max(map(len, networks))

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
@@ -85,14 +86,14 @@ def run_named(
         training = seed_folder(folder, recipe.seed)
         if str(recipe.seed) in known and not _finished(training):
             continue  # in the card, its folder is gone
-        files = {}
+        files: dict[str, Any] = {}
         for field, network in (("network", "model"), ("teacher", "model"), ("widths", "small")):
             needed = recipe.get(field)
             if needed in names and not _finished(training):
                 needed = run_named(needed, scale, out, (recipe.seed,), tensorboard=tensorboard, **options)
                 files[field] = _of_seed(needed, recipe.seed).path(network)
-        own = {} if tensorboard is None else {"tensorboard": seed_folder(Path(tensorboard) / name, recipe.seed)}
-        run(recipe, training, **files, command=command([recipe.seed]), **own, **options)
+        board = None if tensorboard is None else seed_folder(Path(tensorboard) / name, recipe.seed)
+        run(recipe, training, **files, command=command([recipe.seed]), tensorboard=board, **options)
     if group.chief:
         with locked(folder, timeout=60):  # another seed may be finishing
             _collect(folder, recipes[0], command)

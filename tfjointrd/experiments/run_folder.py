@@ -231,17 +231,23 @@ def load_data(recipe: Recipe, augment: bool | None = None, data_file: str | os.P
     Raises:
         ValueError: As for `tfjointrd.data.load`, or if the part for validation cannot be held out.
     """
-    augment = recipe.augment if augment is None else augment
-    options = {"seed": recipe.seed, "augment": augment, "image_size": recipe.image_size, "data_file": data_file}
-    train, test = data.load(recipe.data, batch_size=recipe.batch_size, **options)
+    train, test = data.load(
+        recipe.data,
+        recipe.batch_size,
+        augment=recipe.augment if augment is None else augment,
+        seed=recipe.seed,
+        image_size=recipe.image_size,
+        data_file=data_file,
+    )
     validation = test
     if recipe.held_out_for_validation:
         try:
             validation = train.hold_out(recipe.held_out_for_validation, by_content=True).unaugmented()
         except ValueError as error:
             raise ValueError(f"{error} (`held_out_for_validation` of the recipe)") from None
-    for pipeline in (train, validation, test) if recipe.images else ():
-        pipeline.limit(recipe.images)
+    if recipe.images:
+        for pipeline in (train, validation, test):
+            pipeline.limit(recipe.images)
     return Images(train, validation, validation if recipe.scored_on == "held_out" else test)
 
 

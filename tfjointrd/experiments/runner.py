@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ from tfjointrd.experiments import pruned_start
 from tfjointrd.experiments.checkpoint import Checkpoint, Checkpoints, Diverged
 from tfjointrd.experiments.checkpoint_callback import CheckpointCallback, Interrupted, State, polite_signals
 from tfjointrd.experiments.optimizer import make_optimizer
-from tfjointrd.experiments.recipes import Recipe
+from tfjointrd.experiments.recipes import Pruned, Recipe
 from tfjointrd.experiments.run_folder import (
     ARCHITECTURE,
     Images,
@@ -124,14 +125,15 @@ def run(
         with group.alone():
             return complete(folder, data_file)
     files = {"network": network, "teacher": teacher, "widths": widths}
-    resolved = replace(recipe, **{name: str(path) for name, path in files.items() if path})
     if recipe.get("latency_table") and (folder / LATENCIES).is_file():
-        resolved = replace(resolved, latency_table=str(folder / LATENCIES))
+        files["latency_table"] = folder / LATENCIES
+    changes: dict[str, Any] = {name: str(path) for name, path in files.items() if path}
+    resolved = replace(recipe, **changes)
     resolved.check_files()
     if recipe.get("held_out") and group.devices > 1:
         raise ValueError(
             "Expected `held_out` for a training on one device. Received: "
-            f"held_out={recipe.held_out} and {group.devices} devices."
+            f"held_out={recipe.get('held_out')} and {group.devices} devices."
         )
     if group.chief:
         check_free(folder)
@@ -145,7 +147,7 @@ def run(
         architecture = pruned_start.kept_channels(resolved, images.train, folder, verbose != 0 and group.chief)
     with group.scope():
         model = _compiled(resolved, train, architecture)
-    if isinstance(model, Pruning):
+    if isinstance(model, Pruning) and isinstance(recipe, Pruned):
         model.data = pruned_start.ranking_images(recipe, images.train)
     # The folder is made now, after most of what can be wrong.
     with locked(folder) if group.chief else nullcontext():
@@ -161,7 +163,7 @@ def run(
                 claim(recipe, folder)
                 pruned_start.keep(architecture, folder)
                 if recipe.get("latency_table") and not (folder / LATENCIES).exists():
-                    write(folder / LATENCIES, Path(resolved.latency_table).read_bytes())
+                    write(folder / LATENCIES, Path(resolved.get("latency_table")).read_bytes())
             verbose = verbose if group.chief else 0
             if state.epoch < recipe.epochs:
                 saver = CheckpointCallback(Checkpoints(folder), state, checkpoint, minutes, writes=group.chief)
@@ -203,7 +205,7 @@ def _held_out(recipe: Recipe, train: data.Pipeline) -> data.Pipeline | None:
     if not recipe.get("held_out"):
         return None
     try:
-        return train.hold_out(recipe.held_out)
+        return train.hold_out(recipe.get("held_out"))
     except ValueError as error:
         raise ValueError(f"{error} (`held_out` of the recipe)") from None
 

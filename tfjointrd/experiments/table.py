@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tfjointrd import report
 from tfjointrd.experiments import card as cards
@@ -104,7 +105,7 @@ def row_of(
     there = {form: file for form, file in files.items() if file in entry["files"]}
     paths = [find(file) for file in there.values()]
     timed = dict(zip(there, report.latencies(paths) if paths else [], strict=True))
-    of_files = {}
+    of_files: dict[str, Any] = {}
     for form, file in files.items():
         of_files[f"accuracy_{form}"] = (accuracies or {}).get(form)
         of_files[f"bytes_{form}"] = entry["files"].get(file)

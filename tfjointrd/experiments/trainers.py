@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +13,19 @@ from tfjointrd.data import DatasetInfo
 from tfjointrd.experiments.networks import load_network, network_of, trained_network
 from tfjointrd.experiments.pruned_start import importance_of
 from tfjointrd.experiments.recipes import RANDOM, Recipe
+from tfjointrd.experiments.recipes.methods import (
+    AdjoinedRecipe,
+    Budgeted,
+    Distilled,
+    DistilledRecipe,
+    JointRDAdjoinedRecipe,
+    JointRDRecipe,
+    Narrow,
+    NarrowCohortRecipe,
+    PlainRecipe,
+    Routed,
+)
+from tfjointrd.experiments.recipes.trained import PrunedGraduallyRecipe
 from tfjointrd.report import profile
 from tfjointrd.surgery import dirac, fold, remove_shortcuts, slim
 from tfjointrd.surgery.swap import with_fused_batch_normalization, with_keras_batch_normalization
@@ -33,6 +47,8 @@ from tfjointrd.training.methods.search import search
 
 NEARLY = 0.02  # of a budget may be left over; after each hundred draws as much again
 
+Trainer = Callable[[Any, keras.Model], keras.Model]  # takes recipes of its own methods
+
 
 @dataclass(frozen=True)
 class Method:
@@ -43,7 +59,7 @@ class Method:
         networks: `model -> {name: network}`, the networks to deploy; they hold Keras' own layers only.
     """
 
-    trainer: Callable[[Recipe, keras.Model], keras.Model]
+    trainer: Trainer
     networks: Callable[[keras.Model], dict[str, keras.Model]]
 
 
@@ -51,36 +67,37 @@ def _single(model: keras.Model) -> dict[str, keras.Model]:
     return {"model": with_keras_batch_normalization(fold(model))}
 
 
-def _narrow(recipe: Recipe, network: keras.Model) -> keras.Model:
+def _narrow(recipe: Narrow, network: keras.Model) -> keras.Model:
     small = adjoin(network, recipe.alpha, round_to=recipe.round_to).small(name=f"{network.name}_narrow")
     return with_fused_batch_normalization(keras.models.clone_model(small))  # the clone has new weights
 
 
-def _plain(recipe: Recipe, network: keras.Model) -> keras.Model:
+def _plain(recipe: PlainRecipe | DistilledRecipe | JointRDRecipe, network: keras.Model) -> keras.Model:
     plain = remove_shortcuts(network, recipe.keep_projections)
     return with_fused_batch_normalization(dirac(plain) if recipe.dirac else plain)
 
 
-def _plain_pair(recipe: Recipe, network: keras.Model) -> Adjoined:
+def _plain_pair(recipe: JointRDAdjoinedRecipe, network: keras.Model) -> Adjoined:
     plain = with_fused_batch_normalization(remove_shortcuts(network, recipe.keep_projections))
     return adjoin(plain, recipe.alpha, round_to=recipe.round_to, epsilon=recipe.kl_epsilon)
 
 
-def _teacher(recipe: Recipe) -> keras.Model:
+def _teacher(recipe: Any) -> keras.Model:
     """The teacher; of a pruned network by default what it was."""
     return trained_network(recipe) if recipe.teacher is None else load_network(recipe.teacher)
 
 
-def _distilled(recipe: Recipe, network: keras.Model) -> keras.Model:
-    make = {"distilled": _plain, "narrow_distilled": _narrow}.get(recipe.method, _standard)
-    return Distillation(make(recipe, network), _teacher(recipe), _methods(recipe))
+def _distilled(recipe: Distilled, network: keras.Model) -> keras.Model:
+    students: dict[str, Trainer] = {"distilled": _plain, "narrow_distilled": _narrow}
+    student = students.get(recipe.method, _standard)(recipe, network)
+    return Distillation(student, _teacher(recipe), _methods(recipe))
 
 
-def _cohort(recipe: Recipe, network: keras.Model) -> Cohort:
+def _cohort(recipe: NarrowCohortRecipe, network: keras.Model) -> Cohort:
     return Cohort([_narrow(recipe, network), with_fused_batch_normalization(network)], *recipe.distill)
 
 
-def _methods(recipe: Recipe) -> list[distillers.Distiller]:
+def _methods(recipe: Distilled | Routed) -> list[distillers.Distiller]:
     """What a student learns from its teacher by, besides the labels."""
     found = [distillers.KD(recipe.temperature, recipe.kd_weight)] * bool(recipe.kd_weight)
     found += [distillers.Overhaul(recipe.feature_weight)] * bool(recipe.feature_weight)
@@ -88,9 +105,9 @@ def _methods(recipe: Recipe) -> list[distillers.Distiller]:
     return found + [distillers.get(name, **options.get(name, {})) for name in recipe.distill]
 
 
-def _jointrd(recipe: Recipe, network: keras.Model) -> keras.Model:
-    make = {"jointrd_adjoined": _plain_pair, "jointrd": _plain}.get(recipe.method, _standard)
-    student = make(recipe, network)
+def _jointrd(recipe: Routed, network: keras.Model) -> keras.Model:
+    students: dict[str, Trainer] = {"jointrd_adjoined": _plain_pair, "jointrd": _plain}
+    student = students.get(recipe.method, _standard)(recipe, network)
     joint = recipe.teacher_mode == "joint"
     return JointRD(
         student,
@@ -112,8 +129,8 @@ def _jointrd_networks(model: JointRD) -> dict[str, keras.Model]:
     return {**networks, "teacher": with_keras_batch_normalization(model.teacher)} if model.joint else networks
 
 
-def _adjoined(recipe: Recipe, network: keras.Model) -> Adjoined:
-    options = {"epsilon": recipe.kl_epsilon, "objective": recipe.objective}
+def _adjoined(recipe: AdjoinedRecipe, network: keras.Model) -> Adjoined:
+    options: dict[str, Any] = {"epsilon": recipe.kl_epsilon, "objective": recipe.objective}
     if recipe.widths is None:
         return adjoin(network, recipe.alpha, round_to=recipe.round_to, **options)
     if recipe.widths == RANDOM:
@@ -123,7 +140,8 @@ def _adjoined(recipe: Recipe, network: keras.Model) -> Adjoined:
     return adjoin(network, widths=widths, **options)
 
 
-def _search(recipe: Recipe, network: keras.Model) -> DAN:
+def _search(recipe: Budgeted, network: keras.Model) -> DAN:
+    budget: dict[str, Any]
     if recipe.gamma:
         budget = {"gamma": recipe.gamma}
     elif recipe.target is not None:
@@ -144,11 +162,12 @@ def _search(recipe: Recipe, network: keras.Model) -> DAN:
     )
 
 
-def _random_widths(recipe: Recipe, network: keras.Model) -> dict[str, int]:
+def _random_widths(recipe: Budgeted, network: keras.Model) -> dict[str, int]:
     """Widths drawn by the seed, each alpha as probable as another, until they cost nearly what the budget allows."""
     dan, rng = _search(replace(recipe, gamma=0.0), network), np.random.default_rng(recipe.seed)
     cost = dan.budget.cost
-    limit, best = dan.target * cost.full * (1 + 1e-6), None
+    target: Any = dan.target  # a number, since there is no `gamma`
+    limit, best = target * cost.full * (1 + 1e-6), None
     for draw in range(10_000):
         choices = rng.integers(0, len(recipe.alphas), len(dan.groups)).tolist()
         spent = cost.of_choices(choices)
@@ -171,7 +190,7 @@ def _standard(recipe: Recipe, network: keras.Model) -> keras.Model:
     return with_fused_batch_normalization(network)
 
 
-def _pruned_gradually(recipe: Recipe, network: keras.Model) -> Pruning:
+def _pruned_gradually(recipe: PrunedGraduallyRecipe, network: keras.Model) -> Pruning:
     names = ("regularizer", "strength", "begin", "end")
     return Pruning(network, importance_of(recipe), **{name: getattr(recipe, name) for name in names}, **recipe.budget())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -113,14 +113,15 @@ def _accuracies(
             return dict.fromkeys(looked_at, outputs)
         return {name: outputs[file_name(name)] for name in looked_at}
 
-    right: list[Counter[str]] = [Counter(), Counter()]
+    right: list[defaultdict[str, float]] = [defaultdict(float), defaultdict(float)]
     count: Counter[str] = Counter()
     for x, y in batches.batches(data, shape=runner.input_shape[1:], argument="validation"):
         labels = _labels(y, names, looked_at)
         count.update(dict.fromkeys(labels, len(x)))
         for total, predict in zip(right, (of_network, of_file), strict=True):
-            found = batches.accuracy(predict, [(x, labels)], argument="validation")
-            total.update({name: share * len(x) for name, share in found.items()})
+            found: Any = batches.accuracy(predict, [(x, labels)], argument="validation")
+            for name, share in found.items():
+                total[name] += share * len(x)
     return [{name: total[name] / count[name] for name in count} for total in right]
 
 

@@ -21,7 +21,7 @@ def _tensor(bits: int, symmetric: bool = True, granularity: str = "TENSORWISE", 
 
 
 def _setting(weights: dict, activations: dict | None = None, in_integers: bool = True) -> dict[str, Any]:
-    found = {"weight_tensor_config": weights, "activation_tensor_config": activations}
+    found: dict[str, Any] = {"weight_tensor_config": weights, "activation_tensor_config": activations}
     found |= {"compute_precision": "INTEGER" if in_integers else "FLOAT", "explicit_dequantize": not in_integers}
     return {name: value for name, value in found.items() if value is not None}
 

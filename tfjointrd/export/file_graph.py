@@ -166,13 +166,14 @@ def read_file(content: bytes, known: Iterable[str] | None = None, network: str |
             Operator(codes[step.opcodeIndex], inputs, constants, outputs, scope, tuple(of_outputs or of_constants))
         )
     signature = model.signatureDefs[0] if model.signatureDefs else None
-    maps = tuple(
+    taken_as, returned_as = (
         {int(entry.tensorIndex): entry.name.decode() for entry in side}
         for side in ((signature.inputs, signature.outputs) if signature else ((), ()))
     )
-    ends = (tuple(int(i) for i in np.atleast_1d(side)) for side in (graph.inputs, graph.outputs))
+    inputs, outputs = (tuple(int(i) for i in np.atleast_1d(side)) for side in (graph.inputs, graph.outputs))
     shapes = tuple(tuple(map(int, () if t.shape is None else t.shape)) for t in graph.tensors)
-    return FileGraph(tuple(operators), *ends, tuple(types[t.type] for t in graph.tensors), sizes, shapes, maps)
+    formats = tuple(types[t.type] for t in graph.tensors)
+    return FileGraph(tuple(operators), inputs, outputs, formats, sizes, shapes, (taken_as, returned_as))
 
 
 def takes_pixels(content: bytes) -> bool:

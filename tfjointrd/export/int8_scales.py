@@ -6,6 +6,8 @@ XNNPACK then refuses the whole file: input scale times weight scale must not exc
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tfjointrd.export.file_graph import pack, unpack
@@ -82,7 +84,7 @@ def with_whole_biases(content: bytes, float32_content: bytes) -> bytes:
     return _packed(model, len(content)) if changed else content
 
 
-def _make_room(model: schema.ModelT, x, weights, bias, values: np.ndarray) -> bool:
+def _make_room(model: Any, x, weights, bias, values: np.ndarray) -> bool:
     """Raises the weights' scales so that the bias fits; whether it did not."""
     scale = weights.quantization.scale.astype("float64")
     least = np.abs(values) / (_MOST_BIAS * _scale(x))
@@ -99,14 +101,14 @@ def _make_room(model: schema.ModelT, x, weights, bias, values: np.ndarray) -> bo
     return True
 
 
-def _store(model: schema.ModelT, tensor: schema.TensorT, values: np.ndarray) -> None:
+def _store(model: Any, tensor: Any, values: np.ndarray) -> None:
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(values.tobytes(), "uint8")
     tensor.buffer = len(model.buffers)
     model.buffers.append(buffer)
 
 
-def _packed(model: schema.ModelT, size: int) -> bytes:
+def _packed(model: Any, size: int) -> bytes:
     used = {
         entry.buffer for entry in (*(model.metadata or ()), *(t for graph in model.subgraphs for t in graph.tensors))
     }
@@ -116,7 +118,7 @@ def _packed(model: schema.ModelT, size: int) -> bytes:
     return pack(model, size)
 
 
-def _raise_scales(codes: list[int], graph: schema.SubGraphT, raised: set[int]) -> bool:
+def _raise_scales(codes: list[int], graph: Any, raised: set[int]) -> bool:
     """One pass over the operators; whether it raised a scale. Adds what it raised to `raised`."""
     before = {i: _scale(graph.tensors[i]) for i in raised}
     for step in graph.operators:
@@ -143,7 +145,7 @@ def _raise_scales(codes: list[int], graph: schema.SubGraphT, raised: set[int]) -
     return before != {i: _scale(graph.tensors[i]) for i in raised}
 
 
-def _rescale_biases(model: schema.ModelT, codes: list[int], graph: schema.SubGraphT, raised: set[int]) -> None:
+def _rescale_biases(model: Any, codes: list[int], graph: Any, raised: set[int]) -> None:
     """Biases in units of their layer's input scale times the weights' scales, where the former was raised."""
     for step in graph.operators:
         x, weights, bias = _WEIGHTED.get(codes[step.opcodeIndex], (0, 0, len(step.inputs)))
@@ -156,10 +158,10 @@ def _rescale_biases(model: schema.ModelT, codes: list[int], graph: schema.SubGra
         _store(model, bias, np.round(values).astype("<i4"))
 
 
-def _is_int8(tensor: schema.TensorT) -> bool:
+def _is_int8(tensor: Any) -> bool:
     quantization = tensor.quantization
     return tensor.type == schema.TensorType.INT8 and quantization is not None and quantization.scale is not None
 
 
-def _scale(tensor: schema.TensorT) -> float:
+def _scale(tensor: Any) -> float:
     return float(tensor.quantization.scale[0])

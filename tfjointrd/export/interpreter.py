@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,7 @@ class TFLiteModel:
             return dict(sorted(named.items()))
         return {detail["name"]: detail for detail in details}
 
-    def predict(self, x) -> np.ndarray:
+    def predict(self, x) -> Any:
         """Runs the file on each image by itself.
 
         Args:

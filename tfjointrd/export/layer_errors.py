@@ -108,7 +108,7 @@ def _matches(file: FileGraph, network: Graph, runner: TFLiteModel) -> dict[str, 
         if step.kind in CASTS or len(step.outputs) != 1:
             continue
         names = [name for name in step.layers if name in order]
-        name = last.get(step.outputs[0]) or max(names, key=order.get, default=None)
+        name = last.get(step.outputs[0]) or max(names, key=order.__getitem__, default=None)
         if name is None or calls.count(name) > 1:
             continue
         if tuple(network.shapes[Ref(name)][1:]) == runner.shape_of(step.outputs[0])[1:]:
@@ -137,7 +137,7 @@ def _run(runner: TFLiteModel, images: np.ndarray, tensors: Mapping[str, int]) ->
 
 
 def _layer_error(name: str, match: _Match, file: FileGraph) -> LayerError:
-    step, scale = match.operator, max(match.reference, np.finfo("float32").tiny)
+    step, scale = match.operator, max(match.reference, float(np.finfo("float32").tiny))
     weights = file.weights(step)
     return LayerError(
         layer=name,

@@ -26,7 +26,10 @@ from tfjointrd.pixel_ranges import PIXEL_RANGES
 
 _ENTRY = b"TFLITE_METADATA"
 _LABELS = "labels.txt"
-_PROBABILITIES = {"SOFTMAX": "probabilities of the classes", "LOGISTIC": "a probability for each class"}
+_PROBABILITIES: dict[str | None, str] = {
+    "SOFTMAX": "probabilities of the classes",
+    "LOGISTIC": "a probability for each class",
+}
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,8 @@ def _statistics(pixel_range: str, channels: int) -> tuple[tuple[float, ...], tup
             f"{len(scale)}"
         )
     rounded = (np.round(-offset / scale, 3) + 0.0, np.round(1 / scale, 3))
-    return tuple(tuple(float(np.float32(value)) for value in part) for part in rounded)
+    mean, std = (tuple(float(np.float32(value)) for value in part) for part in rounded)
+    return mean, std
 
 
 def _table(metadata: FileMetadata, model: TFLiteModel, kinds: Sequence[str]) -> bytes:
@@ -252,10 +256,13 @@ def _parsed(stored: bytes, content: bytes) -> FileMetadata:
     subgraph = next(iter(root.tables("subgraphs", tables.SUBGRAPH)))
     taken = next(iter(subgraph.tables("inputs", tables.TENSOR)))
     given = list(subgraph.tables("outputs", tables.TENSOR))
-    mean, std = (0.0,), (1.0,)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
     for unit in taken.tables("process_units", tables.PROCESS_UNIT):
         if unit.byte("kind") == tables.NORMALIZATION:
             options = unit.table("options", tables.NORMALIZATION_OPTIONS)
+            if options is None:
+                raise ValueError("a normalization without mean and std")
             mean, std = options.floats("mean"), options.floats("std")
     channels = max(len(mean), len(std))
     ranges = [name for name in PIXEL_RANGES if _close(name, channels, mean, std)]

@@ -6,7 +6,7 @@ schema is public and does not change: https://github.com/tensorflow/tflite-suppo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,7 @@ def _table(builder: flatbuffers.Builder, table: TableOf) -> int:
     return builder.EndObject()
 
 
-def _value(builder: flatbuffers.Builder, value: str | TableOf | Sequence[Any]) -> int:
+def _value(builder: flatbuffers.Builder, value: Any) -> int:
     if isinstance(value, str):
         return builder.CreateString(value)
     if isinstance(value, TableOf):

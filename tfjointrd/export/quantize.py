@@ -87,8 +87,8 @@ def _best(named: Mapping[str, Quantizer]) -> Quantizer:
     return replace(best, function=function)
 
 
-def _by_layer(formats: Mapping[str, str | None], converter: str | None) -> Quantizer:
-    formats = {pattern: FLOAT32 if name is None else name for pattern, name in formats.items()}
+def _by_layer(given: Mapping[str, str | None], converter: str | None) -> Quantizer:
+    formats = {pattern: FLOAT32 if name is None else name for pattern, name in given.items()}
     unknown = {pattern: name for pattern, name in formats.items() if name not in by_litert.FORMATS}
     if unknown or not formats:
         raise ValueError(

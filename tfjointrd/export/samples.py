@@ -73,8 +73,7 @@ def sample_of_shape(data: Any, shape: tuple[int, ...]) -> np.ndarray:
 def _check_range(images: np.ndarray, model: keras.Model) -> None:
     low, high = float(images.min()), float(images.max())
     first = next((layer for layer in flat_layers(model) if not _keeps_range(layer)), None)
-    takes_pixels = isinstance(first, keras.layers.Rescaling) and np.max(first.scale) < 0.1
-    if takes_pixels and high <= 1:
+    if isinstance(first, keras.layers.Rescaling) and np.max(first.scale) < 0.1 and high <= 1:
         raise ValueError(
             f"Expected `representative_data` to hold pixels from 0 to 255, as layer '{first.name}' of '{model.name}' "
             f"rescales them. Received: values from {low} to {high}"

@@ -82,7 +82,7 @@ def measure(paths: Sequence[str | os.PathLike], runs: int, warmup: int, threads:
         done += 1
     rounds = np.array([[_timed(model) for model in models] for _ in range(runs)])
     after = _own_bytes()
-    return Runs(rounds.T, None if before is None else after - before)
+    return Runs(rounds.T, None if before is None or after is None else after - before)
 
 
 def _check(runs: int, warmup: int) -> None:

@@ -206,11 +206,12 @@ def compare(
 
 def _compared(name: str, actual: np.ndarray, expected: np.ndarray, names_class: bool) -> OutputReport:
     difference = np.abs(actual.astype("float64") - expected)
+    norm = float(np.linalg.norm(expected.astype("float64")))
     return OutputReport(
         name=name,
         max_difference=float(difference.max()),
         scale=float(np.abs(expected).max()),
-        relative_error=float(np.linalg.norm(difference) / max(np.linalg.norm(expected.astype("float64")), 1e-30)),
+        relative_error=float(np.linalg.norm(difference) / max(norm, 1e-30)),
         top1_agreement=float(np.mean(actual.argmax(-1) == expected.argmax(-1))) if names_class else None,
     )
 
@@ -237,7 +238,7 @@ def check_agreement(
         if exact:
             agrees = output.max_difference <= tolerance * output.scale
             wanted = f"a largest difference of at most {tolerance} of the outputs"
-        elif least is None:
+        elif least is None or output.top1_agreement is None:
             agrees = output.relative_error <= max_error
             wanted = f"a relative error of at most {max_error:g}"
         else:

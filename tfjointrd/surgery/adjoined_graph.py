@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfjointrd.layers.adjoined import AdjoinedLayer, TakeChannels, compact
+from tfjointrd.layers.adjoined import AdjoinedLayer, Share, TakeChannels, compact
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
 from tfjointrd.layers.dirac import DiracConv2D
 from tfjointrd.surgery.channels import Channels
@@ -104,7 +104,7 @@ class AdjoinedGraph:
         """Whether a small network has all channels of a tensor."""
         return len(self.kept[path][ref]) == self.graph.shapes[ref][-1]
 
-    def _narrow_forms(self) -> list[Kept]:
+    def _narrow_forms(self) -> Sequence[Kept]:
         """What the narrow networks that may come out keep."""
         return list(self.kept.values())
 
@@ -229,7 +229,9 @@ class AdjoinedGraph:
 
     def _adjoined(self, name: str, spec: LayerSpec, paths: list[str]) -> AdjoinedLayer:
         """The layer that takes all paths because it has weights."""
-        small, shares, weights = {}, {}, self.graph.weights(name)
+        small: dict[str, Any] = {}
+        shares: dict[str, Share | None] = {}
+        weights = self.graph.weights(name)
         normalizes = describe(spec).normalizes == "batch"
         # Statistics of a full network that is frozen are not those of a small one, which therefore takes its own.
         changes = {"trainable": True} if normalizes and "trainable" in spec.config else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +49,11 @@ def share_of(
     share = (value if value <= 1 and argument != "target_latency_ms" else value / full) if number else np.nan
     if not low - 1e-9 <= share <= high + 1e-9:
         below = bool(share < low)
-        low, high = (f"{part:.4f} ({part * full:,.6g})" for part in (low, high))
+        least, most = (f"{part:.4f} ({part * full:,.6g})" for part in (low, high))
         hint = hints[0] if below else hints[1]
         if number and value > 1 and argument != "target_latency_ms":
             hint = f"A number above 1 is a count, not a part or a percentage. {hint}"
-        expected = f"Expected `{argument}` within what {reached_by}, from {low} to {high}."
+        expected = f"Expected `{argument}` within what {reached_by}, from {least} to {most}."
         raise OutOfReach(f"{expected} Received: {argument}={value!r}. {hint}".rstrip(), below)
     return float(share)
 
@@ -81,7 +81,7 @@ def read_table(table) -> dict[str, list[list[float]]] | None:
         ) from error
 
 
-def never_faster(rows: list[list[float]]) -> Mapping[tuple[int, int], float]:
+def never_faster(rows: Sequence[Sequence[float]]) -> Mapping[tuple[int, int], float]:
     """Milliseconds by input and output width; widths of which a narrower one took longer count as long as that one."""
     measured = {(int(ins), int(outs)): float(value) for ins, outs, value in rows}
     return {(i, j): max(v for (a, b), v in measured.items() if a <= i and b <= j) for i, j in measured}

@@ -60,11 +60,12 @@ class Channels(Ties):
         spec = self.graph.layers[call.layer]
         inputs = [self.ids[ref] for ref in call.inputs]
         rule = rule_for(call.layer, spec)
+        assert rule.channels is not None  # `rule_for` raises where there is none
         if rule.weight_axes(spec.config):  # one kernel, several calls: all see the same channels
             for first, again in zip(self._taken.setdefault(call.layer, inputs), inputs, strict=True):
                 self.tie(first, again)
-        found = rule.channels(self, call, spec, inputs)
-        found = found if isinstance(found, list) else [found]
+        returned = rule.channels(self, call, spec, inputs)
+        found = returned if isinstance(returned, list) else [returned]
         outputs = self.graph.outputs_of(call)
         if len(found) != len(outputs):
             raise ValueError(
@@ -111,7 +112,8 @@ class Channels(Ties):
                 found.setdefault(self._root(channel), set()).add(name)
         order = {name: i for i, name in enumerate(self.producers())}
         return sorted(
-            (sorted(g, key=order.get) for g in {frozenset(g) for g in found.values()}), key=lambda g: order[g[0]]
+            (sorted(g, key=order.__getitem__) for g in {frozenset(g) for g in found.values()}),
+            key=lambda g: order[g[0]],
         )
 
     def followers(self) -> set[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from tfjointrd.surgery.graph import Call, Graph, Ref
 from tfjointrd.surgery.macs import layer_macs
 from tfjointrd.surgery.rules import IN, OUT, rule_for
 from tfjointrd.surgery.rules.counters import kernel_parameters, weight_sizes
+
+Form = TypeVar("Form", bound="CostForm")
 
 
 class CostForm(ABC):
@@ -47,7 +50,7 @@ class CostForm(ABC):
         self.full += factor * math.prod(self.graph.shapes[ref][-1] for ref in (ins, outs) if ref is not None)
 
 
-def add_macs(total: CostForm) -> CostForm:
+def add_macs(total: Form) -> Form:
     """Adds the multiply-accumulates of one image, as `tfjointrd.report.profile` counts them.
 
     Raises:
@@ -69,20 +72,18 @@ def add_macs(total: CostForm) -> CostForm:
                 "`target_parameters` instead. "
                 f"Received: '{graph.name}' with layer '{call.layer}' ({type(layer).__name__})."
             )
-        return count / kernel if kernel else 0
+        return count / kernel if count and kernel else 0
 
     return _added(total, graph.calls, positions, is_kernel)
 
 
-def add_parameters(total: CostForm) -> CostForm:
+def add_parameters(total: Form) -> Form:
     """Adds the number of weights, as `tfjointrd.report.profile` counts them, those of normalisations included."""
     first = {call.layer: call for call in reversed(total.graph.calls)}
     return _added(total, first.values(), lambda call: 1, lambda weight: True)
 
 
-def _added(
-    total: CostForm, calls: Iterable[Call], factor: Callable[[Call], float], counts: Callable[[str], bool]
-) -> CostForm:
+def _added(total: Form, calls: Iterable[Call], factor: Callable[[Call], float], counts: Callable[[str], bool]) -> Form:
     graph = total.graph
     for call in calls:
         layer = graph.sources.get(call.layer)

@@ -108,7 +108,7 @@ class _Sum(CostForm):
     def __init__(self, graph: GatedGraph):
         self.gated, self.entries = graph, len(graph.candidates)
         super().__init__(graph.graph, 1 + len(graph.groups) * self.entries)
-        self._widths: dict[Ref, np.ndarray] = {}
+        self._widths: dict[Ref | None, np.ndarray] = {}
 
     def width(self, ref: Ref | None) -> np.ndarray:
         """`(1 + groups * candidates,)`: the constant part of the width, then what each candidate adds."""
@@ -143,11 +143,11 @@ class _Sum(CostForm):
 
     def cost(self) -> Cost:
         """The sum. Of the candidates of one group one is chosen: products of two vanish, squares are linear."""
-        constant, quadratic = self.form[0, 0], self.form[1:, 1:].copy()
+        quadratic = self.form[1:, 1:].copy()
         linear = self.form[0, 1:] + self.form[1:, 0] + np.diag(quadratic)
         for start in range(0, self.size - 1, self.entries):
             quadratic[start : start + self.entries, start : start + self.entries] = 0
-        return Cost(constant, linear.reshape(-1, self.entries), quadratic, self.full)
+        return Cost(self.form.item(0, 0), linear.reshape(-1, self.entries), quadratic, self.full)
 
 
 def macs(graph: GatedGraph) -> Cost:

@@ -72,7 +72,8 @@ class GatedGraph(AdjoinedGraph):
     ):
         if ties not in TIES:
             raise ValueError(f"Expected `ties` to be one of {TIES}. Received: ties={ties!r}.")
-        self.alphas, self.noise, self.gates = alphas, noise, None
+        self.alphas, self.noise = alphas, noise
+        self.gates: Any = None
         self.channels = Channels(graph)
         self.wanted = [{layer: list(positions) for layer, positions in one.items()} for one in candidates]
         self.candidates = [self.channels.keep(one) for one in self.wanted]
@@ -85,14 +86,15 @@ class GatedGraph(AdjoinedGraph):
 
     def _find_groups(self, graph: Graph) -> list[Group]:
         outputs = {call.layer: call.output for call in reversed(graph.calls)}
-        families, followers = [], self.channels.followers()
-        for tied in self.channels.groups():
-            tied = set(tied) - followers
+        families: list[set[str]] = []
+        followers = self.channels.followers()
+        for group in self.channels.groups():
+            tied = set(group) - followers
             touching = [family for family in families if family & tied]
             families = [family for family in families if family not in touching] + [tied.union(*touching)]
         order = {layer: i for i, layer in enumerate(self.channels.producers())}
         groups = []
-        for family in sorted((sorted(one, key=order.get) for one in families), key=lambda one: order[one[0]]):
+        for family in sorted((sorted(one, key=order.__getitem__) for one in families), key=lambda one: order[one[0]]):
             refs = [outputs[layer] for layer in family]
             if all(len(self.candidates[0][ref]) == len(self.candidates[-1][ref]) for ref in refs):
                 continue
@@ -111,7 +113,7 @@ class GatedGraph(AdjoinedGraph):
         """Whether the small network has all channels of a tensor, whatever is chosen."""
         return len(self.candidates[-1][ref]) == self.graph.shapes[ref][-1]
 
-    def _narrow_forms(self) -> list[Kept]:
+    def _narrow_forms(self) -> Sequence[Kept]:
         return self.candidates
 
     # === Gates ===
@@ -169,7 +171,7 @@ class GatedGraph(AdjoinedGraph):
     def network(self, name: str) -> keras.Model:
         """The network in which all candidates are mixed."""
         gated = [ref for call in self.graph.calls for ref in self.graph.outputs_of(call) if self._gated(call, ref)]
-        sites = {_site(ref): self._runs(ref) for ref in gated}
+        sites: dict[str, Sequence[Sequence[int]]] = {_site(ref): self._runs(ref) for ref in gated}
         name_of_gates = next(
             f"{GATES}{'_' * i}" for i in itertools.count() if f"{GATES}{'_' * i}" not in self.graph.layers
         )
@@ -229,7 +231,9 @@ class GatedGraph(AdjoinedGraph):
     def positions_in_widest(self, choices: Sequence[int]) -> dict[str, list[int]]:
         """As `positions`, but counted among the channels of the widest candidate, of layers that may be narrower."""
         kept, widest = self.channels.keep(self.positions(choices)), self.candidates[0]
-        return {layer: np.searchsorted(widest[ref], kept[ref]).tolist() for layer, ref in self._changed().items()}
+        return {
+            layer: np.flatnonzero(np.isin(widest[ref], kept[ref])).tolist() for layer, ref in self._changed().items()
+        }
 
     def positions(self, choices: Sequence[int]) -> dict[str, list[int]]:
         """Layer name -> positions of the output channels that it keeps, for every layer."""

@@ -229,11 +229,12 @@ class Graph:
         Raises:
             ValueError: If a weight has another shape than the layer built here.
         """
+        given = {} if weights is None else weights
         layers = {key: spec.make() for key, spec in self.layers.items()}
         model = self.assemble(lambda call, *args, **kwargs: layers[call.layer](*args, **kwargs), layers, name)
         for key, layer in layers.items():
-            if key in (weights or {}):
-                assign_weights(layer, weights[key])
+            if key in given:
+                assign_weights(layer, given[key])
             elif getattr(self.sources.get(key), "weights", ()):
                 settle(layer, self.sources[key].get_weights())  # by position: names need not differ in a layer
         return model

@@ -24,7 +24,7 @@ class _Form(CostForm):
 
     def width(self, ref: Ref | None) -> np.ndarray:
         """`(1 + sets,)`: the channels of no set, then how many each unit of a set has."""
-        if ref not in self._widths:
+        if ref is not None and ref not in self._widths:
             result = np.zeros(self.size)
             result[0] = self.graph.shapes[ref][-1]
             for number, places in self.sets.positions(ref).items():
@@ -64,13 +64,14 @@ def latency(sets: TiedSets, table: Mapping[str, Sequence[Sequence[float]]]) -> C
         ValueError: If the table lacks a layer.
     """
     form, graph = _Form(sets), sets.channels.graph
-    kernels, layers = graph.kernel_layers(), []
+    kernels = graph.kernel_layers()
+    layers: list[tuple[int, np.ndarray, np.ndarray, Callable[[float, float], float]]] = []
     for layer in dict.fromkeys(call.layer for call in graph.calls if call.layer in kernels):
         calls = [call for call in graph.calls if call.layer == layer]
         if not table.get(layer):
             raise ValueError(f"Expected `latency_table` with all layers. Received: one without '{layer}'.")
-        ends = [form.width(ref) for ref in (calls[0].inputs[0], calls[0].output)]
-        layers.append((len(calls), *ends, _interpolation(never_faster(table[layer]))))
+        ins, outs = (form.width(ref) for ref in (calls[0].inputs[0], calls[0].output))
+        layers.append((len(calls), ins, outs, _interpolation(never_faster(table[layer]))))
 
     def of(counts: Sequence[int]) -> float:
         values = np.concatenate([[1.0], counts])

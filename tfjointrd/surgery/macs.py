@@ -47,4 +47,4 @@ def layer_macs(layer: Any, input_shapes: Sequence[Shape], output_shapes: Sequenc
     count = rule_of(type(layer)).macs
     if count is not None and len(input_shapes) == len(output_shapes) == 1:
         return count(layer, input_shapes, output_shapes[0])
-    return None if count is unknown or getattr(layer, "weights", ()) else 0
+    return None if count is unknown or bool(getattr(layer, "weights", ())) else 0

@@ -77,8 +77,11 @@ class PruningPlan:
         self.sets = TiedSets(Channels(graph))
         self.steps = PruningSteps(self.sets, _held(self.sets, staying(graph, keep)), round_to, min_channels)
         self.scope = scope
-        by_layer = isinstance(scope, Mapping)
-        self.ratios = _ratios_by_set(self.steps, scope) if by_layer else dict.fromkeys(self.steps.names(), ratio)
+        self.ratios: dict[str, float] = {}
+        if isinstance(scope, Mapping):
+            self.ratios = _ratios_by_set(self.steps, scope)
+        elif ratio is not None:
+            self.ratios = dict.fromkeys(self.steps.names(), ratio)
         self._costs = _costs(self.sets, table, needed=self.argument)
         self.counted = self.argument.removeprefix("target_")
         self.counted = self.counted if self.counted in self._costs else "channels"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -65,7 +65,7 @@ def _inferred(calls, layers, sources, shapes) -> dict[Ref, tuple]:
 class _Reader:
     """Turns the nested configuration of a network into one flat graph."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.layers: dict[str, LayerSpec] = {}
         self.sources: dict[str, Any] = {}
         self.shapes: dict[Ref, tuple] = {}
@@ -111,7 +111,7 @@ class _Reader:
             return
         self.shapes.update(_inferred(self.calls.values(), self.layers, self.sources, self.shapes))
 
-    def _network(self, model, config, arguments):
+    def _network(self, model: keras.Model, config: dict[str, Any], arguments: Sequence[Ref] | None) -> tuple[Any, Any]:
         """Reads one network. `arguments` are the outer tensors a nested network was called with."""
         operations = {operation.name: operation for operation in model.operations}
         tensors: dict[tuple[str, int], Any] = {}

@@ -210,8 +210,8 @@ def _removed(graph: Graph, plain: Graph, skipped: Iterable[tuple[Addition, list[
             served = {one.layer for ref in gone for one in ancestors[ref]} - plain.layers.keys()
             others = {layer for one in found for layer in one.layers}
             layers = (call.layer for call in graph.calls if call.layer in served - others)
-            ends = (tuple(ref.layer for ref in refs) for refs in (left, gone))
-            found.append(RemovedShortcut(addition.call.layer, *ends, tuple(dict.fromkeys(layers))))
+            main, shortcuts = (tuple(ref.layer for ref in refs) for refs in (left, gone))
+            found.append(RemovedShortcut(addition.call.layer, main, shortcuts, tuple(dict.fromkeys(layers))))
     return found
 
 

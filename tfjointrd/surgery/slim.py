@@ -71,7 +71,9 @@ def slim_graph(graph: Graph, kept: Kept) -> Graph:
     )
 
 
-def slim_weights(graph: Graph, kept: Kept, weights: Weights, layers: Iterable[str] | None = None) -> Weights:
+def slim_weights(
+    graph: Graph, kept: Kept, weights: Weights, layers: Iterable[str] | None = None
+) -> dict[str, dict[str, np.ndarray]]:
     """The slices of `weights` that belong to the kept channels.
 
     Args:

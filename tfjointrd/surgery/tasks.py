@@ -27,7 +27,7 @@ from tfjointrd.surgery.output_activation import SIGMOID, SOFTMAX, UNNORMALIZED, 
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.rules.activations import ends_in
 
-_KINDS_OF_ENDINGS = {SOFTMAX: CLASSES, SIGMOID: BINARY}
+_KINDS_OF_ENDINGS: dict[str | None, str] = {SOFTMAX: CLASSES, SIGMOID: BINARY}
 _REGRESSION = (
     *("mean_squared_error", "mean_absolute_error", "mean_absolute_percentage_error", "mean_squared_logarithmic_error"),
     *("huber", "log_cosh", "poisson", "cosine_similarity"),
@@ -236,7 +236,8 @@ def _kind_of_name(name: str) -> str | None:
 
 def _loss_name(loss: Any) -> str:
     loss = keras.losses.get(loss) if isinstance(loss, str) else loss
-    return next(iter(_keras_names(loss)), getattr(loss, "name", None) or getattr(loss, "__name__", "loss"))
+    own: str = getattr(loss, "name", "") or getattr(loss, "__name__", "loss")
+    return next(iter(_keras_names(loss)), own)
 
 
 def _keras_names(loss: Any) -> list[str]:

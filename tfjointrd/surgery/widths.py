@@ -152,7 +152,7 @@ def wanted_of(
     return {**wanted, **chosen}, reasons
 
 
-def alphas_of(channels: Channels, widths: Mapping[str, int]) -> dict[str, float]:
+def alphas_of(channels: Channels, widths: Mapping[str, int | Iterable[int]]) -> dict[str, float]:
     """alpha by layer name, for layers of these widths; with `round_to=1` they come out as they are.
 
     Raises:

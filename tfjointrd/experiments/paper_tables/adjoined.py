@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tfjointrd.experiments.paper_tables.rows import AN, Group, PaperRow, PaperTable, own_row
 
 DEPTHS = (20, 32, 44, 56, 110)
@@ -84,7 +86,7 @@ _TABLE_3 = {
 }
 
 
-def _costs(figures: tuple[float, float, float]) -> dict[str, float]:
+def _costs(figures: tuple[float, float, float]) -> dict[str, Any]:
     return dict(zip(("parameters", "macs", "paper"), figures, strict=True))
 
 

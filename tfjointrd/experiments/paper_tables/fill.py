@@ -190,7 +190,7 @@ def fill(table: PaperTable, found: Cards) -> list[Filled]:
     for group, row in table.rows():
         base = baseline_of(group, row) if row.baseline else None
         paper_gain = None
-        if base is not None and None not in (row.paper, base.paper):
+        if base is not None and row.paper is not None and base.paper is not None:
             paper_gain = row.paper - base.paper
         own = ours_of(table, group, row, found)
         others = ours_of(table, group, base, found) if base is not None else {}

@@ -112,11 +112,11 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def changed(cls: type, name: str, default: Any, **values):
+def changed(cls: Any, name: str, default: Any, **values):
     """A field of another class of recipes, with another default or other values, for a class that inherits it.
 
     Args:
-        cls: The class that has it.
+        cls: The class that has it, a dataclass.
         name: The field's name.
         default: Its default.
         **values: Those arguments of `Values` that differ.

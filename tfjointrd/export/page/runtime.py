@@ -116,8 +116,9 @@ def _unpacked(tarballs: dict[str, bytes]) -> dict[str, bytes]:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
             for member in archive:
                 path = member.name.replace("package/", f"{package}/", 1)
-                if path in FILES and member.isfile():
-                    found[path] = archive.extractfile(member).read()
+                stored = archive.extractfile(member) if path in FILES and member.isfile() else None
+                if stored is not None:
+                    found[path] = stored.read()
     return found
 
 

@@ -104,7 +104,7 @@ def write_page(
         )
     if cdn and runtime is not None:
         raise ValueError(f"Expected either `cdn` or `runtime`. Received: cdn=True, runtime='{runtime}'")
-    ranges = list(pixel_ranges) * (len(paths) if len(pixel_ranges) == 1 else 1) or [None] * len(paths)
+    ranges: list[Any] = list(pixel_ranges) * (len(paths) if len(pixel_ranges) == 1 else 1) or [None] * len(paths)
     out = _checked_folder(out)
     models = [describe(path, name) for path, name in zip(paths, ranges, strict=True)]
     names = _class_names(paths, models, labels)
@@ -114,7 +114,7 @@ def write_page(
         model.update(name=title, url=url, integrity=litertjs.integrity(content))
         written[url] = content
     with files.replacing_folder(out) as part:
-        content = {} if cdn else litertjs.contents(runtime)
+        own = {} if cdn else litertjs.contents(runtime)
         urls = litertjs.on_cdn() if cdn else {path: f"runtime/{path}" for path in litertjs.FILES}
         settings = {
             "kind": _KIND,
@@ -126,7 +126,7 @@ def write_page(
             },
         }
         written |= {path.name: path.read_bytes() for path in STATIC.iterdir() if path.is_file()}
-        written |= {urls[path]: data for path, data in content.items()}
+        written |= {urls[path]: data for path, data in own.items()}
         written[SETTINGS] = (json.dumps(settings, indent=1, ensure_ascii=False) + "\n").encode()
         for path, data in written.items():
             (part / path).parent.mkdir(parents=True, exist_ok=True)

@@ -276,7 +276,8 @@ def _config(part: Part, kind: str) -> dict[str, Any]:
 
 
 def _arguments(cls: type) -> list[str]:
-    return [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "args", "kwargs")]
+    parameters = inspect.signature(vars(cls)["__init__"]).parameters
+    return [name for name in parameters if name not in ("self", "args", "kwargs")]
 
 
 def _value(part: Part, key: str, value: Any) -> Any:

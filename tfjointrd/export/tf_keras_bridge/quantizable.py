@@ -67,9 +67,9 @@ def _separated(graph: Graph, call: Call, specs: dict[str, LayerSpec], weights: d
     first = f"{name}_depthwise"
     shared = ("kernel_size", "strides", "padding", "depth_multiplier", "data_format", "dilation_rate", "trainable")
     of_first = {key: config[key] for key in shared} | {"use_bias": False, "activation": "linear", "name": first}
-    shared = ("filters", "activation", "use_bias", "data_format", "trainable", "name")
+    kept = ("filters", "activation", "use_bias", "data_format", "trainable", "name")
     specs[first] = LayerSpec(keras.layers.DepthwiseConv2D, of_first)
-    specs[name] = LayerSpec(keras.layers.Conv2D, {key: config[key] for key in shared} | {"kernel_size": 1})
+    specs[name] = LayerSpec(keras.layers.Conv2D, {key: config[key] for key in kept} | {"kernel_size": 1})
     weights[first] = {"kernel": own["depthwise_kernel"]}
     weights[name] = {"kernel": own["pointwise_kernel"]} | ({"bias": own["bias"]} if config["use_bias"] else {})
     between = Ref(first, call.number)

@@ -59,7 +59,8 @@ class QuantizedNetwork:
     def accuracy(self, data: Any) -> float:
         """Top-1 accuracy on images with labels; see `export.accuracy`."""
         predict = self.network.predict_on_batch
-        return batches.accuracy(predict, data, shape=self._source.inputs[0].shape[1:])
+        share: Any = batches.accuracy(predict, data, shape=self._source.inputs[0].shape[1:])  # of its one output
+        return share
 
     def tflite(
         self,

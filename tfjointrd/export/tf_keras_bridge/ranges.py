@@ -21,7 +21,7 @@ def moving_ranges(decay: float = _DECAY) -> Iterator[None]:
 
     It counts for networks that are run, or whose training is traced, meanwhile.
     """
-    operations = part_of_tfmot("quantization.keras.quant_ops")
+    operations: Any = part_of_tfmot("quantization.keras.quant_ops")
     before = operations.MovingAvgQuantize
 
     def faster(*args, **kwargs):

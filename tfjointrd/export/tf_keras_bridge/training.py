@@ -33,7 +33,7 @@ class TrainingData:
     """
 
     def __init__(self, data: Any, batch_size: int, shape: Sequence[int | None], argument: str = "train"):
-        self.options = {"batch_size": batch_size, "shape": shape, "argument": argument}
+        self.options: dict[str, Any] = {"batch_size": batch_size, "shape": shape, "argument": argument}
         self.data, self.sized = data, isinstance(data, keras.utils.PyDataset) and data.num_batches is not None
         if self.sized:
             self.steps = data.num_batches

@@ -74,7 +74,7 @@ class Criterion:
             scores = members[0]
         else:
             scores = (np.mean if self.reduction == "mean" else np.max)(members, axis=0)
-        scale = {"mean": np.mean, "max": np.max, None: lambda x: 1.0}[self.normalize](scores)
+        scale = 1.0 if self.normalize is None else (np.mean if self.normalize == "mean" else np.max)(scores)
         return scores / scale if scale > 0 else scores
 
     def get_config(self) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -35,10 +37,11 @@ class HRank(Criterion):
             raise ValueError(f"Expected `images` to be a whole number from 1 on. Received: images={images!r}.")
         self.images = images
 
-    def measure(self, model, sets, data):
+    def measure(self, model: keras.Model, sets: TiedSets, data: Any) -> dict[str, list[np.ndarray]]:
         """The mean rank of each tensor's channels, by the set's name."""
         graph, refs = sets.channels.graph, _taken_by_kernels(sets)
-        totals, count = [0.0] * len(refs), 0
+        totals: list[Any] = [0.0] * len(refs)
+        count = 0
         for tensors in tensors_of(graph, refs, data, self.images) if refs else ():
             totals = [total + _ranks(x).sum(axis=0) for total, x in zip(totals, tensors, strict=True)]
             count += len(tensors[0])

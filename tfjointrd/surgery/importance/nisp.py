@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -11,6 +13,7 @@ from tfjointrd.surgery.graph import Call, Graph, Ref
 from tfjointrd.surgery.importance.criterion import Criterion, register_importance
 from tfjointrd.surgery.importance.feature_maps import tensors_of
 from tfjointrd.surgery.rules import OUT, describe, rule_for
+from tfjointrd.surgery.tied_sets import TiedSets
 
 _LARGE = 1e100
 _ALPHA, _DAMPING = 0.5, 0.9  # of Inf-FS: how much deviation counts beside correlation; r as a part of 1 / rho(A)
@@ -36,7 +39,7 @@ class NISP(Criterion):
 
     needs_slices = False
 
-    def measure(self, model, sets, data):
+    def measure(self, model: keras.Model, sets: TiedSets, data: Any) -> dict[str, list[np.ndarray]]:
         """The importance of the channels at the layers that compute them, by the set's name."""
         graph = sets.channels.graph
         scores = _propagated(sets.channels, {} if data is None else _ranked(graph, data))

@@ -55,7 +55,7 @@ class Taylor(Criterion):
             raise ValueError(f"Expected `batch_size` to be a whole number from 1 on. Received: {batch_size!r}.")
         self.batch_size, self.loss = batch_size, loss
 
-    def measure(self, model, sets, data):
+    def measure(self, model: keras.Model, sets: TiedSets, data: Any) -> dict[str, list[np.ndarray]]:
         """The scores of each layer and role, by the set's name.
 
         Raises:
@@ -66,7 +66,8 @@ class Taylor(Criterion):
             raise ValueError(f"Expected Keras on one of the backends {_BACKENDS}. Received: backend='{backend}'.")
         sites = _by_layer(sets)
         keys = list(dict.fromkeys(_key(site) for group in sites.values() for site in group))
-        compute, totals, count = None, dict.fromkeys(sites, 0.0), 0
+        totals: dict[tuple[str, str, str], Any] = dict.fromkeys(sites, 0.0)
+        compute, count = None, 0
         for images, labels in batches(data, self.batch_size, shape=image_shape(model)):
             if labels is None:
                 raise ValueError("Expected `data` with labels, (images, labels), for 'taylor'. Received: images alone.")

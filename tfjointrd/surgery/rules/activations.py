@@ -59,7 +59,8 @@ def mixes_channels(config: Mapping[str, Any]) -> bool:
 
 def ends_in(spec: LayerSpec) -> str | None:
     """The activation that a layer ends in: its own, if it is one, or else that of its configuration."""
-    return describe(spec).activation or configured_activation(spec.config)
+    own = describe(spec).activation
+    return own if isinstance(own, str) else configured_activation(spec.config)
 
 
 def activation_layer(spec: LayerSpec) -> keras.Layer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -149,6 +150,6 @@ _add("DepthToSpace SpaceToDepth", replace(_POSITIONS, channels=flow.opaque))
 
 # === Layers of keras.applications ===
 
-_SCALED = {"elementwise": True, "in_place": True, "keeps_zeros": True, "macs": counters.free}
+_SCALED: dict[str, Any] = {"elementwise": True, "in_place": True, "keeps_zeros": True, "macs": counters.free}
 _add("LayerScale", pointwise({"gamma": (IN,)}, narrow=narrow_scale, **_SCALED))
 _add("StochasticDepth", pointwise(keeps_range=True, keeps_probabilities=True, **_SCALED))

@@ -60,9 +60,9 @@ class Rule:
         macs: `(layer, input_shapes, output_shape) -> MACs` of one call; `None` as its result means not known.
     """
 
-    channels: Callable[[Ties, Call, LayerSpec, list[np.ndarray]], np.ndarray] | None = None
+    channels: Callable[[Ties, Call, LayerSpec, list[np.ndarray]], np.ndarray | list[np.ndarray]] | None = None
     axes: Mapping[str, tuple] | Callable[[Config], Mapping[str, tuple]] = lambda config: {}
-    narrow: Callable[[Config, np.ndarray, np.ndarray], Config] = lambda config, kept_in, kept_out: {}
+    narrow: Callable[[Config, np.ndarray, Any], Config] = lambda config, kept_in, kept_out: {}
     producer: bool = False
     elementwise: bool | Callable[[Config], bool | None] | None = None
     in_place: bool | Callable[[Config], bool | None] | None = None
