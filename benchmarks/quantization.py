@@ -5,8 +5,8 @@
 
 A row says how many points of top-1 accuracy a file loses against the network's float32 file on the same images, and the
 milliseconds of an image on one thread; all files of a network take turns. int16x8, which runs without XNNPACK and is
-slow, is measured on fewer images (`--slow-images`). Files are calibrated on 128 training images. `--aware EPOCHS` adds a
-file after quantisation-aware training, for which sets of small images are augmented.
+slow, is measured on fewer images (`--slow-images`). Files are calibrated on 128 training images. `--aware EPOCHS` adds
+a file after quantisation-aware training, for which sets of small images are augmented.
 
 `--photographs` reads `train/` and `val/`, one folder a class, and enlarges photographs to the network's size (bicubic).
 The classes are those of Imagenette; a network with 1,000 outputs is asked which of the ten it is.
