@@ -169,7 +169,7 @@ def test_what_is_said_of_all_channels_keeps_them(function):
         (L.Dense(6, activation="glu", name="halves"), "Layer 'halves' has the activation 'glu'"),
         (
             lambda x: keras.ops.cumsum(x, axis=1),
-            "Layer 'cumsum.*' is a Cumsum, and it is not known",
+            "Layer 'cumsum.*' is a Cumsum, and surgery does not know how channels pass",
         ),
         (lambda x: x + keras.ops.mean(x, axis=0, keepdims=True), "Layer 'mean.*' reduces over the batch"),
     ],

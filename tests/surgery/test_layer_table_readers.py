@@ -156,7 +156,7 @@ def test_user_classes_are_taught_all_at_once():
         graph = read_graph(model)
         found = describe(graph.layers["sun"])
         assert found.activation == "relu" and found.in_place and found.keeps_zeros
-        with pytest.raises(ValueError, match="Layer 'sun' is a Sun, and it is not known"):
+        with pytest.raises(ValueError, match="Layer 'sun' is a Sun, and surgery does not know how channels pass"):
             rule_for("sun", graph.layers["sun"])
         report.register_macs(Star, lambda layer, inputs, output: 7)
         register_rule(Star, pointwise(in_place=False))
