@@ -125,10 +125,15 @@ print(*sorted(name for name in keras.saving.get_custom_objects() if name.startsw
     [
         ("import tfjointrd; import keras", keras.backend.backend()),
         ("import tfjointrd; import keras", "jax"),
-        ("import tfjointrd.layers", "jax"),
         ("import tfjointrd.export.interpreter, importlib.util; importlib.util.find_spec('keras'); import keras", "jax"),
-        ("from tfjointrd import models", "jax"),
-        ("from tfjointrd import data; data.load", "jax"),
+        *(
+            pytest.param(first, "jax", marks=pytest.mark.slow)
+            for first in (
+                "import tfjointrd.layers",
+                "from tfjointrd import models",
+                "from tfjointrd import data; data.load",
+            )
+        ),
     ],
 )
 def test_keras_knows_our_classes(first, backend, registered, tmp_path):

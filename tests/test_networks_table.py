@@ -48,6 +48,7 @@ def broken():
     return keras.Model(inputs, keras.layers.Dense(3)(x))
 
 
+@pytest.mark.slow
 def test_mobilenet_as_the_table_says():
     """A narrow one of the family; the figures are those of the whole one."""
 
