@@ -30,7 +30,7 @@ def quantization_aware(
     epochs: int,
     preserve: str | None = None,
     in_float: Iterable[str] = (),
-    learning_rate: float = 1e-3,
+    learning_rate: float = 1e-4,
     optimizer: Any = "adam",
     loss: Any = None,
     batch_size: int = 64,
@@ -51,7 +51,8 @@ def quantization_aware(
         preserve: The structure to keep, of a network from `prune_low_magnitude` or `cluster_weights`: `"sparsity"`
             (PQAT), `"clusters"` (CQAT), `"sparsity and clusters"` (PCQAT), or `None`.
         in_float: Names or patterns of layers that stay in float.
-        learning_rate: That of the first step. It falls to zero along a cosine.
+        learning_rate: That of the first step. It falls to zero along a cosine. The default was chosen on held-out
+            images; see benchmarks/quantization.md.
         optimizer: The name of one, or a `tf_keras.optimizers.Optimizer`, which has a learning rate of its own.
         loss: By default cross-entropy, or the mean squared error, as output and labels suggest.
         batch_size: Number of images in a batch, where `train` is one array.
