@@ -12,8 +12,10 @@ def with_random_statistics(model):
             shape = layer.moving_mean.shape
             layer.moving_mean.assign(random.normal(0, 0.2, shape))
             layer.moving_variance.assign(random.uniform(0.5, 1.5, shape))
-            layer.gamma.assign(random.uniform(0.5, 1.5, shape))
-            layer.beta.assign(random.normal(0, 0.2, shape))
+            if layer.scale:
+                layer.gamma.assign(random.uniform(0.5, 1.5, shape))
+            if layer.center:
+                layer.beta.assign(random.normal(0, 0.2, shape))
     return model
 
 
