@@ -3,8 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 # What the notebooks run at: smoke takes seconds, laptop is what the committed outputs show.
 SCALE ?= smoke
-# One process more than there are cores, since some tests wait for others; each takes 2 to 3 GB.
-WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 
 .PHONY: help demo test lint format notebooks docs clean
 .DEFAULT_GOAL := help
@@ -22,7 +20,7 @@ demo: .venv/installed
 	$(BIN)/python -m tfjointrd demo
 
 test: .venv/installed-test
-	$(if $(NOTEBOOKS),TFJOINTRD_SCALE=smoke) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(if $(SLOW),--slow) $(if $(COVERAGE),--cov --cov-report=term) $(if $(NOTEBOOKS),--notebooks) tests
+	$(if $(NOTEBOOKS),TFJOINTRD_SCALE=smoke) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(if $(SLOW),--slow) $(if $(COVERAGE),--cov --cov-report=term) $(if $(NOTEBOOKS),--notebooks) tests
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
@@ -34,7 +32,7 @@ format: .venv/installed-test
 	$(BIN)/ruff format .
 
 notebooks: .venv/installed-test
-	TFJOINTRD_SCALE=$(SCALE) $(BIN)/python -m pytest --notebooks $(if $(filter smoke,$(SCALE)),-n $(WORKERS)) tests/test_notebooks.py
+	TFJOINTRD_SCALE=$(SCALE) $(BIN)/python -m pytest --notebooks $(if $(filter smoke,$(SCALE)),-n auto --maxprocesses 4) tests/test_notebooks.py
 
 # The site is built from the files alone, in an environment of its own.
 docs: build/docs-venv/installed
