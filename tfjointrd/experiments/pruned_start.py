@@ -16,7 +16,6 @@ from tfjointrd.experiments.run_folder import ARCHITECTURE, RECIPE
 from tfjointrd.files import write_json
 from tfjointrd.progress import Line, Steps
 from tfjointrd.surgery import prune_architecture, slim
-from tfjointrd.surgery.frozen import warn_of_frozen_pruned
 from tfjointrd.surgery.importance.criterion import Criterion, resolve
 from tfjointrd.surgery.importance.norms import Random
 from tfjointrd.surgery.pruning_plan import PruningPlan
@@ -69,7 +68,6 @@ def rank(recipe: Pruned, network: keras.Model, images: Any = None) -> dict[str, 
     """
     importance = importance_of(recipe)
     found = prune_architecture(network, importance, data=images if _needs_data(importance) else None, **recipe.budget())
-    warn_of_frozen_pruned(read_graph(network), found["kept"])
     return {**found, "importance": recipe.importance}
 
 

@@ -130,8 +130,11 @@ def accuracy(path: str | os.PathLike, data: Any, threads: int = 1) -> float | di
             metadata or first operators tell.
     """
     file, stated = TFLiteModel(path, threads), read_metadata(path)
-    content = Path(path).read_bytes()
-    pixel_range = stated.pixel_range if stated else range_of(content, read_file(content), file)
+    if stated is None:
+        content = Path(path).read_bytes()
+        pixel_range = range_of(content, read_file(content), file)
+    else:
+        pixel_range = stated.pixel_range
 
     def predict(x):
         _check_range(pixel_range, "metadata" if stated else "first operators", np.asarray(x), path)

@@ -88,7 +88,6 @@ def prune(
         min_channels=min_channels,
         data=data,
     )
-    warn_of_frozen_pruned(read_graph(model), architecture["kept"])
     return slim(model, architecture["kept"], name)
 
 
@@ -115,6 +114,9 @@ def prune_architecture(model: keras.Model, importance: Any = "l2", *, data: Any 
     >>> adjoined = tfjointrd.adjoin(network, widths=architecture["kept"])
     """
     criterion = resolve(importance, data)
-    plan = PruningPlan(read_graph(model), **budget)
+    graph = read_graph(model)
+    plan = PruningPlan(graph, **budget)
     counts = plan.counts(scores_of(model, plan.sets, criterion, data), name_of(importance))
-    return {"importance": name_of(importance), **plan.described(counts, plan.steps.kept(counts))}
+    found = plan.described(counts, plan.steps.kept(counts))
+    warn_of_frozen_pruned(graph, found["kept"])
+    return {"importance": name_of(importance), **found}
