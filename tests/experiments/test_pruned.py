@@ -10,12 +10,22 @@ import pytest
 
 from tfjointrd import data, dirac, prune, remove_shortcuts, slim
 from tfjointrd.data.batches import accuracy
-from tfjointrd.experiments import Interrupted, Recipe, catalog, prune_and_train, pruned_start, run, run_named, settings
+from tfjointrd.experiments import (
+    Interrupted,
+    Recipe,
+    catalog,
+    prune_and_train,
+    pruned_start,
+    run,
+    run_named,
+    runner,
+    settings,
+)
 from tfjointrd.experiments.run_folder import finished_run, load_data
 from tfjointrd.experiments.trainers import make_trainer
 from tfjointrd.surgery import prune_architecture
 from tfjointrd.surgery.importance import importance_names
-from tfjointrd.training import Distillation, JointRD
+from tfjointrd.training import Distillation, JointRD, recalibrate_batchnorm
 
 SMALL = {"method": "pruned", "round_to": 1, "epochs": 2, "images": 96, "batch_size": 32}
 # A pruned student is not as wide as its teacher.
@@ -111,6 +121,19 @@ def test_gradually(path, tmp_path, no_files):
     assert whole.card["networks"]["model"]["macs"] == found["macs"] <= 0.6 * found["full_macs"]
     assert found["macs"] == pytest.approx(left[3] * found["full_macs"])
     same(whole.networks["unpruned"], residual())
+
+
+def test_statistics_are_measured_after_few_steps(path, tmp_path, no_files, monkeypatch):
+    """Three steps leave those of the unpruned network in place."""
+    recipe = Recipe(**{**SMALL, "epochs": 1}, network=path)
+    ours = run(recipe, tmp_path / "ours", verbose=0).networks["model"]
+    monkeypatch.setattr(runner, "FOLLOWING", 0)
+    lagging = run(recipe, tmp_path / "lagging", verbose=0).networks["model"]
+    norm, expected = ours.get_layer("stage2_bn"), lagging.get_layer("stage2_bn")
+    np.testing.assert_array_equal(norm.gamma, expected.gamma)  # the trainings are the same
+    assert np.abs(np.array(norm.moving_mean) - np.array(expected.moving_mean)).max() > 0.1
+    recalibrate_batchnorm(lagging, load_data(recipe).train)
+    np.testing.assert_allclose(norm.moving_mean, expected.moving_mean, atol=1e-4)
 
 
 def test_without_training(path, tmp_path, no_files):
