@@ -4,8 +4,9 @@
     python benchmarks/distillation_cost.py --rounds 10 --methods rkd review_kd
 
 All methods take turns in one process. `both` is KD and RKD in one training. In `dml` the full network is trained too.
-Printed: the median milliseconds a step, and the medians over the rounds of the ratios to KD's step within a round, by
-processor time, which other work on the machine changes less, and by the clock. What methods train of their own
+Printed: the median milliseconds a step; the medians over the rounds of the ratios to KD's step within a round, by
+processor time, which other work on the machine changes less, and by the clock; and the ratio of the arithmetic:
+multiply-accumulates of convolutions and matrix products, forward and backward. What methods train of their own
 (adapters) is included.
 """
 
@@ -20,7 +21,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as on the command line
 import keras
 import numpy as np
 import tensorflow as tf
-from interleaved import Times, sgd_step
+from interleaved import Times, multiply_accumulates, sgd_step
 
 import tfjointrd as jrd
 from tfjointrd.surgery.swap import with_fused_batch_normalization
@@ -57,10 +58,12 @@ def main() -> None:
     times = Times(steps, options.rounds, repeats=1)
     cores = len(os.sched_getaffinity(0))
     print(f"{options.network}, alpha 2, batch {options.batch_size}, {cores} cores, {options.rounds} rounds")
-    print(f"{'':12s}{'ms a step':>10s}{'processor time / kd':>22s}{'clock / kd':>14s}")
+    print(f"{'':12s}{'ms a step':>10s}{'processor time / kd':>22s}{'clock / kd':>14s}{'arithmetic / kd':>18s}")
+    arithmetic = {name: multiply_accumulates(step) for name, step in steps.items()}
     for name in steps:
         ratios = f"{times.processor_ratio(name, 'kd'):22.2f}{times.ratio(name, 'kd'):14.2f}"
-        print(f"{name:12s}{times.milliseconds(name):10.1f}{ratios}")
+        more = arithmetic[name] / arithmetic["kd"]
+        print(f"{name:12s}{times.milliseconds(name):10.1f}{ratios}{more:18.2f}")
 
 
 if __name__ == "__main__":

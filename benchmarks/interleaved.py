@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +32,42 @@ def sgd_step(model: keras.Model, loss_of: Callable, images, jit: bool = False) -
         return loss
 
     return step
+
+
+def multiply_accumulates(step: Callable) -> int:
+    """Multiply-accumulates of the convolutions and matrix products of a step, forward and backward.
+
+    What TensorFlow leaves out because nothing needs it, such as the gradient with respect to images, does not count.
+
+    Args:
+        step: What `sgd_step` returned.
+    """
+    graph = step.get_concrete_function().graph
+    kept = {operation for operation in graph.get_operations() if operation.op_def.is_stateful}
+    waiting = list(kept)
+    while waiting:
+        operation = waiting.pop()
+        found = {tensor.op for tensor in operation.inputs} - kept
+        kept |= found
+        waiting += found
+    return sum(_multiply_accumulates(operation) for operation in kept)
+
+
+def _multiply_accumulates(operation: tf.Operation) -> int:
+    """Those of one operation. A convolution's gradients take as many as the convolution."""
+    if operation.type == "MatMul":
+        rows, inner = operation.inputs[0].shape
+        return rows * inner * operation.outputs[0].shape[-1]
+    if not operation.type.startswith("Conv2D"):
+        return 0
+    kernel = (operation.outputs if operation.type == "Conv2DBackpropFilter" else operation.inputs)[
+        {"Conv2D": 1, "Conv2DBackpropInput": 1, "Conv2DBackpropFilter": 0}[operation.type]
+    ]
+    result = operation.outputs[0] if operation.type == "Conv2D" else operation.inputs[2]
+    shape = kernel.shape
+    if not shape.is_fully_defined():
+        shape = tf.TensorShape(tf.get_static_value(operation.inputs[1]))
+    return math.prod(result.shape[:-1]) * math.prod(shape)
 
 
 class Times:

@@ -27,7 +27,7 @@ def distance(own, theirs):
     return total / weights
 
 
-@pytest.mark.parametrize("side", [1, 4, 7])
+@pytest.mark.parametrize("side", [1, 4, 6, 7, 8])
 def test_the_hierarchical_distance(side):
     same_as(hcl, distance, maps(2, side, side, 2), maps(2, side, side, 2))
 

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
-from tfjointrd.training.distillers.adapters import check_maps
+from tfjointrd.training.distillers.adapters import averaged, check_maps
 from tfjointrd.training.distillers.distiller import LayerDistiller, cast
 from tfjointrd.training.distillers.measures import mean_of_each, pooling_matrix
 from tfjointrd.training.distillers.taps import stage_ends
@@ -120,13 +120,17 @@ def hcl(features, target):
         features: The student's, `(batch, height, width, channels)`.
         target: The teacher's, of the same shape.
     """
-    total, weight, weights = mean_of_each(ops.square(features - target)), 1.0, 1.0
+    difference = even = features - target
+    total, weight, weights = mean_of_each(ops.square(difference)), 1.0, 1.0
     height, width = target.shape[1:3]
     for size in (4, 2, 1):
         if size >= min(height, width):
             continue
         weight = weight / 2
-        rows, columns = (ops.convert_to_tensor(pooling_matrix(n, size), target.dtype) for n in (height, width))
-        means = ops.einsum("rh,bhwc,sw->brsc", rows, features - target, columns)
+        if height % size or width % size:
+            rows, columns = (ops.convert_to_tensor(pooling_matrix(n, size), target.dtype) for n in (height, width))
+            means = ops.einsum("rh,bhwc,sw->brsc", rows, difference, columns)
+        else:  # windows that share no pixels: those of before, averaged again
+            means = even = averaged(even, (even.shape[1] // size, even.shape[2] // size))
         total, weights = total + weight * mean_of_each(ops.square(means)), weights + weight
     return total / weights
