@@ -25,6 +25,13 @@ def test_networks_stand_beside_the_first(capsys):
     assert costs[1].parameters < costs[0].parameters and costs[0] == report.profile(network)
 
 
+def test_networks_of_one_name_are_numbered(capsys):
+    network = models.cifar_resnet(8, 10, (16, 16, 3))
+    report.compare(network, network)
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split("  ")[0] for line in lines] == ["resnet8 (1)", "resnet8 (2)"]
+
+
 def test_a_network_is_needed():
     with pytest.raises(ValueError, match="Expected one network or several"):
         report.compare()

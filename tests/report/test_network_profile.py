@@ -68,6 +68,15 @@ def test_totals_are_those_of_the_network():
     assert [row.name for row in costs.layers] == [layer.name for layer in network.layers]
 
 
+def test_shown_as_one_line():
+    network = models.cifar_resnet(8)
+    costs = report.profile(network)
+    assert repr(costs) == (
+        f"Profile(name='resnet8', batch_size=1, parameters={network.count_params()}, macs={costs.macs}, "
+        f"peak_activation_bytes={costs.peak_activation_bytes}, {len(network.layers)} layers)"
+    )
+
+
 def test_a_layers_line():
     costs = report.profile(models.cifar_resnet(8))
     (row,) = [row for row in costs.layers if row.name == "stage2_block1_conv1"]

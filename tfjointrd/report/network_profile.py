@@ -44,9 +44,9 @@ class LayerProfile:
     live_bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Profile:
-    """What a network costs.
+    """What a network costs. Shown in a notebook or printed, it is one line; `table()` has the layers.
 
     Attributes:
         name: The network's name.
@@ -57,6 +57,11 @@ class Profile:
     name: str
     batch_size: int
     layers: tuple[LayerProfile, ...]
+
+    def __repr__(self) -> str:
+        """The totals, without the layers."""
+        totals = f"parameters={self.parameters}, macs={self.macs}, peak_activation_bytes={self.peak_activation_bytes}"
+        return f"Profile(name={self.name!r}, batch_size={self.batch_size}, {totals}, {len(self.layers)} layers)"
 
     @property
     def parameters(self) -> int:
