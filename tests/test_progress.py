@@ -55,3 +55,18 @@ def test_a_line_is_written_over_and_ended_once(capsys):
     assert capsys.readouterr().out == "\ra long text\rshort      \n"
     progress.Line(shown=False).end("nothing")
     assert capsys.readouterr().out == ""
+
+
+def test_only_long_work_says_how_far_it_is(monkeypatch, capsys):
+    class Data:
+        num_batches = 3
+
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    assert list(progress.followed("abc", "reading", Data)) == ["a", "b", "c"]
+    assert capsys.readouterr().out == ""
+    for data, second, last in ((Data, "2/3, 8 s left", "3/3"), (None, "2", "3")):
+        for _ in progress.followed("abc", "reading", data):
+            now[0] += 8
+        lines = capsys.readouterr().out.split("\r")[1:]
+        assert [line.strip() for line in lines] == [f"reading: batch {second}", f"reading: batch {last}"]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from typing import Any
+
+PATIENCE = 10.0  # seconds after which work says how far it is
 
 
 def time_left(seconds: float) -> str:
@@ -75,3 +79,22 @@ class Line:
         if self.shown and self._length:
             print(flush=True)
             self._length = 0
+
+
+def followed(items: Iterable, what: str, data: Any) -> Iterator:
+    """The same items; as soon as work on them has lasted for some seconds, a line says how far it is.
+
+    Args:
+        items: The batches that are worked on.
+        what: What is going on, for the line.
+        data: What the batches come from. Its `num_batches`, if it has them, tells how long the rest takes.
+    """
+    total = getattr(data, "num_batches", None)
+    steps = Steps(total) if isinstance(total, int) else None
+    line, began = Line(), time.monotonic()
+    for count, item in enumerate(items, 1):
+        yield item
+        done = steps.next() if steps else str(count)
+        if time.monotonic() - began > PATIENCE:
+            line.write(f"{what}: batch {done}")
+    line.end()

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from tfjointrd.data.batches import batches
+from tfjointrd.progress import followed
 from tfjointrd.surgery.graph import functional
 from tfjointrd.surgery.weights import nested_layers
 
@@ -56,7 +57,8 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
 
     shape = model.inputs[0].shape[1:] if len(model.inputs) == 1 else None
     with _measuring(found):
-        for images, _ in itertools.islice(batches(data, _BATCH_SIZE, shape=shape), steps):
+        given = itertools.islice(batches(data, _BATCH_SIZE, shape=shape), steps)
+        for images, _ in followed(given, "recalibrating batch normalisations", data if steps is None else None):
             model(images, training=False)
     return model
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tfjointrd.layers.weight_names import is_kernel
+from tfjointrd.progress import followed
 from tfjointrd.surgery.channels import Channels
 from tfjointrd.surgery.graph import Call, Graph, Ref
 from tfjointrd.surgery.importance.criterion import Criterion, register_importance
@@ -153,7 +154,7 @@ def _ranked(graph: Graph, data) -> dict[Ref, np.ndarray]:
             calls[call.output] = call.inputs[0]
     taken = list(dict.fromkeys(calls.values()))
     found: list[list[np.ndarray]] = [[] for _ in taken]
-    for tensors in tensors_of(graph, taken, data):
+    for tensors in followed(tensors_of(graph, taken, data), "scoring channels by 'nisp'", data):
         for rows, x in zip(found, tensors, strict=True):
             rows.append(x.reshape(len(x), -1, x.shape[-1]).mean(axis=1))
     by_ref = {ref: infinite_feature_selection(np.concatenate(rows)) for ref, rows in zip(taken, found, strict=True)}

@@ -11,6 +11,7 @@ from keras import ops
 
 from tfjointrd.data.batches import batches
 from tfjointrd.layers.weight_names import is_kernel, weight_name
+from tfjointrd.progress import followed
 from tfjointrd.surgery.graph import functional
 from tfjointrd.surgery.importance.criterion import Criterion, register_importance
 from tfjointrd.surgery.importance.feature_maps import image_shape
@@ -68,7 +69,8 @@ class Taylor(Criterion):
         keys = list(dict.fromkeys(_key(site) for group in sites.values() for site in group))
         totals: dict[tuple[str, str, str], Any] = dict.fromkeys(sites, 0.0)
         compute, count = None, 0
-        for images, labels in batches(data, self.batch_size, shape=image_shape(model)):
+        given = batches(data, self.batch_size, shape=image_shape(model))
+        for images, labels in followed(given, "scoring channels by 'taylor'", data):
             if labels is None:
                 raise ValueError("Expected `data` with labels, (images, labels), for 'taylor'. Received: images alone.")
             compute = compute or _compiled(functional(model), sets, keys, self.loss)
