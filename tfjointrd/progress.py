@@ -92,9 +92,11 @@ def followed(items: Iterable, what: str, data: Any) -> Iterator:
     total = getattr(data, "num_batches", None)
     steps = Steps(total) if isinstance(total, int) else None
     line, began = Line(), time.monotonic()
-    for count, item in enumerate(items, 1):
-        yield item
-        done = steps.next() if steps else str(count)
-        if time.monotonic() - began > PATIENCE:
-            line.write(f"{what}: batch {done}")
-    line.end()
+    try:
+        for count, item in enumerate(items, 1):
+            yield item
+            done = steps.next() if steps else str(count)
+            if time.monotonic() - began > PATIENCE:
+                line.write(f"{what}: batch {done}")
+    finally:
+        line.end()
