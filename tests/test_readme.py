@@ -1,5 +1,6 @@
 """The examples of README and docs run as they stand, with fewer images, epochs and layers."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -34,15 +35,50 @@ def test_readme(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     make_shallow(monkeypatch)
     monkeypatch.setattr(jrd.data, "load", few_digits(jrd.data.load))
-    monkeypatch.setattr(
-        jrd.export, "tflite", lambda *args, of=jrd.export.tflite, **kw: of(*args, min_agreement=0.0, **kw)
-    )
+    monkeypatch.setattr(jrd.export, "tflite", functools.partial(jrd.export.tflite, min_agreement=0.0))
+    first, own, *others = examples("README.md")
     names = {}
-    for number, code in enumerate(examples("README.md")):
+    for number, code in enumerate((first, *others)):
         exec(compile(code, f"README.md, example {number}", "exec"), names)
     assert (tmp_path / "small.tflite").is_file() and "small.tflite" in capsys.readouterr().out
     assert jrd.report.profile(names["small"]).macs < jrd.report.profile(names["network"]).macs
     assert not any("Add" in type(layer).__name__ for layer in names["plain"].layers)
+
+
+def test_readme_with_a_network_and_photographs_of_ones_own(monkeypatch, tmp_path, capsys):
+    """The second example takes the place of the first one's lines before `prune`, as the README says."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("cats", "dogs"):
+        folder = tmp_path / "my_photos" / name
+        folder.mkdir(parents=True)
+        for number in range(10):
+            pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3))
+            keras.utils.save_img(folder / f"{number}.png", pixels, scale=False)
+    base = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Conv2D(16, 3, strides=4, use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.Conv2D(32, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+        ],
+        name="efficientnet_lite0",
+    )
+    base.trainable = False
+    x = keras.Input((32, 32, 3))
+    keras.Model(x, keras.layers.Dense(2, "softmax")(base(x, training=False))).save("my_network.keras")
+
+    first, own, *_ = examples("README.md")
+    start = first.index("train, test = ")
+    assert first[start:].count("\n", 0, first.index("small = ") - start) == len(own.splitlines()) == 5
+    code = first[:start] + own.replace("image_size=224", "image_size=32") + first[first.index("small = ") :]
+    monkeypatch.setattr(jrd.export, "tflite", functools.partial(jrd.export.tflite, min_agreement=0.0))
+    exec(code, names := {})
+    before, after = (jrd.report.profile(names[name]) for name in ("network", "small"))
+    assert names["test"].size == 2 and after.macs < before.macs
+    assert (tmp_path / "before.tflite").stat().st_size > (tmp_path / "small.tflite").stat().st_size
+    assert "before.tflite" in capsys.readouterr().out
 
 
 def test_several_devices_with_the_data_of_the_first_example(monkeypatch):
