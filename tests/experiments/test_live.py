@@ -46,6 +46,9 @@ def test_figure_of_a_table(tmp_path):
     assert (tmp_path / "figure1.png").stat().st_size > 1000
     texts = {text.get_text(): text.xy for text in left.texts}
     assert texts["DAN-50"] == (3.49, 73.33)
+    boxes = [text.get_window_extent() for text in left.texts]
+    assert not any(box.count_overlaps(boxes[:number]) for number, box in enumerate(boxes))
+    assert all(left.bbox.x0 <= box.x0 and box.x1 <= left.bbox.x1 for box in boxes)
 
 
 def test_a_figure_holds_one_setting():

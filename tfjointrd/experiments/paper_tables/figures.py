@@ -9,6 +9,8 @@ from tfjointrd.extras import require
 from tfjointrd.report.figures import save
 
 OWN_METHODS = ("AN", "DAN")  # drawn in another colour
+# Where a name stands beside its point, in points to the right and up, the best place first.
+_PLACES = [(side, up) for up in (6, -6, 0, 14, -14, 22, -22) for side in (6, -6)]
 
 
 def pruning_figure(table: FilledTable, path: str | PathLike | None = None):
@@ -42,10 +44,15 @@ def pruning_figure(table: FilledTable, path: str | PathLike | None = None):
     with seaborn.axes_style("whitegrid", {"grid.color": "0.9"}), seaborn.plotting_context("notebook", font_scale=0.8):
         figure = Figure(figsize=(10.5, 4.4), dpi=110, layout="constrained")
         titles = "what the paper prints", f"ours: {setting}" if setting else "ours"
-        for axes, title, points in zip(figure.subplots(1, 2), titles, (printed, ours), strict=True):
+        parts = list(zip(figure.subplots(1, 2), titles, (printed, ours), strict=True))
+        for axes, title, points in parts:
             _scatter(axes, points, seaborn.color_palette("colorblind"))
             axes.set(title=title, xlabel="million parameters", ylabel="top-1 accuracy (%)")
         seaborn.despine(fig=figure)
+        figure.draw_without_rendering()  # settles where the points are
+        for axes, _, points in parts:
+            if points:
+                _label(axes, points)
     save(figure, path)
     return figure
 
@@ -67,13 +74,22 @@ def _scatter(axes, points: dict[str, tuple[float, float]], colors) -> None:
     if not points:
         axes.text(0.5, 0.5, "not run", ha="center", va="center", transform=axes.transAxes)
         return
-    width, height = (max(values) - min(values) or 1.0 for values in zip(*points.values(), strict=True))
-    labelled: list[tuple[float, float]] = []
-    for name, (parameters, accuracy) in points.items():
-        own = name.startswith(OWN_METHODS)
-        axes.scatter(parameters, accuracy, color=colors[3 if own else 0], marker="D" if own else "o", s=28, zorder=3)
-        crowded = any(abs(x - parameters) < 0.3 * width and abs(y - accuracy) < 0.04 * height for x, y in labelled)
-        offset = {"xytext": (5, -8 if crowded else 3), "textcoords": "offset points", "fontsize": 7}
-        axes.annotate(name, (parameters, accuracy), **offset)
-        labelled.append((parameters, accuracy))
     axes.margins(0.2, 0.1)
+    for name, point in points.items():
+        own = name.startswith(OWN_METHODS)
+        axes.scatter(*point, color=colors[3 if own else 0], marker="D" if own else "o", s=28, zorder=3)
+
+
+def _label(axes, points: dict[str, tuple[float, float]]) -> None:
+    """Writes each name where it covers no other name and no point, and stays in the plot, if there is such a place."""
+    Bbox = require("matplotlib.transforms").Bbox
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(list(points.values()))]
+    for name, point in sorted(points.items(), key=lambda item: item[1][1], reverse=True):
+        text = axes.annotate(name, point, (0, 0), textcoords="offset points", va="center", fontsize=7)
+        text.set_in_layout(False)
+        for place in (*_PLACES, _PLACES[0]):
+            text.set(position=place, ha="left" if place[0] > 0 else "right")
+            box = text.get_window_extent()
+            if axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and not box.count_overlaps(taken):
+                break
+        taken.append(box)
