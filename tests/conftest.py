@@ -5,8 +5,6 @@ import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# As on the command line. Without these kernels TensorFlow has no convolution of channels first on a processor.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # As many workers as cores, and networks too small to gain from threads.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")

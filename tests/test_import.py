@@ -93,18 +93,19 @@ print(*(name for name in ("keras", "numpy", "tensorflow") if name in sys.modules
 
 
 def test_the_command_line_sets_what_tensorflow_reads():
+    """It does not switch oneDNN on, whose gradients are wrong on some processors."""
     code = """
 import os, runpy, sys
 sys.argv = ["tfjointrd", "recipes", "no*"]
 os.environ.pop("TF_ENABLE_ONEDNN_OPTS", None)
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
 try:
     runpy.run_module("tfjointrd", run_name="__main__")
 except SystemExit as ended:
     assert ended.code == 1
-print(os.environ["TF_ENABLE_ONEDNN_OPTS"], os.environ["TF_CPP_MIN_LOG_LEVEL"])
+print(os.environ.get("TF_ENABLE_ONEDNN_OPTS"), os.environ["TF_CPP_MIN_LOG_LEVEL"])
 """
-    assert python(code, "jax").strip() == "1 3"
+    assert python(code, "jax").strip() == "None 3"
 
 
 @pytest.fixture(scope="module")

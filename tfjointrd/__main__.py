@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -370,8 +369,6 @@ def _add_form(parser) -> None:
 def command() -> int:
     """Runs the command line of this process, with TensorFlow's settings for it."""
     silence_tensorflow()
-    # Off by default on processors without AVX-512, where it halves a step as well. TensorFlow reads it at its import.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     return main()
 
 
