@@ -2,8 +2,8 @@
 
     python benchmarks/onednn_gradients.py
 
-Two processes compute outputs and gradients of the same random convolutions, one with oneDNN kernels and one without. The
-kinds that differ by more than a thousandth are printed with their numbers of input channels.
+Two processes compute outputs and gradients of the same random convolutions, one with oneDNN kernels and one without.
+The kinds that differ by more than a thousandth are printed with their numbers of input channels.
 """
 
 import itertools
