@@ -36,7 +36,7 @@ def test_readme(monkeypatch, tmp_path, capsys):
     make_shallow(monkeypatch)
     monkeypatch.setattr(jrd.data, "load", few_digits(jrd.data.load))
     monkeypatch.setattr(jrd.export, "tflite", functools.partial(jrd.export.tflite, min_agreement=0.0))
-    first, own, *others = examples("README.md")
+    first, _, *others = examples("README.md")
     names = {}
     for number, code in enumerate((first, *others)):
         exec(compile(code, f"README.md, example {number}", "exec"), names)
