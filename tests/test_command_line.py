@@ -197,6 +197,7 @@ def test_prune(narrow, tmp_path, capsys):
     assert (
         "epochs of 4 steps, of which 1 are done" in printed and "Writing and measuring network model, 3 of 3" in printed
     )
+    assert "Epoch 2/2" in printed and "━" not in printed  # a line an epoch where there is no terminal
     head, _, *rows = cells(printed)
     assert [row[0] for row in rows] == ["unpruned", "pruned", "pruned and fine-tuned"]
     before, between, after = (dict(zip(head, row, strict=True)) for row in rows)

@@ -187,7 +187,7 @@ def _run(options) -> None:
         trainings[0].scale,
         options.out,
         options.seeds or (0,),
-        verbose=0 if options.quiet else "auto",
+        verbose=training_options.progress(options),
         data_file=options.data_file,
         note=options.note,
         minutes=options.minutes,

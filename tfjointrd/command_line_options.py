@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,10 +99,17 @@ def group(options: argparse.Namespace):
     return {"mirrored": distribute.mirrored, "processes": distribute.processes}.get(options.distribute, lambda: None)()
 
 
+def progress(options: argparse.Namespace) -> int | str:
+    """How `fit` shows how far it is: bars on a terminal, which notebooks' `!` is too, and a line an epoch elsewhere."""
+    if options.quiet:
+        return 0
+    return "auto" if sys.stdout.isatty() else 2
+
+
 def how(options: argparse.Namespace) -> dict[str, Any]:
     """What `tfjointrd.experiments.run` takes for the options of `add_common`."""
     return {
-        "verbose": 0 if options.quiet else "auto",
+        "verbose": progress(options),
         "note": options.note,
         "minutes": options.minutes,
         "deterministic": not options.nondeterministic,

@@ -121,7 +121,7 @@ def test_a_row_without_a_card_reads_not_run(tmp_path):
         assert text.count("not run") == shown.count("not run") == len(filled.lines) and "Settings" not in text
     assert repr(paper_table("jointrd_table2", tmp_path)) == "FilledTable('jointrd_table2', 1 lines)"
     text = str(paper_table("jointrd_table4", tmp_path))
-    assert "76.08" in text and "not at hand" in text and "`python -m tfjointrd run RECIPE" in text
+    assert "76.08" in text and "not listed" in text and "`python -m tfjointrd run RECIPE" in text
 
 
 def test_a_card_changes_its_cells(tmp_path):
@@ -152,6 +152,8 @@ def test_a_line_for_each_scale_and_gains_within_one(tmp_path):
         ("AN-Full a2", "study"),
     ]
     assert lines[2].gain == pytest.approx(5)
+    assert "Rows at scale study are on smaller images" in str(paper_table("an_table4", tmp_path))
+    assert "scale study are" not in str(paper_table("an_table4", tmp_path / "study"))
 
 
 def test_settings_of_the_other_paper_do_not_count_at_paper_scale(tmp_path):

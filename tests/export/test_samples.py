@@ -74,7 +74,7 @@ def test_representative_data_is_not_changed(network, tmp_path):
         ([], "hold images. Received: none"),
         (np.full((20, 8, 8, 1), np.nan), "finite values"),
         (np.zeros((20, 8, 8, 1)), "varied"),
-        (pixels(20) / 255, r"pixels from 0 to 255.*Received: values from 0.0 to 1.0"),
+        (pixels(20) / 255, r"pixels from 0 to 255.*Received: values from 0 to 1"),
     ],
 )
 def test_unfit_representative_data(images, message, network, tmp_path, monkeypatch):

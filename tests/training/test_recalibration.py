@@ -90,6 +90,18 @@ def test_what_cannot_be_measured(tiny, images):
         recalibrate_batchnorm(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="bare"), images[0])
 
 
+def test_pixels_of_another_range_change_nothing():
+    model = keras.Sequential(
+        [keras.Input((4, 4, 1)), keras.layers.Rescaling(1 / 255), keras.layers.BatchNormalization()], name="scaled"
+    )
+    x = np.random.default_rng(0).uniform(0, 1, (8, 4, 4, 1))
+    with pytest.raises(ValueError, match="Expected `data` to hold pixels from 0 to 255, as layer 'rescaling.*scaled'"):
+        recalibrate_batchnorm(model, x)
+    np.testing.assert_array_equal(model.layers[-1].moving_mean, 0)
+    recalibrate_batchnorm(model, 255 * x)
+    np.testing.assert_allclose(model.layers[-1].moving_mean, x.mean(), rtol=1e-5)
+
+
 @keras.saving.register_keras_serializable("tests")
 class Block(keras.layers.Layer):
     """A layer with layers, in attributes and lists, which drops out in training."""

@@ -200,7 +200,7 @@ def command(training: Training, out: Path, options: Sequence[str] = ()) -> list[
     """The command that runs one training by itself."""
     return [
         *(sys.executable, "-m", "tfjointrd", "run", training.recipe, "--scale", training.scale),
-        *("--seeds", str(training.seed), "--out", str(out), "--quiet", *options),
+        *("--seeds", str(training.seed), "--out", str(out), *options),
     ]
 
 

@@ -9,8 +9,7 @@ import keras
 import numpy as np
 
 from tfjointrd.data.batches import batches
-from tfjointrd.surgery.graph import LayerSpec
-from tfjointrd.surgery.rules import describe
+from tfjointrd.surgery.pixel_range import check_pixels
 
 SAMPLE_SIZE = 256
 
@@ -33,7 +32,7 @@ def sample(data: Any, model: keras.Model) -> np.ndarray:
             0 to 255.
     """
     sampled = sample_of_shape(data, model.inputs[0].shape[1:])
-    _check_range(sampled, model)
+    check_pixels(sampled, model, "representative_data")
     return sampled
 
 
@@ -70,25 +69,10 @@ def sample_of_shape(data: Any, shape: tuple[int, ...]) -> np.ndarray:
     return sampled
 
 
-def _check_range(images: np.ndarray, model: keras.Model) -> None:
-    low, high = float(images.min()), float(images.max())
-    first = next((layer for layer in flat_layers(model) if not _keeps_range(layer)), None)
-    if isinstance(first, keras.layers.Rescaling) and np.max(first.scale) < 0.1 and high <= 1:
-        raise ValueError(
-            f"Expected `representative_data` to hold pixels from 0 to 255, as layer '{first.name}' of '{model.name}' "
-            f"rescales them. Received: values from {low} to {high}"
-        )
-
-
 def flat_layers(model: keras.Model) -> Iterator[keras.Layer]:
     """The layers of a network and of those within it."""
     for layer in model.layers:
         yield from flat_layers(layer) if isinstance(layer, keras.Model) else [layer]
-
-
-def _keeps_range(layer: keras.Layer) -> bool:
-    """Whether what comes out of a layer at the beginning is as large as what goes in: inputs and augmentation."""
-    return bool(describe(LayerSpec(type(layer), layer.get_config())).keeps_range)
 
 
 def with_pixel_limits(images: np.ndarray) -> np.ndarray:

@@ -39,15 +39,42 @@ def with_pixel_range(model: keras.Model, pixel_range: str | None) -> keras.Model
 
 def says_its_range(model: keras.Model) -> bool:
     """Whether a network begins by bringing pixels from 0 to 255 to the range that it goes on with."""
+    return _rescaling(model) is not None
+
+
+def check_pixels(images: np.ndarray, model: keras.Model, argument: str) -> None:
+    """Refuses images from 0 to 1 for a network that begins by bringing pixels from 0 to 255 to another range.
+
+    Args:
+        images: Images of a batch or more, in any shape.
+        model: The functional or Sequential network that is to take them.
+        argument: What the caller calls the images.
+
+    Raises:
+        ValueError: If they lie between 0 and 1, and the network says that it takes 0 to 255.
+    """
+    first = _rescaling(model)
+    if first is None or not np.size(images):
+        return
+    low, high = float(np.min(images)), float(np.max(images))
+    if high <= 1:
+        raise ValueError(
+            f"Expected `{argument}` to hold pixels from 0 to 255, as layer '{first.name}' of '{model.name}' rescales "
+            f"them. Received: values from {low:g} to {high:g}"
+        )
+
+
+def _rescaling(model: keras.Model) -> keras.Layer | None:
+    """The layer at a network's beginning that brings pixels from 0 to 255 to another range, if there is one."""
     graph = read_graph(model)
     for call in graph.calls:
         source = graph.sources[call.layer]
         if describe(graph.layers[call.layer]).keeps_range:
             continue
-        if isinstance(source, keras.layers.Rescaling):
-            return bool(np.max(source.scale) < 0.1)
-        return isinstance(source, keras.layers.Normalization) and bool(np.max(np.abs(source.mean)) > 2)
-    return False
+        rescales = isinstance(source, keras.layers.Rescaling) and np.max(source.scale) < 0.1
+        centres = isinstance(source, keras.layers.Normalization) and np.max(np.abs(source.mean)) > 2
+        return source if rescales or centres else None
+    return None
 
 
 def misfits(model: keras.Model, images: np.ndarray) -> dict[str, float]:

@@ -13,6 +13,7 @@ import keras
 from tfjointrd.data.batches import batches
 from tfjointrd.progress import followed
 from tfjointrd.surgery.graph import functional
+from tfjointrd.surgery.pixel_range import check_pixels
 from tfjointrd.surgery.weights import nested_layers
 
 _BATCH_SIZE = 128
@@ -37,8 +38,8 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
         `model`.
 
     Raises:
-        ValueError: If `model` is not functional or has no batch normalisation, or `data` is no images
-            of the network's shape.
+        ValueError: If `model` is not functional or has no batch normalisation, or `data` is no images of the
+            network's shape, or lies between 0 and 1 while the network begins by rescaling pixels from 0 to 255.
 
     Example:
 
@@ -56,8 +57,12 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
         raise ValueError(f"Expected `steps` to be a whole number from 1 on, or None. Received: steps={steps!r}.")
 
     shape = model.inputs[0].shape[1:] if len(model.inputs) == 1 else None
+    given = itertools.islice(batches(data, _BATCH_SIZE, shape=shape), steps)
+    first = next(given)  # `batches` raises where there is none
+    if shape is not None:
+        check_pixels(keras.ops.convert_to_numpy(first[0]), model, "data")
+    given = itertools.chain([first], given)
     with _measuring(found):
-        given = itertools.islice(batches(data, _BATCH_SIZE, shape=shape), steps)
         for images, _ in followed(given, "recalibrating batch normalisations", data if steps is None else None):
             model(images, training=False)
     return model

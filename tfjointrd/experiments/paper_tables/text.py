@@ -11,7 +11,7 @@ from tfjointrd.experiments.paper_tables.fill import Filled, settings
 from tfjointrd.experiments.paper_tables.rows import ACCURACY, PaperTable
 from tfjointrd.experiments.table import aligned
 
-NOT_RUN, NOT_AT_HAND, NOTHING = "not run", "not at hand", "—"
+NOT_RUN, NOT_LISTED, NOTHING = "not run", "not listed", "—"
 OURS = "ours (seeds)"
 
 
@@ -90,6 +90,9 @@ class FilledTable:
         if self.table.quantity == ACCURACY:
             said = said.replace("Ours is", "Ours is the accuracy after the last epoch,")
         parts = [f"{said}Difference is ours less the paper's figure. {self.table.gain}".strip()]
+        scales = {line.ours.scale for line in self.lines if line.ours}
+        if "study" in scales and len(scales) > 1:
+            parts.append("Rows at scale study are on smaller images than others. Compare them with each other only.")
         found = settings(self.lines)
         if found:
             each = "; ".join(f"{setting} ({', '.join(machines)})" for setting, machines in found.items())
@@ -119,7 +122,7 @@ def _cell(text: str, title: str) -> str:
 def _paper(line: Filled) -> str:
     if line.row.ours:
         return NOTHING
-    return NOT_AT_HAND if line.row.paper is None else f"{line.row.paper:g}"
+    return NOT_LISTED if line.row.paper is None else f"{line.row.paper:g}"
 
 
 def _ours(line: Filled) -> str:
