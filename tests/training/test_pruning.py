@@ -141,6 +141,59 @@ class Stop(keras.callbacks.Callback):
         self.model.stop_training = epoch == 1
 
 
+def test_a_training_that_ended_early_and_another_one(pruning, images):
+    """What the first one left undone is dropped by the next, however many epochs that has."""
+    x, y = images[0][:32], images[1][:32]
+    options = {"batch_size": 32, "verbose": 0}
+    for later in ({"epochs": 4}, {"epochs": 3, "initial_epoch": 2}):
+        model = pruning()
+        with pytest.warns(UserWarning, match=r"before the budget was reached: \d\d % of the macs are left"):
+            model.fit(x, y, epochs=8, callbacks=[Stop()], **options)
+        assert model.left()[1] > 0.7
+        history = model.fit(x, y, **later, **options).history
+        assert 0.45 < history["left_macs"][-1] <= 0.5
+
+
+def test_averages_of_weights_bring_no_channel_back(pruning, images):
+    x, y = images
+    model = pruning()
+    optimizer = keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.999)
+    model.compile(optimizer, metrics=["accuracy"])
+    model.fit(x, y, batch_size=32, epochs=4, verbose=0)
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(model.derive().predict(x, verbose=0), expected, atol=1e-5)
+
+
+def test_callbacks_that_go_back(pruning, tmp_path):
+    model = pruning()
+    stop = keras.callbacks.EarlyStopping(restore_best_weights=True)
+    save = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", save_best_only=True)
+    for callback, argument in ((stop, "restore_best_weights"), (save, "save_best_only")):
+        with pytest.warns(UserWarning, match=f"{argument}=True.* takes the weights of the best epoch"):
+            model.check_callbacks([callback])
+
+
+def test_outputs_by_name(images):
+    """Their order is the network's, and not that of the alphabet."""
+    x, y = images[0][:8], images[1][:8]
+    image = keras.Input((8, 8, 1))
+    features = L.GlobalAveragePooling2D()(L.Conv2D(8, 3, activation="relu")(image))
+    network = keras.Model(image, {"size": L.Dense(1, name="s")(features), "kind": L.Dense(3, name="k")(features)})
+    labels = {"size": (y > 0).astype("float32")[:, None], "kind": y}
+    losses = {"size": "mse", "kind": keras.losses.SparseCategoricalCrossentropy(from_logits=True)}
+    model = Pruning(network, target_macs=0.5, round_to=1)
+    network.compile("sgd", losses, loss_weights={"size": 2.0, "kind": 1.0})
+    model.compile("sgd", losses, loss_weights={"size": 2.0, "kind": 1.0})
+    expected = network.evaluate(x, labels, verbose=0, return_dict=True)["loss"]
+    assert model.evaluate(x, labels, verbose=0, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-5)
+    scores = [
+        importance.channel_importance(network, "taylor", data=[(x, one)])
+        for one in (labels, [labels["size"], labels["kind"]])
+    ]
+    for name, score in scores[0].items():
+        np.testing.assert_allclose(score, scores[1][name])
+
+
 def test_criteria_on_data(pruning, images, tmp_path):
     """A file holds the criterion, an object too, and gets the data anew."""
     x, y = images

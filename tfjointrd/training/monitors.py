@@ -11,7 +11,13 @@ import keras
 from tfjointrd.stacklevel import stacklevel_outside_the_package
 
 
-def check_monitors(callbacks: Iterable[Any], outputs: Sequence[str], metrics: Any, rising: str | None = None) -> None:
+def check_monitors(
+    callbacks: Iterable[Any],
+    outputs: Sequence[str],
+    metrics: Any,
+    rising: str | None = None,
+    narrowest: str = "small",
+) -> None:
     """Refuses callbacks that look for a metric without saying of which network: Keras would only ever warn of them.
 
     Args:
@@ -20,6 +26,7 @@ def check_monitors(callbacks: Iterable[Any], outputs: Sequence[str], metrics: An
         metrics: The metrics given to `compile`.
         rising: Name of a weight in `val_loss` that rises over the training. There is a warning for those that look for
             the lowest `val_loss` then.
+        narrowest: The network whose loss is to be looked for instead.
 
     Raises:
         ValueError: If one does; the message says what there is.
@@ -41,7 +48,7 @@ def check_monitors(callbacks: Iterable[Any], outputs: Sequence[str], metrics: An
         if monitor == "val_loss" and rising:
             warnings.warn(
                 f"{kind} looks for the lowest 'val_loss', which rises with `{rising}` over the training and is lowest "
-                "too early. Take monitor='val_small_loss' with mode='min', or 'val_small_accuracy' with mode='max'.",
+                f"too early. Take monitor='val_{narrowest}_loss' with mode='min', or a metric of this network.",
                 stacklevel=stacklevel_outside_the_package(),
             )
 

@@ -77,13 +77,20 @@ def test_cohorts_that_cannot_be():
     for networks, method, message in (
         ([first], "dml", "two or more `networks`, .* Received: 1"),
         (first, "dml", "two or more `networks`, .* Received: 1"),
-        ([first, first], "dml", "networks that share stage1_conv/kernel"),
+        (
+            [first, first],
+            "dml",
+            r"`networks\[0\]` and `networks\[1\]` to have .* networks that share stage1_conv/kernel",
+        ),
         ([first, micro()], "kd", "`method` to be one of dml, kdcl. Received: 'kd'"),
         ([first, micro()], distillers.KD(), "`method` to be for cohorts: dml, kdcl"),
         ([first, _other(4)], "dml", "the same classes, .* 'micro' with 3 and 'other' with 4"),
     ):
         with pytest.raises(ValueError, match=message):
             Cohort(networks, method)
+    mixed = Cohort([micro(), micro(softmax=True)], "dml")
+    with pytest.raises(ValueError, match="one `loss` to fit all. .* end in logits, softmax. Leave `loss` out"):
+        mixed.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     with pytest.raises(ValueError, match="'dml', which trains a cohort: `tfjointrd.Cohort"):
         Distillation(first, micro(), "dml")
 

@@ -43,6 +43,15 @@ def test_it_is_hintons_loss_split_in_two():
     np.testing.assert_allclose(numpy(found), T**2 * (target + wrong * others), rtol=1e-4)
 
 
+def test_labels_that_are_smoothed():
+    """The class with the largest share is the right one."""
+    student, teacher = maps(4, 5).astype("float32"), maps(4, 5).astype("float32")
+    hard = np.eye(5, dtype="float32")[[0, 3, 3, 1]]
+    for labels in (np.array([0, 3, 3, 1]), 0.9 * hard + 0.02):
+        found = DKD()._of_output(student, teacher, labels)
+        np.testing.assert_allclose(numpy(found), numpy(DKD()._of_output(student, teacher, hard)), rtol=1e-5)
+
+
 def test_the_same_outputs_cost_nothing():
     x = 40 * maps(4, 5).astype("float32")  # of a teacher that is sure
     np.testing.assert_allclose(numpy(of_outputs(DKD(), 5)([x], [x], labels=[LABELS])[0]), 0, atol=1e-4)

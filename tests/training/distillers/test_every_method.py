@@ -179,7 +179,18 @@ def test_relations_need_two_images(images, name):
         distilled.fit(x[:1], y[:1], verbose=0)
     with pytest.raises(ValueError, match=message):
         distilled.train_on_batch(x[:1], y[:1])
+    with pytest.raises(ValueError, match=message):
+        distilled.fit([x[:1]], y[:1], verbose=0)
     assert int(numpy(distilled.step.value)) == 10
+
+
+@pytest.mark.usefixtures("eager")
+def test_data_whose_batches_show_to_keras_only_are_counted_by_nobody(images, monkeypatch):
+    x, y = images
+    monkeypatch.setattr("tfjointrd.training.methods.distillation.with_first", lambda data: (None, data))
+    distilled = compiled(Distillation(*pair(), "rkd"))
+    history = distilled.fit(((x[:8], y[:8]) for _ in range(2)), epochs=2, steps_per_epoch=1, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
 
 
 @pytest.mark.usefixtures("eager")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -15,6 +15,7 @@ from tfjointrd.progress import followed
 from tfjointrd.surgery.graph import functional
 from tfjointrd.surgery.importance.criterion import Criterion, register_importance
 from tfjointrd.surgery.importance.feature_maps import image_shape
+from tfjointrd.surgery.output_activation import named_outputs
 from tfjointrd.surgery.tasks import Task, tasks_of
 from tfjointrd.surgery.tied_sets import Site, TiedSets
 
@@ -34,7 +35,7 @@ class Taylor(Criterion):
     Args:
         batch_size: Images a batch, where data are arrays.
         loss: A loss `(labels, outputs) -> scalar`; by default the one that fits labels and outputs, as for trainings.
-            With several outputs, their losses add up, and labels are a list.
+            With several outputs, their losses add up, and labels are a list or a dict by the outputs' names.
         reduction: See `Criterion`.
         normalize: See `Criterion`; by default nothing, since changes of the loss compare as they are.
 
@@ -115,11 +116,12 @@ def _compiled(model: keras.Model, sets: TiedSets, keys: list[Key], loss: Callabl
     names = list(dict.fromkeys((layer, weight) for layer, weight, _ in keys))
     watched = [variables[name] for name in names]
     tasks, known = tasks_of(graph), []
+    own_names = [task.name for task in tasks]
 
     def loss_of(values, images, labels):
         with keras.StatelessScope(state_mapping=list(zip(watched, values, strict=True))):
-            outputs = keras.tree.flatten(model(images, training=False))
-        parts = zip(known, labels, outputs, strict=True)
+            outputs = named_outputs(own_names, model(images, training=False))
+        parts = zip(known, labels, outputs.values(), strict=True)
         return sum((loss or _default_loss(task, y))(y, output) for task, y, output in parts)
 
     def products(values, gradients):
@@ -134,7 +136,8 @@ def _compiled(model: keras.Model, sets: TiedSets, keys: list[Key], loss: Callabl
     compute = (_tensorflow if keras.backend.backend() == "tensorflow" else _jax)(loss_of, products)
 
     def on_arrays(images, labels):
-        labels = list(labels) if len(tasks) > 1 and isinstance(labels, (list, tuple)) else [labels]
+        several = len(tasks) > 1 and isinstance(labels, (Mapping, list, tuple))
+        labels = named_outputs(own_names, labels).values() if several else [labels]
         labels = [np.asarray(y) for y in labels]
         if not known:  # the first labels tell what outputs are for where the network does not
             known.extend(task if loss else task.with_labels(y) for task, y in zip(tasks, labels, strict=True))

@@ -108,15 +108,15 @@ def student_stages(joint: JointRD) -> list[list[keras.Variable]]:
         joint: The model.
     """
     graph = joint.graphs[STUDENT]
-    network = joint.student.network if joint.adjoined else None
+    layers = {layer.name: layer for layer in joint.student.network.layers} if joint.adjoined else graph.sources
     ancestors = graph.ancestors()
     ahead = [{ref.layer for ref in ancestors[Ref(name)]} for name, _ in joint.boundaries]
     stages: list[list[keras.Variable]] = [[] for _ in range(len(ahead) + 1)]
     seen: set[int] = set()
     for name in graph.layers:
         stage = next((number for number, names in enumerate(ahead) if name in names), len(ahead))
-        layer = network.get_layer(name) if network else graph.sources[name]
-        for variable in getattr(layer, "trainable_variables", ()):  # operators such as that of `x + y` have none
+        # Operators such as that of `x + y` have no weights, and those of an adjoined network are none of its layers.
+        for variable in getattr(layers.get(name), "trainable_variables", ()):
             if id(variable) not in seen:
                 seen.add(id(variable))
                 stages[stage].append(variable)

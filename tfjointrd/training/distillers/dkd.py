@@ -70,6 +70,7 @@ class DKD(OutputDistiller):
 
     def _of_output(self, student, teacher, labels):
         right = one_hot(labels, student)
+        right = ops.one_hot(ops.argmax(right, axis=-1), right.shape[-1], dtype=right.dtype)  # of smoothed or mixed ones
         both = [_right_and_wrong(logits / self.temperature, right) for logits in (teacher, student)]
         target = distillation_values(*both, 1.0)
         others = distillation_values(*(logits / self.temperature - 1e4 * right for logits in (teacher, student)), 1.0)

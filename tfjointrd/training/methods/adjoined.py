@@ -195,7 +195,7 @@ class Adjoined(ScheduledModel):
     def check_callbacks(self, callbacks):
         """Refuses those that look for a metric without saying of which network."""
         rising = "kl_weight" if "kl_weight" in self.changing() else None
-        check_monitors(callbacks, self.all_output_keys(), self.metrics_given(), rising)
+        check_monitors(callbacks, self.all_output_keys(), self.metrics_given(), rising, self.paths[-1])
 
     def all_output_keys(self) -> list[str]:
         """Keys of all networks' outputs, which the names of their metrics begin with."""

@@ -82,8 +82,9 @@ class Cohort(ScheduledModel):
             check_synchronized(network)
             graphs[i].single_output(f"networks[{i}]")
             for j in range(i):
-                check_networks({"networks[0]": graphs[j], "networks[1]": graphs[i]}, self.networks[j], network)
-                check_sizes({"student": graphs[j], "teacher": graphs[i]})
+                both = {f"networks[{j}]": graphs[j], f"networks[{i}]": graphs[i]}
+                check_networks(both, self.networks[j], network)
+                check_sizes(both)
         tasks = [tasks_of(graph)[0] for graph in graphs]
         for i, task in enumerate(tasks):
             if task.compared != CLASSES or task.channels != tasks[0].channels:
@@ -100,6 +101,20 @@ class Cohort(ScheduledModel):
     def objectives(self):
         """The networks' losses."""
         return self._objectives.all
+
+    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
+        """As for `ScheduledModel`.
+
+        Raises:
+            ValueError: As for `ScheduledModel`; if `loss` is to serve networks that do not end in the same.
+        """
+        endings = [objective.tasks[0].ending or "logits" for objective in self._objectives.all]
+        if loss is not None and len(set(endings)) > 1:
+            raise ValueError(
+                "Expected networks that return the same, logits or probabilities, for one `loss` to fit all. Received: "
+                f"loss={loss} for networks that end in {', '.join(endings)}. Leave `loss` out."
+            )
+        super().compile(optimizer, loss, *args, **kwargs)
 
     def changing(self):
         """The method's weight, if it changes."""

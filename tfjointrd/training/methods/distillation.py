@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from tfjointrd.data.batches import with_first
 from tfjointrd.layers.batch_normalization import check_synchronized
@@ -250,13 +249,15 @@ class Distillation(ScheduledModel):
         """As for `ScheduledModel`; a `ValueError` too if a step has one image and a method compares images."""
         if self.comparisons.relational:
             batch, x = (None, x) if y is not None else with_first(x)
-            images = min(batch_size or 32, ops.shape(x)[0]) if batch is None else len(keras.tree.flatten(batch)[0])
-            self.comparisons.check_batch(images)
+            if y is not None:
+                self.comparisons.check_batch(min(batch_size or 32, len(keras.tree.flatten(x)[0])))
+            elif batch is not None:  # other data show their batches to Keras only
+                self.comparisons.check_batch(len(keras.tree.flatten(batch)[0]))
         return super().fit(x, y, batch_size, *args, **kwargs)
 
     def train_on_batch(self, x, *args, **kwargs):
         """As for `ScheduledModel`; a `ValueError` too if there is one image and a method compares images."""
-        self.comparisons.check_batch(ops.shape(x)[0])
+        self.comparisons.check_batch(len(keras.tree.flatten(x)[0]))
         return super().train_on_batch(x, *args, **kwargs)
 
     # === Steps ===

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 from keras import ops
 
+from tfjointrd.stacklevel import stacklevel_outside_the_package
 from tfjointrd.surgery.unit_masks import Axes
 
 
@@ -66,16 +69,22 @@ class DropChannels(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Called ahead of callbacks that bring a checkpoint back."""
+        self._first, self._way = True, 1.0
         self.model.total_epochs.assign(self.params["epochs"])
         self.model.check_importance()
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Called by Keras ahead of each epoch; one that is gone on with has been seen to."""
+        """Called by Keras ahead of each epoch; one that is gone on with has been seen to.
+
+        The first epoch of a `fit` drops what earlier ones should have: they may have had more epochs ahead of them.
+        """
         epochs = int(ops.convert_to_numpy(self.model.total_epochs.value))
         self.model.check_epochs(epochs)
-        way, before = self.model.way(epoch, epochs), self.model.way(epoch - 1, epochs)
-        if way > before and epoch > int(ops.convert_to_numpy(self.model.pruned_in.value)):
-            self.model.drop(way)
+        self._way, before = self.model.way(epoch, epochs), self.model.way(epoch - 1, epochs)
+        due = self._way > before or (self._first and self._way > 0)
+        self._first = False
+        if due and epoch > int(ops.convert_to_numpy(self.model.pruned_in.value)):
+            self.model.drop(self._way)
             self.model.pruned_in.assign(epoch)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -83,3 +92,27 @@ class DropChannels(keras.callbacks.Callback):
         name, part = self.model.left()
         if logs is not None:
             logs[f"left_{name}"] = part
+
+    def on_train_end(self, logs=None):
+        """Called behind the optimizer's last word: averages of weights, which it may set, know nothing of channels."""
+        self.model.keep_zeros()
+        rest_of_an_epoch = self.params["epochs"] != int(ops.convert_to_numpy(self.model.total_epochs.value))
+        if self._way < 1 and not rest_of_an_epoch:
+            name, part = self.model.left()
+            warnings.warn(
+                f"The training ended before the budget was reached: {100 * part:.0f} % of the {name} are left. Call "
+                "`fit` again, for at least as many epochs, or `drop()` for the rest.",
+                stacklevel=stacklevel_outside_the_package(),
+            )
+
+
+def warn_of_earlier_weights(callbacks: Iterable[Any]) -> None:
+    """Warns of callbacks that go back to the best epoch, which is mostly one before channels were dropped."""
+    for callback in callbacks:
+        for argument in ("restore_best_weights", "save_best_only"):
+            if getattr(callback, argument, False):
+                warnings.warn(
+                    f"{type(callback).__name__}({argument}=True) takes the weights of the best epoch, which may be one "
+                    f"before the budget was reached. Take {argument}=False, or look at `left()` before `derive()`.",
+                    stacklevel=stacklevel_outside_the_package(),
+                )

@@ -73,6 +73,11 @@ def _network(taps: LayerOutputs, start, outputs: dict, refs: Sequence[Ref]) -> k
 def check_networks(graphs: Mapping[str, Graph], student: keras.Model, teacher: keras.Model) -> None:
     """Checks that both networks have one input and weights of their own.
 
+    Args:
+        graphs: The graphs of both, by what the caller calls the networks.
+        student: The first network.
+        teacher: The second one.
+
     Raises:
         ValueError: If not.
     """
@@ -83,14 +88,18 @@ def check_networks(graphs: Mapping[str, Graph], student: keras.Model, teacher: k
     shared = [variable.path for variable in teacher.variables if id(variable) in own]
     if shared:
         raise ValueError(
-            "Expected `student` and `teacher` to have layers of their own; `keras.models.clone_model` or "
-            f"`tfjointrd.remove_shortcuts` make new ones. Received: networks that share {shared[0]}"
+            f"Expected {' and '.join(f'`{argument}`' for argument in graphs)} to have layers of their own; "
+            "`keras.models.clone_model` or `tfjointrd.remove_shortcuts` make new ones. "
+            f"Received: networks that share {shared[0]}"
             + (f" and {len(shared) - 1} other weights." if len(shared) > 1 else ".")
         )
 
 
 def check_sizes(graphs: Mapping[str, Graph]) -> None:
     """Checks that both networks take the same images.
+
+    Args:
+        graphs: The graphs of both, by what the caller calls the networks.
 
     Raises:
         ValueError: If not.
@@ -100,6 +109,6 @@ def check_sizes(graphs: Mapping[str, Graph]) -> None:
         a is not None and b is not None and a != b for a, b in zip(student, teacher, strict=True)
     ):
         raise ValueError(
-            "Expected `student` and `teacher` to take images of the same shape. Received: a student for "
-            f"{student} and a teacher for {teacher}."
+            f"Expected {' and '.join(f'`{argument}`' for argument in graphs)} to take images of the same shape. "
+            f"Received: one for {student} and one for {teacher}."
         )

@@ -19,6 +19,7 @@ from tfjointrd.surgery.frozen import warn_of_frozen_pruned
 from tfjointrd.surgery.graph import functional
 from tfjointrd.surgery.importance.criterion import name_of, resolve, scores_of
 from tfjointrd.surgery.importance.feature_maps import image_shape
+from tfjointrd.surgery.output_activation import named_outputs
 from tfjointrd.surgery.pruning_plan import PruningPlan
 from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.slim import slim
@@ -28,7 +29,7 @@ from tfjointrd.surgery.tied_sets import TiedSets
 from tfjointrd.surgery.unit_masks import UnitMasks
 from tfjointrd.training.losses import per_replica
 from tfjointrd.training.methods.channel_penalties import GroupPenalty, ScalePenalty
-from tfjointrd.training.methods.living_channels import Alive, DropChannels, Living
+from tfjointrd.training.methods.living_channels import Alive, DropChannels, Living, warn_of_earlier_weights
 from tfjointrd.training.objective import Objective
 from tfjointrd.training.precision import loss_dtype
 from tfjointrd.training.scheduled_model import ScheduledModel, serialized
@@ -230,6 +231,14 @@ class Pruning(ScheduledModel):
         """What drops channels at the start of epochs."""
         return [DropChannels()]
 
+    def check_callbacks(self, callbacks):
+        """Warns of those that go back to an epoch before the budget was reached."""
+        warn_of_earlier_weights(callbacks)
+
+    def begin_training(self):
+        """A new training drops channels from its first epoch on."""
+        self.pruned_in.assign(-1)
+
     def train_step(self, *arguments):
         """One step, as Keras takes it; on JAX a constraint sees of all variables only those that are trained."""
         if keras.backend.backend() != "jax":
@@ -281,6 +290,10 @@ class Pruning(ScheduledModel):
         before = self._masks.counts(alive)
         counts = self._plan.counts(self._scores(alive), name_of(self.importance), amount, before)
         self.alive.assign(self._masks.of_sets(self._plan.steps.kept(counts)))
+        self.keep_zeros()
+
+    def keep_zeros(self) -> None:
+        """Sets the weights of dropped channels to zero, where something else than a step has changed them."""
         for variable in self._masked.variables.values():
             variable.assign(variable.constraint(variable))
 
@@ -313,7 +326,8 @@ class Pruning(ScheduledModel):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The loss on the labels, and up to `end` the regulariser."""
-        loss = self.objective.loss(y, keras.tree.flatten(y_pred), sample_weight)
+        outputs = named_outputs(self.objective.names, y_pred)
+        loss = self.objective.loss(y, list(outputs.values()), sample_weight)
         if training:
             if self.regularizer:
                 before = ops.cast(ops.cast(self.step, "float32") < self.end * self.total_steps, loss_dtype())
