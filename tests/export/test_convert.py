@@ -232,8 +232,10 @@ def test_unknown_types(arguments, message, network, tmp_path):
         export.tflite(network, tmp_path / "tiny.tflite", representative_data=pixels(), **arguments)
 
 
-def test_paths_that_cannot_be_written(network, tmp_path, monkeypatch):
+def test_paths_and_layers_that_cannot_be_written(network, tmp_path, monkeypatch):
     monkeypatch.setattr(Source, "convert", lambda *_: pytest.fail("converted first"))
+    with pytest.raises(ValueError, match="Received: 'score', no match"):
+        export.tflite(network, tmp_path / "tiny.tflite", {"*": "dynamic", "score": "float32"})
     with pytest.raises(FileNotFoundError, match="Expected the folder of `path` to exist"):
         export.tflite(network, tmp_path / "missing" / "tiny.tflite")
     with pytest.raises(IsADirectoryError, match="Expected `path` to name a file"):

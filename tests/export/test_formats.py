@@ -8,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from jax_process import JAX
 from small_networks import pixels, with_random_statistics
 
@@ -135,15 +136,18 @@ def test_static_files_compute_in_integers_where_one_converter_can(images, tmp_pa
 # === From float32 files ===
 
 
-def test_files_from_files(float_file, images, tmp_path):
+def test_files_from_files(wide, saved, float_file, images, tmp_path):
     static = export.quantize_file(float_file.path, tmp_path / "a.tflite", "int8", images)
     assert static.input_quantization == (1.0, 0) and static.top1_agreement > 0.9 and static.output_scale > 0
     by_layer = export.quantize_file(float_file.path, tmp_path / "b.tflite", {"*": "dynamic", "scores": "float32"})
     assert formats_of(by_layer.path)["FULLY_CONNECTED"] == ("float32", "float32")
-    with pytest.raises(ValueError, match="in float32, from which.*which holds integers"):
+    with pytest.raises(ValueError, match="in float32, from which.*which holds numbers in INT8, UINT8"):
         export.quantize_file(static.path, tmp_path / "c.tflite", "int4")
-    with pytest.raises(ValueError, match="holds integers"):
+    with pytest.raises(ValueError, match="which holds numbers in INT8"):
         export.quantize_file(by_layer.path, tmp_path / "c.tflite", "int4")
+    half = export.tflite(wide, tmp_path / "half.tflite", "float16", saved_model=saved).path
+    with pytest.raises(ValueError, match="holds numbers in FLOAT16"):
+        export.quantize_file(half, tmp_path / "c.tflite", "dynamic")
     with pytest.raises(ValueError, match=r"calibrate int16x8 \(static.*Received: None"):
         export.quantize_file(float_file.path, tmp_path / "c.tflite", "int16x8")
     with pytest.raises(ValueError, match="pixels from 0 to 255, as the file rescales them. Received: values from 0.0"):
@@ -152,7 +156,13 @@ def test_files_from_files(float_file, images, tmp_path):
         export.quantize_file(float_file.path, tmp_path / "c.tflite", {"dense": "int4"})
     with pytest.raises(FileNotFoundError, match="missing.tflite"):
         export.quantize_file(tmp_path / "missing.tflite", tmp_path / "c.tflite", "int4")
+    nameless = tmp_path / "nameless.tflite"
+    function = tf.function(lambda x: wide(x, training=False)).get_concrete_function(tf.TensorSpec((1, 8, 8, 3)))
+    nameless.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function]).convert())
+    with pytest.raises(ValueError, match="`float32_file` to have a signature.*nameless.tflite' without one"):
+        export.quantize_file(nameless, tmp_path / "c.tflite", "int8", images)
     assert not (tmp_path / "c.tflite").exists()
+    assert export.quantize_file(nameless, tmp_path / "c.tflite", "dynamic").top1_agreement > 0.9
 
 
 def test_files_from_files_without_tensorflow(float_file, tmp_path):

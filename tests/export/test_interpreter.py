@@ -54,6 +54,20 @@ def test_several_outputs(tmp_path):
         TFLiteModel(path)
 
 
+def test_whole_numbers_stay_as_they_are(tmp_path):
+    """As the classes that a file names by itself."""
+    import tensorflow as tf
+
+    function = tf.function(lambda x: tf.argmax(x, axis=-1, output_type=tf.int32) + tf.cast(x[:, 0], tf.int32))
+    path = tmp_path / "classes.tflite"
+    for kind in (tf.float32, tf.int32):
+        concrete = function.get_concrete_function(tf.TensorSpec((1, 3), kind))
+        with quiet():
+            path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert())
+        found = TFLiteModel(path).predict(np.array([[0, 5, 2], [1, 0, 7], [9, 0, 0]]))
+        assert found.dtype == "float32" and found.tolist() == [1, 3, 9]
+
+
 def test_no_images(path):
     assert TFLiteModel(path).predict(np.zeros((0, 4, 4, 1))).shape == (0, 3)
 

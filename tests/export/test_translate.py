@@ -44,6 +44,13 @@ def test_more_applications(name):
     check_same(application(name, LARGER.get(name, 32)), DEEP)
 
 
+def test_whole_images_are_dropped_there_too():
+    network = network_of(LAYERS.Dropout(0.5, noise_shape=(None, 1, 1, 1), name="drop"))
+    images = np.ones((16, 8, 8, 4), "float32")
+    dropped = np.asarray(to_tf_keras(network)(images, training=True)).reshape(16, -1)
+    assert (dropped == dropped[:, :1]).all() and len(np.unique(dropped)) == 2
+
+
 def network_of(function, shape=(8, 8, 4)):
     image = keras.Input(shape, name="image")
     return keras.Model(image, function(image), name="own")

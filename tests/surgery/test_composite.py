@@ -71,6 +71,25 @@ def outputs(model, **options):
     return keras.tree.map_structure(ops.convert_to_numpy, model(x, **options))
 
 
+class Fuse(L.Layer):
+    """A layer with two inputs, which it treats differently."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = L.Dense(3)
+
+    def call(self, x, skip):
+        return self.dense(x) - skip
+
+
+def test_tensors_by_keyword_keep_their_places():
+    inputs = keras.Input(SHAPE)
+    other = L.Dense(3)(inputs)
+    for fused in (Fuse()(x=inputs, skip=other), Fuse()(skip=other, x=inputs), Fuse()(inputs, skip=other)):
+        model = keras.Model(inputs, fused)
+        np.testing.assert_allclose(outputs(read_graph(model).build()), outputs(model), atol=1e-5)
+
+
 def test_blocks_are_written_out_in_all_that_reads_a_network():
     shared = Block(16, name="shared")
     model = randomise(network(Block(16, name="one"), shared, shared, Nest()))

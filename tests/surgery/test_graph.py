@@ -193,6 +193,55 @@ def test_a_nested_network_at_the_end():
     same_function(model, read_graph(model).build(), (3,))
 
 
+def test_nested_networks_with_tensors_by_name():
+    """Keras takes them in the order of their names, whatever order a dict has."""
+    inputs = keras.Input((4,))
+    twice, thrice = 2.0 * inputs, keras.layers.Dense(4)(inputs)
+    image = keras.Input((4,))
+    ends = {"logits": keras.layers.Dense(4)(image), "features": keras.layers.Dense(4)(image)}
+    several = keras.Model(image, ends)
+    model = keras.Model(inputs, keras.layers.Softmax()(several(inputs)["logits"]))
+    same_function(model, read_graph(model).build(), (4,), 1e-6)
+    p, q = keras.Input((4,), name="p"), keras.Input((4,), name="q")
+    result = keras.layers.Dense(4)(p) - q
+    for inner in (keras.Model({"q": q, "p": p}, result), keras.Model([q, p], result), keras.Model([p, q], result)):
+        for given in ({"p": twice, "q": thrice}, {"q": twice, "p": thrice}):
+            model = keras.Model(inputs, inner(given))
+            same_function(model, read_graph(model).build(), (4,), 1e-6)
+    model = keras.Model(inputs, keras.Model([q, p], result)([twice, thrice]))
+    same_function(model, read_graph(model).build(), (4,), 1e-6)
+
+
+def test_what_no_output_needs_has_no_shape():
+    image = keras.Input((4,))
+    unused = keras.layers.Dense(2, name="second")(keras.layers.Dense(2, name="first")(image))
+    inner = keras.Model(image, [unused, keras.layers.Dense(3, name="used")(image)])
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, inner(inputs)[1])
+    graph = read_graph(model)
+    assert {ref.layer for ref in graph.shapes} == set(graph.layers)
+    assert tfjointrd.report.profile(model).parameters == 15
+    same_function(model, graph.build(), (4,))
+
+
+class Tower(keras.Model):
+    """A network that only its code knows."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.wide, self.narrow = keras.layers.Dense(8, activation="relu"), keras.layers.Dense(3)
+
+    def call(self, x):
+        return self.narrow(self.wide(x))
+
+
+def test_a_network_that_only_its_code_knows_at_the_end():
+    inputs = keras.Input((4,))
+    for outputs in (Tower()(inputs), keras.layers.ReLU()(Tower()(inputs))):
+        model = keras.Model(inputs, outputs)
+        same_function(model, read_graph(model).build(), (4,), 1e-6)
+
+
 def test_layers_within_layers_keep_their_weights():
     """Weights of one name in one layer are copied by their order."""
     inputs = keras.Input((4, 8))

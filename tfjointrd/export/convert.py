@@ -22,6 +22,7 @@ from tfjointrd.export.source import FileSource, Source, file_name, in_float32
 from tfjointrd.export.verify import ExportReport, check_agreement, compare
 from tfjointrd.files import replacing
 from tfjointrd.surgery.graph import functional, sizes_error
+from tfjointrd.surgery.name_patterns import matching
 from tfjointrd.surgery.tasks import classifying
 
 
@@ -119,6 +120,9 @@ def tflite(
     quantizer = quantize.get(quantization, converter)
     input_type = input_type or quantizer.input_type
     check_types(quantizer, quantization, input_type, output_type)
+    if isinstance(quantization, Mapping):
+        names = [layer.name for layer in flat_layers(model)]
+        matching(names, [pattern for pattern in quantization if pattern != "*"], "quantization")
     _check_images_given(quantizer, representative_data)
     classes = classifying(model)
     least = agreement_by_output(min_agreement, classes)
@@ -184,6 +188,12 @@ def quantize_file(
     input_type = input_type or quantizer.input_type
     check_types(quantizer, quantization, input_type, output_type)
     _check_images_given(quantizer, representative_data)
+    if quantizer.needs_images and not network.graph.signature[0]:
+        raise ValueError(
+            "Expected `float32_file` to have a signature, the names of its inputs and outputs, for files that are "
+            f"calibrated on images. Received: float32_file='{network.name}' without one. Formats without "
+            "`representative_data`, such as 'dynamic', need none"
+        )
     classes = network.classifying()
     least = agreement_by_output(min_agreement, classes, named=str)
     with replacing(path) as part:
@@ -209,12 +219,14 @@ class _FloatFile:
         self.file, self.name = TFLiteModel(path), os.fspath(path)
         self.content = Path(path).read_bytes()
         self.graph = graph = read_file(self.content)
-        integers = {name for name, size in zip(graph.types, graph.sizes, strict=True) if size} & {"INT4", "INT8"}
+        kinds = {"INT4", "INT8", "UINT8", "INT16", "FLOAT16"}
+        others = {name for name, size in zip(graph.types, graph.sizes, strict=True) if size} & kinds
         ends = {self.file.input_type, *(output.type for output in self.file.outputs.values())}
-        if ends != {FLOAT32} or integers:
+        others |= {name.upper() for name in ends - {FLOAT32}}
+        if others:
             raise ValueError(
                 "Expected `float32_file` to be in float32, from which other files are made. "
-                f"Received: float32_file='{self.name}', which holds integers"
+                f"Received: float32_file='{self.name}', which holds numbers in {', '.join(sorted(others))}"
             )
 
     def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray | dict[str, np.ndarray]:

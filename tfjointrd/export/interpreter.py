@@ -137,6 +137,8 @@ class TFLiteModel:
         if self.input_type == "float32":
             return x.astype("float32")
         scale, zero_point = self.input_quantization
+        if not scale:  # numbers as they are
+            return x.astype(self.input_type)
         limits = np.iinfo(self.input_type)
         return np.clip(np.round(x / scale) + zero_point, limits.min, limits.max).astype(self.input_type)
 
@@ -165,9 +167,9 @@ class _Output:
 
     def decoded(self, y: np.ndarray) -> np.ndarray:
         """Values as floats."""
-        if self.type == "float32":
-            return y
         scale, zero_point = self.quantization
+        if not scale:  # floats, or numbers of classes
+            return y.astype("float32")
         return scale * (y.astype("float32") - zero_point)
 
 

@@ -214,7 +214,9 @@ class Graph:
                 produced.update((ref.layer, ref.call) for ref in call.inputs)
         calls.reverse()
         used = {call.layer for call in calls}
-        return replace(self, calls=calls, layers={n: spec for n, spec in self.layers.items() if n in used})
+        layers = {name: spec for name, spec in self.layers.items() if name in used}
+        shapes = {ref: shape for ref, shape in self.shapes.items() if (ref.layer, ref.call) in produced}
+        return replace(self, calls=calls, layers=layers, shapes=shapes)
 
     def build(self, name: str | None = None, weights: Mapping[str, Mapping[str, np.ndarray]] | None = None):
         """Builds a network of new layers.
@@ -309,6 +311,11 @@ def sizes_error(name: str, shape: Sequence[int | None], why: str, layer: str | N
         f"{'the input' if layer is None else f'layer {layer!r}'} has the shape {tuple(shape)}. Give it a size, with "
         f"the height and width of your images: `keras.Sequential([keras.Input((96, 96, {channels})), network])`."
     )
+
+
+def is_functional(operation: Any) -> bool:
+    """Whether an operation is a network whose graph Keras has, apart from Sequential ones."""
+    return any(cls.__name__ == "Functional" for cls in type(operation).__mro__)
 
 
 def _functional_class_at(model: keras.Model) -> int:

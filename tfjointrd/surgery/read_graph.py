@@ -12,7 +12,7 @@ import keras
 
 from tfjointrd.layers.weight_names import is_kernel
 from tfjointrd.surgery.composite import may_be_composite, network_of, part_names
-from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, functional, refs_in, substitute
+from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, functional, is_functional, refs_in, substitute
 
 
 def read_graph(model: keras.Model) -> Graph:
@@ -116,8 +116,9 @@ class _Reader:
         operations = {operation.name: operation for operation in model.operations}
         tensors: dict[tuple[str, int], Any] = {}
         if arguments is not None:
-            for (name, number, _), ref in zip(_histories(config["input_layers"]), arguments, strict=True):
-                tensors[name, number] = ref
+            places = keras.tree.flatten(_map_histories(config["input_layers"], lambda history: Ref(*history)))
+            for place, ref in zip(places, arguments, strict=True):
+                tensors[place.layer, place.call] = ref
         pending = [
             (layer["name"], number, node)
             for layer in config["layers"]
@@ -142,8 +143,7 @@ class _Reader:
         def pick(history):
             name, number, index = history
             # Keras counts the node that a functional network is born with here, though not in calls' arguments.
-            inner = isinstance(operations[name], keras.Model) and not isinstance(operations[name], keras.Sequential)
-            return _pick(tensors, Ref(name, number - inner, index))
+            return _pick(tensors, Ref(name, number - is_functional(operations[name]), index))
 
         return _map_histories(config["input_layers"], pick), _map_histories(config["output_layers"], pick)
 
@@ -193,7 +193,11 @@ class _Reader:
         inner = self._inner_network(operation, model, node)
         if isinstance(inner, keras.Model):
             kwargs = {key: value for key, value in kwargs.items() if key not in ("training", "mask")}
-            _, outputs = self._network(inner, inner.get_config(), list(refs_in([args, kwargs])))
+            by_name = args and isinstance(args[0], Mapping) and is_functional(operation)
+            if by_name and operation.inputs == inner.inputs:  # its own graph, and not what its class calls
+                args = (_by_name(inner, args[0]), *args[1:])
+            given = [value for value in keras.tree.flatten([args, kwargs]) if isinstance(value, Ref)]
+            _, outputs = self._network(inner, inner.get_config(), given)
             return outputs
         name = self._name(operation, model)
         config = {**operation.get_config(), "name": name}
@@ -220,7 +224,14 @@ def _pick(tensors, ref: Ref) -> Ref:
     value = tensors[ref.layer, ref.call]
     if isinstance(value, Ref):
         return replace(value, index=ref.index) if ref.index else value
-    return list(refs_in(value))[ref.index]
+    return keras.tree.flatten(value)[ref.index]  # as Keras numbers them: those of a dict by their keys in order
+
+
+def _by_name(network: keras.Model, tensors: Mapping[str, Any]) -> Any:
+    """The tensors that a network takes, out of those that it is called with by name."""
+    if isinstance(network.input, Mapping):
+        return {name: tensors[name] for name in network.input}
+    return [tensors[tensor.name] for tensor in network.inputs]
 
 
 def _is_keras_tensor(value: Any) -> bool:
@@ -263,14 +274,6 @@ def _decode(value: Any, tensor: Callable[[Mapping], Any] = _ref) -> Any:
 
 def _is_history(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 3 and isinstance(value[0], str)
-
-
-def _histories(structure: Any) -> Iterator[tuple]:
-    if _is_history(structure):
-        yield tuple(structure)
-    else:
-        for item in structure.values() if isinstance(structure, Mapping) else structure:
-            yield from _histories(item)
 
 
 def _map_histories(structure: Any, function: Callable) -> Any:

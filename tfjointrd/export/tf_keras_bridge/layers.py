@@ -29,7 +29,7 @@ _SAME = (
 )
 _RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}
 # Entries that tf_keras lacks and that change nothing here: number formats, devices, random seeds.
-_IGNORED = {"dtype", "synchronized", "seed", "lora_rank", "lora_alpha", "quantization_config", "noise_shape"}
+_IGNORED = {"dtype", "synchronized", "seed", "lora_rank", "lora_alpha", "quantization_config"}
 _MERGES = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
 # Operators of one tensor, and the activation that they are.
 _ACTIVATIONS = {
