@@ -45,7 +45,7 @@ build/docs-venv/installed: docs/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf .venv build demo runs .pytest_cache .ruff_cache .mypy_cache .coverage *.egg-info
+	rm -rf .venv build .pytest_cache .ruff_cache .mypy_cache .coverage *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:

@@ -42,7 +42,7 @@ def test_help(command, capsys):
         main([*command, "--help"])
     printed = capsys.readouterr().out
     assert ended.value.code == 0 and "usage: python -m tfjointrd" in printed
-    assert ("--quiet" in printed) == bool(command)
+    assert ("--quiet" in printed) == bool(command) and "{None" not in printed
 
 
 def scalars(folder):

@@ -25,6 +25,23 @@ def test_what_is_written_takes_the_place_of_the_file(tmp_path):
     assert os.listdir(tmp_path) == ["table.md"]
 
 
+def test_folders_that_cannot_be_synchronized(tmp_path, monkeypatch):
+    """As some network drives refuse it; of a file it is an error."""
+    synchronize = os.fsync
+
+    def refuse(descriptor, kind=os.path.isdir):
+        if kind(f"/proc/self/fd/{descriptor}"):
+            raise OSError(22, "Invalid argument")
+        synchronize(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    files.write(tmp_path / "table.md", "text")
+    assert (tmp_path / "table.md").read_text() == "text"
+    monkeypatch.setattr(os, "fsync", lambda descriptor: refuse(descriptor, os.path.isfile))
+    with pytest.raises(OSError, match="Invalid argument"):
+        files.write(tmp_path / "table.md", "other")
+
+
 def test_functions_that_take_a_path(tmp_path):
     """Keras looks at the suffix."""
     path = tmp_path / "net.keras"

@@ -53,7 +53,7 @@ def _option(name: str, field, methods: Sequence[str]) -> dict:
     if values.kind is bool:
         return {**found, "action": "store_true"}
     if values.choices is not None:
-        return {**found, "choices": list(values.choices)}
+        return {**found, "choices": [choice for choice in values.choices if choice is not None]}
     return {**found, "type": values.kind, **({"nargs": "+"} if values.many else {})}
 
 

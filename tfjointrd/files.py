@@ -132,6 +132,9 @@ def sync(path: Path) -> None:
         return  # some systems do not open folders
     try:
         os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some systems open folders and sync files alone
+            raise
     finally:
         os.close(descriptor)
 

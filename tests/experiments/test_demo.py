@@ -5,6 +5,16 @@ import pytest
 from tfjointrd.experiments.demo import demo
 
 
+def test_what_the_figure_needs_is_asked_for_before_the_trainings(tmp_path, monkeypatch):
+    def missing(name):
+        raise ImportError(f"Expected the package '{name}'")
+
+    monkeypatch.setattr("tfjointrd.experiments.demo.require", missing)
+    with pytest.raises(ImportError, match="the package 'seaborn'"):
+        demo(tmp_path / "demo", epochs=1)
+    assert not (tmp_path / "demo").exists()
+
+
 @pytest.mark.slow
 def test_demo_goes_the_whole_way(tmp_path, capsys):
     rows = demo(tmp_path, epochs=1)

@@ -168,6 +168,11 @@ def test_finished_returns_at_once_and_further_seeds_join(out, no_files):
     values = [training["accuracy"]["model"]["keras"] for training in both.card["seeds"].values()]
     assert both.accuracy("model") == pytest.approx(sum(values) / 2)
     assert named.state("resnet20_digits", out) == "smoke: finished, seed 1, 2"
+    train, test = data.load("digits", augment=False)
+    np.savez(out / "other.npz", x_train=train.x // 2, y_train=train.y, x_test=test.x, y_test=test.y)
+    with pytest.raises(ValueError, match="that other seeds of 'resnet20_digits' were trained on"):
+        run_named("resnet20_digits", "smoke", out, (3,), data_file=out / "other.npz", callbacks=[Never()], verbose=0)
+    (out / "other.npz").unlink()
 
 
 def test_a_finished_student_needs_no_teacher(out, tmp_path):

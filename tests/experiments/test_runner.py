@@ -169,6 +169,62 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(small, tmp_path, capsys):
     assert torn.card["seeds"]["0"]["history"] == whole.card["seeds"]["0"]["history"]
 
 
+def test_torn_checkpoints_make_room_for_new_ones(small, tmp_path):
+    with pytest.raises(Interrupted):
+        run(Recipe(**small), tmp_path, verbose=0, callbacks=[Press(2)])
+    torn = list(tmp_path.glob("checkpoint_*.npz"))
+    for path in torn:
+        path.write_bytes(b"torn")
+    with pytest.raises(Interrupted, match="The checkpoint"):
+        run(Recipe(**small), tmp_path, verbose=0, callbacks=[Press(0)])
+    assert Checkpoints(tmp_path).newest().position == 4 and not any(path.exists() for path in torn)
+
+
+def test_a_folder_for_tensorboard_that_cannot_be_written(small, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="a folder for TensorBoard that can be written. Received: tensorboard='.*board'"):
+        run(Recipe(**small), tmp_path / "run", verbose=0, tensorboard=tmp_path / "file" / "board")
+    assert names(tmp_path / "run") == {"recipe.json"}
+
+
+def test_tensorboard_on_a_full_disk_costs_no_training(small, tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    def full(*args, **kwargs):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.summary, "write", full)
+    recipe = Recipe(**{**small, "epochs": 1})
+    with pytest.warns(UserWarning, match="files of epoch 1 could not be written to '.*board': No space left"):
+        run(recipe, tmp_path / "run", verbose=0, tensorboard=tmp_path / "board")
+    assert (tmp_path / "run" / "card.json").is_file()
+
+
+def test_networks_of_a_training_are_known_by_their_weights(small, tmp_path):
+    """So a folder may be moved with them, and a file may not change."""
+    first, moved = tmp_path / "first", tmp_path / "moved"
+    first.mkdir()
+    network = shutil.copy(small["network"], first / "small.keras")
+    with pytest.raises(Interrupted):
+        run(Recipe(**{**small, "network": str(network)}), first / "run", verbose=0, callbacks=[Press(0)])
+    first.rename(moved)
+    recipe = Recipe(**{**small, "network": str(moved / "small.keras")})
+    finished = run(recipe, moved / "run", verbose=0)
+    assert finished.card["recipe"]["network"] == str(moved / "small.keras")
+    run(recipe, moved / "run", verbose=0, callbacks=[Never()])
+    saved_network(moved / "small.keras", 8, 16)
+    with pytest.raises(ValueError, match=r"network='.*moved/small.keras', which holds other weights now"):
+        run(recipe, moved / "run", verbose=0)
+
+
+def test_seeds_of_a_recipe_see_the_same_images(small, tmp_path):
+    with pytest.raises(
+        ValueError, match="that other seeds of .* fingerprint=abc. Received: 'digits' with fingerprint="
+    ):
+        run(Recipe(**small), tmp_path, verbose=0, fingerprint="abc")
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_checkpoint_of_another_network(small, finished, tmp_path):
     with pytest.raises(Interrupted):
         run(Recipe(**small), tmp_path, verbose=0, callbacks=[Press(1)])

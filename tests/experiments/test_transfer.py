@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tfjointrd import JointRD, data, models, recalibrate_batchnorm, remove_shortcuts, transfer
-from tfjointrd.experiments import Interrupted, Recipe, run
+from tfjointrd.experiments import Interrupted, Recipe, fine_tuning, run
 from tfjointrd.experiments.run_folder import locked
 from tfjointrd.experiments.trainers import make_trainer
 
@@ -44,6 +44,13 @@ def folder(tmp_path_factory):
                 Image.fromarray(pixels).save(folder / "photographs" / split / name / f"{index}.png")
     small().save(folder / "small.keras")
     return folder
+
+
+def test_data_sets_are_downloaded(monkeypatch):
+    asked = []
+    monkeypatch.setattr(data.loading, "load", lambda name, **options: asked.append((name, options)) or data.load())
+    assert fine_tuning.image_size_for(small(1, 8), "beans") is None
+    assert [(name, options["download"]) for name, options in asked] == [("beans", True)]
 
 
 class Never(keras.callbacks.Callback):

@@ -25,16 +25,19 @@ def names() -> tuple[str, ...]:
     return tuple(KNOWN)
 
 
-def info(name: str, *, image_size: int | None = None, data_dir: str | os.PathLike | None = None) -> DatasetInfo:
+def info(
+    name: str, *, image_size: int | None = None, data_dir: str | os.PathLike | None = None, download: bool = False
+) -> DatasetInfo:
     """Describes a data set without loading it.
 
-    The sets of `names()` are described without their data; any other set is opened, but never
-    downloaded. A set that is loaded has the same in `load(...)[0].info`.
+    The sets of `names()` are described without their data. Any other set is opened. A set that is loaded has the
+    same in `load(...)[0].info`.
 
     Args:
         name: As in `load`.
         image_size: As in `load`.
         data_dir: As in `load`.
+        download: Whether to download another set that is missing.
 
     Returns:
         A `DatasetInfo`.
@@ -50,7 +53,7 @@ def info(name: str, *, image_size: int | None = None, data_dir: str | os.PathLik
     """
     name = os.fspath(name)
     if name not in KNOWN:
-        return load(name, image_size=image_size, data_dir=data_dir, download=False)[0].info
+        return load(name, image_size=image_size, data_dir=data_dir, download=download)[0].info
     _check_image_size(image_size)
     if image_size is None:
         return KNOWN[name]

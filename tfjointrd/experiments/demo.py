@@ -15,6 +15,7 @@ from tfjointrd.experiments.recipes import Recipe
 from tfjointrd.experiments.run_folder import Run
 from tfjointrd.experiments.runner import run
 from tfjointrd.experiments.table import Row, markdown, measure
+from tfjointrd.extras import require
 from tfjointrd.files import write, write_json
 from tfjointrd.progress import Line, Steps
 
@@ -69,6 +70,7 @@ def demo(
     Returns:
         The rows of the table.
     """
+    require("seaborn")  # now, and not after all trainings
     out, began = Path(out), time.perf_counter()
     runs: dict[str, Run] = {}
     for number, method in enumerate(METHODS, start=1):

@@ -230,7 +230,7 @@ def image_size_for(network: keras.Model, data: str | os.PathLike) -> int | None:
     Raises:
         ValueError: If it takes no squares, as which images come.
     """
-    info = datasets.info(os.fspath(data))
+    info = datasets.info(os.fspath(data), download=True)
     height, width = network.inputs[0].shape[1:3]
     if info.resizable and height != width:
         raise ValueError(

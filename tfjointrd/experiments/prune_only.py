@@ -12,10 +12,10 @@ from tfjointrd.experiments.fine_tuning import file_of
 from tfjointrd.experiments.networks import trained_network
 from tfjointrd.experiments.recipes import Recipe
 from tfjointrd.experiments.recipes.trained import PrunedRecipe
-from tfjointrd.experiments.run_folder import check_free, check_recipe, claim, locked
+from tfjointrd.experiments.run_folder import ARCHITECTURE, check_free, check_recipe, claim, locked
 from tfjointrd.experiments.table import Row, row_of
 from tfjointrd.export import quantize
-from tfjointrd.files import replacing
+from tfjointrd.files import replacing, write_json
 from tfjointrd.surgery import slim
 
 
@@ -72,7 +72,7 @@ def prune_only(
     networks = {"unpruned": network, "model": slim(network, architecture["kept"])}
     with locked(out):
         claim(recipe, out)
-        pruned_start.keep(architecture, out)
+        write_json(out / ARCHITECTURE, architecture)
         rows = []
         for name, one in networks.items():
             say(f"Writing network {name} ...")

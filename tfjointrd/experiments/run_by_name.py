@@ -73,6 +73,7 @@ def run_named(
     if deterministic:
         make_repeatable()  # now: loading a teacher computes already
     folder, group, known = Path(out) / name, group or distribute.Single(), set()
+    images = _images_of(folder)
     if _finished(folder):
         card = cards.read(folder, recipes[0])
         known = set(card["seeds"])
@@ -93,13 +94,20 @@ def run_named(
                 needed = run_named(needed, scale, out, (recipe.seed,), tensorboard=tensorboard, **options)
                 files[field] = _of_seed(needed, recipe.seed).path(network)
         board = None if tensorboard is None else seed_folder(Path(tensorboard) / name, recipe.seed)
-        run(recipe, training, **files, command=command([recipe.seed]), tensorboard=board, **options)
+        options_of_seed = {**options, "tensorboard": board, "fingerprint": images or _images_of(folder)}
+        run(recipe, training, **files, command=command([recipe.seed]), **options_of_seed)
     if group.chief:
         with locked(folder, timeout=60):  # another seed may be finishing
             _collect(folder, recipes[0], command)
     group.wait(f"{folder} is collected")
     with group.alone():
         return finished_run(folder)
+
+
+def _images_of(folder: Path) -> str:
+    """The fingerprint of the images that seeds of a recipe were trained on, empty where no card has one."""
+    found = [cards.read(path) for path in (folder, *_seed_folders(folder)) if _finished(path)]
+    return next((card["data"]["fingerprint"] for card in found if card["data"].get("fingerprint")), "")
 
 
 def state(name: str, out: str | PathLike = "runs") -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import filelock
 import keras
@@ -21,6 +22,7 @@ from tfjointrd.files import write_json
 
 SCHEMA = 1
 RECIPE, LOCK = "recipe.json", ".lock"
+_WEIGHTS = "model.weights.h5"  # of a `.keras` file
 ARCHITECTURE = "architecture.json"  # the widths that a search has found, or the channels that pruning has kept
 
 
@@ -110,8 +112,38 @@ def is_locked(folder: Path) -> bool:
 
 
 def claim(recipe: Recipe, folder: Path) -> None:
-    """Writes into a folder what is trained in it."""
-    write_json(folder / RECIPE, {"schema": SCHEMA, "recipe": recipe.as_dict()})
+    """Writes into a folder what is trained in it, and which networks it begins with."""
+    write_json(folder / RECIPE, {"schema": SCHEMA, "recipe": recipe.as_dict(), "files": _contents(recipe)})
+
+
+def _contents(recipe: Recipe) -> dict[str, int]:
+    """What tells the networks apart that a recipe names by their files: the checksum of their weights."""
+    found = {}
+    for name in ("network", "teacher", "widths"):
+        path = recipe.get(name)
+        if path and path.endswith(".keras") and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as parts:
+                found[name] = parts.getinfo(_WEIGHTS).CRC
+    return found
+
+
+def _found_again(recipe: Recipe, held: dict, contents: dict[str, int], folder: Path) -> Recipe:
+    """The recipe with the paths that a folder's training had, where their networks are the same.
+
+    Raises:
+        ValueError: If a file of the same path holds another network.
+    """
+    for name, content in _contents(recipe).items():
+        path = held.get(name)
+        if contents.get(name) == content:
+            same: dict[str, Any] = {name: path}
+            recipe = replace(recipe, **same)
+        elif name in contents and path == recipe.get(name):
+            raise ValueError(
+                f"Expected a new folder, or the networks that its training began with. Received: folder='{folder}', "
+                f"and {name}='{path}', which holds other weights now."
+            )
+    return recipe
 
 
 def check_recipe(recipe: Recipe, folder: Path) -> None:
@@ -128,6 +160,7 @@ def check_recipe(recipe: Recipe, folder: Path) -> None:
                 f"Received: folder='{folder}' of schema {found.get('schema')}."
             )
         held = cards.completed(found["recipe"])
+        recipe = _found_again(recipe, held, found.get("files", {}), folder)
         differing = cards.differences(held, recipe.as_dict())
         if differing:
             longer = _longer(folder, recipe) if {**held, "epochs": recipe.epochs} == recipe.as_dict() else ""

@@ -70,6 +70,7 @@ def run(
     group: distribute.Single | distribute.Processes | None = None,
     command: str = "",
     tensorboard: str | os.PathLike | None = None,
+    fingerprint: str = "",
 ) -> Run:
     """Trains by a recipe, or goes on where an interrupted training of the same recipe stopped.
 
@@ -101,13 +102,14 @@ def run(
             `run` with a folder that all of them see; the first one writes.
         command: The command line to repeat it with, for the card.
         tensorboard: A folder to write the metrics of each epoch to, for TensorBoard.
+        fingerprint: That of the images which other seeds were trained on, as their cards have it; empty if unknown.
 
     Returns:
         The finished `Run`.
 
     Raises:
         ValueError: If `folder` holds a training of another recipe or version, or a checkpoint of another network or
-            with another number of images.
+            with another number of images; or if the images have another `fingerprint`.
         PermissionError: If `folder` cannot be written.
         BlockingIOError: If another process trains in `folder`.
         Interrupted: If the user stops it (Ctrl-C) or the machine does (SIGTERM).
@@ -140,6 +142,13 @@ def run(
     check_recipe(recipe, folder)
     keras.utils.set_random_seed(recipe.seed)
     images = load_data(recipe, data_file=data_file)
+    found = images.train.info.fingerprint
+    if fingerprint and found and found != fingerprint:
+        raise ValueError(
+            f"Expected the images that other seeds of '{recipe.name}' were trained on, with fingerprint={fingerprint}. "
+            f"Received: '{images.train.info.name}' with fingerprint={found}. Read them from the same file "
+            "(`data_file`), or train in another folder."
+        )
     unseen = images.copy()
     held_out = _held_out(recipe, images.train)
     train, validation = (group.share(pipeline) for pipeline in (images.train, images.validation))
@@ -156,7 +165,8 @@ def run(
             with group.alone():
                 return finished_run(folder)
         with group.scope():
-            state, checkpoint = _state(model, train, folder, images.train)
+            checkpoints = Checkpoints(folder)
+            state, checkpoint = _state(model, train, checkpoints, images.train)
             if not group.same((state.epoch, state.position)):
                 raise ValueError(f"Expected a folder that all processes see. Received: folder='{folder}'.")
             if group.chief:
@@ -166,7 +176,7 @@ def run(
                     write(folder / LATENCIES, Path(resolved.get("latency_table")).read_bytes())
             verbose = verbose if group.chief else 0
             if state.epoch < recipe.epochs:
-                saver = CheckpointCallback(Checkpoints(folder), state, checkpoint, minutes, writes=group.chief)
+                saver = CheckpointCallback(checkpoints, state, checkpoint, minutes, writes=group.chief)
                 options = {} if held_out is None else {"held_out": held_out}
                 fit = _fit_resident if _fits_device(train, group) and not options else _fit
                 own = _recorders(model, images.validation, folder, group)
@@ -218,23 +228,25 @@ def _compiled(recipe: Recipe, train: data.Pipeline, architecture: dict | None) -
     return model
 
 
-def _state(model: keras.Model, train, folder: Path, whole: data.Pipeline) -> tuple[State, Checkpoint | None]:
+def _state(
+    model: keras.Model, train, checkpoints: Checkpoints, whole: data.Pipeline
+) -> tuple[State, Checkpoint | None]:
     """How far the training is; with a checkpoint, the model is brought there."""
     images = whole.info.train_size or whole.size
     order = whole.in_order() if isinstance(whole, data.ArrayPipeline) else ""
-    checkpoint = Checkpoints(folder).newest()
+    checkpoint = checkpoints.newest()
     if checkpoint is None:
         return State(images=images, order=order), None
     began = checkpoint.progress.get("images")
     if began and began != images:
         raise ValueError(
-            f"Expected the data that the training in '{folder}' began with, {began} images. Received: "
+            f"Expected the data that the training in '{checkpoints.folder}' began with, {began} images. Received: "
             f"'{train.info.name}' with {images} images. Bring them back, or start in a new folder."
         )
     if checkpoint.progress.get("order", order) != order:
         raise ValueError(
-            f"Expected the images that the training in '{folder}' began with, in their order. Received: other ones, or "
-            f"'{train.info.name}' read from another file. Read them as before, or start in a new folder."
+            f"Expected the images that the training in '{checkpoints.folder}' began with, in their order. Received: "
+            f"other ones, or '{train.info.name}' read from another file. Read them as before, or start in a new folder."
         )
     checkpoint.restore(model, ("model", "optimizer"))
     if checkpoint.position:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import keras
 
 from tfjointrd.progress import Steps
+from tfjointrd.stacklevel import stacklevel_outside_the_package
 
 
 class TimeLeft(keras.callbacks.Callback):
@@ -56,10 +58,37 @@ class TensorBoard(keras.callbacks.Callback):
             ) from error
         self.folder, self._writers = Path(folder), {}
 
+    def on_train_begin(self, logs=None):
+        """Opens the files of the training.
+
+        Raises:
+            OSError: If they cannot be written.
+        """
+        from tensorflow.errors import OpError
+
+        try:
+            self._writer("train").flush()
+        except OpError as error:
+            raise OSError(
+                f"Expected a folder for TensorBoard that can be written. Received: tensorboard='{self.folder}' "
+                f"({error.message})."
+            ) from error
+
     def on_epoch_end(self, epoch, logs=None):
-        """Writes the metrics of an epoch."""
+        """Writes the metrics of an epoch; if that fails, on a full disk for example, it warns and goes on."""
+        from tensorflow.errors import OpError
+
+        try:
+            self._write_all(epoch, logs or {})
+        except OpError as error:
+            warnings.warn(
+                f"TensorBoard's files of epoch {epoch + 1} could not be written to '{self.folder}': {error.message}",
+                stacklevel=stacklevel_outside_the_package(),
+            )
+
+    def _write_all(self, epoch: int, logs: dict) -> None:
         parts = {"train": {}, "validation": {}}
-        for name, value in (logs or {}).items():
+        for name, value in logs.items():
             parts["validation" if name.startswith("val_") else "train"][name.removeprefix("val_")] = value
         parts["train"]["learning_rate"] = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         for part, values in parts.items():
@@ -74,12 +103,17 @@ class TensorBoard(keras.callbacks.Callback):
             writer.close()
         self._writers.clear()
 
-    def _write(self, part: str, tag: str, value: float, step: int) -> None:
+    def _writer(self, part: str):
         import tensorflow as tf
 
         if part not in self._writers:
             self._writers[part] = tf.summary.create_file_writer(str(self.folder / part))
+        return self._writers[part]
+
+    def _write(self, part: str, tag: str, value: float, step: int) -> None:
+        import tensorflow as tf
+
         metadata = tf.compat.v1.SummaryMetadata()
         metadata.plugin_data.plugin_name = "scalars"
-        with self._writers[part].as_default():
+        with self._writer(part).as_default():
             tf.summary.write(tag, tf.constant(value), step=step, metadata=metadata)

@@ -61,9 +61,10 @@ def recalibrate_batchnorm(model: keras.Model, data: Any, steps: int | None = Non
     first = next(given)  # `batches` raises where there is none
     if shape is not None:
         check_pixels(keras.ops.convert_to_numpy(first[0]), model, "data")
-    given = itertools.chain([first], given)
     with _measuring(found):
-        for images, _ in followed(given, "recalibrating batch normalisations", data if steps is None else None):
+        for images, _ in followed(
+            itertools.chain([first], given), "recalibrating batch normalisations", data if steps is None else None
+        ):
             model(images, training=False)
     return model
 

@@ -53,8 +53,8 @@ class _Taught(Recipe):
 
     teacher: str | None = option(
         None,
-        "The teacher, which takes pixels from 0 to 255: a `.keras` file, or the name of the recipe that trains it. For "
-        "`pruned_...` it is by default the network before it was pruned.",
+        "The teacher, which takes pixels from 0 to 255: a `.keras` file; in named recipes also the name of the "
+        "recipe that trains it. For `pruned_...` it is by default the network before it was pruned.",
         kind=str,
     )
     kd_weight: float = option(0.0, "Weight of the teacher's outputs as targets.", least=0, most=1)
@@ -288,8 +288,8 @@ class AdjoinedRecipe(Budgeted):
     files = {"widths": ".keras", **Budgeted.files}
     widths: str | None = option(
         None,
-        "The widths of the small network, in place of `alpha`: a `.keras` file of a network that has them, the name of "
-        "the recipe that searches for them, or `random`, with the budget of a search.",
+        "The widths of the small network, in place of `alpha`: a `.keras` file of a network that has them, or "
+        "`random`, with the budget of a search; in named recipes also the name of the recipe that searches for them.",
         kind=str,
         later=True,
     )

@@ -24,7 +24,8 @@ class Trained(Recipe):
     pixel_range: str | None = option(
         None,
         "The pixels that the network was trained on, if they were brought to that range outside of it; it gets a layer "
-        f"that does so. One of {', '.join(PIXEL_RANGES)}; by default 0..255, which is checked.",
+        f"that does so. One of {', '.join(PIXEL_RANGES)}; by default 0..255, which is checked. Give "
+        "`--pixel-range=-1..1` with an equals sign.",
         choices=(None, *PIXEL_RANGES),
         kind=str,
         later=True,
