@@ -46,6 +46,12 @@ def add_export(commands, formatter_class) -> None:
         help="write metadata with the names of the classes into the file, and a card beside it: a file with one name a "
         "line, names with commas between them, or a data set",
     )
+    parser.add_argument(
+        "--pixel-range",
+        choices=list(PIXEL_RANGES),
+        help="with --labels: what the network takes for pixels from 0 to 255, where the file does not show it; "
+        "give --pixel-range=-1..1 with an equals sign",
+    )
     parser.add_argument("--converter", choices=["tensorflow", "litert"], help="by default the better one of the format")
     parser.add_argument("--data", help="data set to calibrate on, and to measure accuracy with")
     parser.add_argument(
@@ -94,7 +100,7 @@ def _describe(options, path: str) -> None:
     from tfjointrd import export
 
     if options.labels:
-        print(export.describe_file(path, options.labels))
+        print(export.describe_file(path, options.labels, pixel_range=options.pixel_range))
 
 
 def _export_file(options, path: str, quantization) -> None:

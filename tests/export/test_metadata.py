@@ -172,3 +172,43 @@ def test_several_outputs(tmp_path):
     tflite(both, tmp_path / "both.tflite")
     found = describe_file(tmp_path / "both.tflite", NAMES)
     assert sorted(found.outputs) == ["a", "b"] and read_metadata(tmp_path / "both.tflite") == found
+
+
+def test_the_card_gives_each_output_its_own_shape(tmp_path):
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(image)
+    tflite(
+        keras.Model(image, [keras.layers.Dense(3, name="zeta")(x), keras.layers.Dense(5, name="alpha")(x)]),
+        path := tmp_path / "two.tflite",
+    )
+    describe_file(path, pixel_range="0..1")
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert {output["name"]: output["shape"] for output in card["outputs"]} == {"zeta": [1, 3], "alpha": [1, 5]}
+
+
+def test_a_range_that_nothing_tells(files):
+    """It is assumed with a warning; metadata of others, which name no range or another one, are taken as they are."""
+    image = keras.Input((8, 8, 1))
+    network = keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(image)))
+    path, make = files / "any.tflite", tables.TableOf
+    tflite(network, path)
+    with pytest.warns(UserWarning, match="any.tflite' does not show what it takes .* Its metadata say 0..255"):
+        describe_file(path, NAMES)
+
+    def state(units):
+        taken = make(tables.TENSOR, {"name": "image", "process_units": units})
+        given = make(tables.TENSOR, {"name": "scores"})
+        parts = make(tables.SUBGRAPH, {"inputs": [taken], "outputs": [given]})
+        stored = tables.written(make(tables.MODEL, {"subgraphs": [parts]}))
+        path.write_bytes(metadata._with(path.read_bytes(), stored, ()))
+        return read_metadata(path)
+
+    assert state([]).pixel_range is None and describe(path)["range_is_assumed"]
+    numbers = make(tables.NORMALIZATION_OPTIONS, {"mean": [127.0], "std": [128.0]})
+    unit = make(tables.PROCESS_UNIT, {"kind": tables.Byte(tables.NORMALIZATION), "options": numbers})
+    assert "a range of mean (127.0,), std (128.0,)" in str(state([unit]))
+    pixels_of = describe(path)["pixels"]
+    assert pixels_of == {"range": "mean 127, std 128", "scale": [1 / 128], "offset": [-127 / 128]}
+    assert not describe(path)["range_is_assumed"] and describe(path, "0..1")["pixels"]["range"] == "0..1"
+    images = (np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 1)), np.arange(4))
+    assert 0 <= jrd.export.accuracy(path, images) <= 1

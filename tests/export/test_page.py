@@ -93,6 +93,8 @@ def test_labels_of_a_file_a_data_set_and_a_card(file, tmp_path):
     ten = tmp_path / "ten.tflite"
     written_by_tensorflow(ten, lambda x: x[:, 0, :10, 0], (1, 16, 16, 3))
     assert write_page([ten], tmp_path / "page", labels="cifar10", cdn=True).labels[3] == "cat"
+    many = ",".join(f"class number {i}" for i in range(10)) + " " * 300  # more than a file's name may have
+    assert write_page([ten], tmp_path / "page", labels=many, cdn=True).labels[9] == "class number 9"
     for content, first in (({"data": {"name": "cifar10"}}, "airplane"), ({"data": {"name": "mine"}}, "class 0")):
         (tmp_path / "card.json").write_text(json.dumps(content))
         assert write_page([ten], tmp_path / "page", cdn=True).labels[0] == first

@@ -78,6 +78,24 @@ def test_a_sigmoid_for_two_classes_becomes_a_softmax(behind):
     assert new_head(two, 1).layers[-1].activation is keras.activations.sigmoid
 
 
+@pytest.mark.parametrize("behind", [True, False], ids=["layer", "argument"])
+def test_a_softmax_for_one_unit_becomes_a_sigmoid(behind):
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(inputs))
+    x = layers.Dense(3, activation=None if behind else "softmax")(x)
+    one = new_head(keras.Model(inputs, layers.Softmax()(x) if behind else x), 1)
+    found = np.asarray(one(IMAGES[:, :8, :8] / 255))
+    assert found.shape[1:] == (1,) and ((found > 0) & (found < 1)).all() and np.ptp(found) > 1e-4
+
+
+def test_the_head_of_a_frozen_network_learns(trained):
+    frozen = keras.models.clone_model(trained)
+    frozen.trainable = False
+    network = new_head(frozen, 3)
+    assert [len(variable.shape) for variable in network.trainable_variables] == [2, 1]
+
+
 def test_networks_of_keras():
     network = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), alpha=0.35, classes=10)
     larger = new_head(network, 3, input_shape=(64, 64, 3))

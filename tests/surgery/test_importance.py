@@ -178,7 +178,7 @@ def test_ranks_of_feature_maps(model):
     images[3:] = 0.5  # few different rows
     maps = {
         layer: keras.ops.convert_to_numpy(keras.Model(model.input, model.get_layer(layer).output)(images))
-        for layer in ("relu_a", "relu_b", "pool")
+        for layer in ("relu_a", "relu_b", "relu_c")
     }
 
     def rank(image):
@@ -188,12 +188,36 @@ def test_ranks_of_feature_maps(model):
     def mean_rank(x):
         return np.mean([[rank(image[..., j]) for j in range(x.shape[-1])] for image in x], axis=0)
 
-    ranks_of_pixels = np.mean(maps["pool"] != 0, axis=0)
-    expected = {"a": (mean_rank(maps["relu_a"]) + ranks_of_pixels) / 2, "b": mean_rank(maps["relu_b"])}
+    # What the classifier takes is a pixel of each map; the map ahead of the pooling counts.
+    expected = {"a": (mean_rank(maps["relu_a"]) + mean_rank(maps["relu_c"])) / 2, "b": mean_rank(maps["relu_b"])}
     check(channel_importance(model, HRank(normalize=None), images), expected)
     assert mean_rank(maps["relu_a"])[0] == 0 and len(set(expected["a"])) > 2
     of_two = mean_rank(maps["relu_b"][:2])
     check({"b": channel_importance(model, HRank(2, normalize=None), [images[:1], images[1:]])["b"]}, {"b": of_two})
+
+
+def test_ranks_where_nothing_has_height_and_width():
+    inputs = keras.Input((5,))
+    x = L.Dense(4, activation="relu", name="wide")(inputs)
+    model = keras.Model(inputs, L.Dense(2)(x))
+    data = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+    alive = keras.ops.convert_to_numpy(keras.Model(inputs, x)(data)) != 0
+    check(channel_importance(model, HRank(normalize=None), [data]), {"wide": alive.mean(axis=0)})
+
+
+@pytest.mark.parametrize("data", [None, "images"])
+def test_importance_through_kernels_of_one_channel(data):
+    """A spatial gate, and a classifier that says yes or no."""
+    rng = np.random.default_rng(0)
+    inputs = keras.Input((6, 6, 1))
+    x = L.Conv2D(8, 3, name="first", use_bias=False)(inputs)
+    x = L.Conv2D(6, 3, name="second", use_bias=False)(x * L.Conv2D(1, 3, padding="same", name="gate")(x))
+    model = keras.Model(inputs, L.Dense(1, name="yes")(L.GlobalAveragePooling2D()(x)))
+    images = None if data is None else rng.normal(size=(4, 6, 6, 1)).astype("float32")
+    found = channel_importance(model, NISP(normalize=None), images)
+    assert {name: values.shape for name, values in found.items()} == {"first": (8,), "second": (6,)}
+    if data is None:
+        check({"second": found["second"]}, {"second": np.abs(weight(model, "yes"))[:, 0]})
 
 
 def by_hand_nisp(model, last):

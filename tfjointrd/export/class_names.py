@@ -45,7 +45,7 @@ def labels_beside(path: str | os.PathLike, classes: int) -> list[str] | None:
 def _names(labels: str | os.PathLike | Sequence[str]) -> list[str]:
     if not isinstance(labels, (str, os.PathLike)):
         return [str(name).strip() for name in labels]
-    if Path(labels).is_file():
+    if os.path.isfile(labels):  # `Path.is_file` refuses long lists of names
         try:
             return [line.strip() for line in Path(labels).read_text(encoding="utf-8-sig").rstrip().splitlines()]
         except UnicodeDecodeError as error:

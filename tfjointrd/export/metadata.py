@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from tfjointrd.export.interpreter import TFLiteModel
 from tfjointrd.extras import require
 from tfjointrd.files import replacing, write_json
 from tfjointrd.pixel_ranges import PIXEL_RANGES
+from tfjointrd.stacklevel import stacklevel_outside_the_package
 
 _ENTRY = b"TFLITE_METADATA"
 _LABELS = "labels.txt"
@@ -42,7 +44,7 @@ class FileMetadata:
         input: Name of the input, for callers.
         outputs: Names of the outputs, for callers.
         pixel_range: What the network takes for pixels from 0 to 255, a name of `tfjointrd.pixel_ranges.PIXEL_RANGES`;
-            `None` for another range.
+            `None` for another range, and where nothing is said of it.
         mean: What is taken from a pixel between 0 and 255, for each channel or for all.
         std: What the difference is then divided by.
         labels: Names of the classes; empty where they are not known.
@@ -61,11 +63,17 @@ class FileMetadata:
     author: str = ""
     license: str = ""
 
+    @property
+    def normalizes(self) -> bool:
+        """Whether pixels between 0 and 255 are brought to another range."""
+        return any(self.mean) or any(value != 1 for value in self.std)
+
     def __str__(self) -> str:
         """A line or two."""
+        taken = f"the range {self.pixel_range}" if self.pixel_range else f"a range of mean {self.mean}, std {self.std}"
         shown = ", ".join(self.labels[:5]) + (", ..." if len(self.labels) > 5 else "")
         classes = f"; {len(self.labels)} classes: {shown}" if self.labels else ""
-        return f"takes '{self.input}' in the range {self.pixel_range}, gives {', '.join(self.outputs)}{classes}"
+        return f"takes '{self.input}' in {taken}, gives {', '.join(self.outputs)}{classes}"
 
 
 def describe_file(
@@ -90,7 +98,8 @@ def describe_file(
         name: What it is called; the file's name without its ending by default.
         description: What it does, in a sentence.
         pixel_range: What the network takes for pixels from 0 to 255: `"0..255"`, `"0..1"`, `"-1..1"` or `"imagenet"`.
-            By default the range that the file's first operators show, or else `"0..255"`.
+            By default the range that the file's first operators show; where they show none, `"0..255"`, with a
+            warning.
         author: Who made it.
         license: Under what licence it may be used.
         card: Whether `path` with the ending `.json` is written too.
@@ -117,7 +126,14 @@ def describe_file(
     inputs, outputs = graph.signature
     names = tuple(outputs.get(index, f"output{number}") for number, index in enumerate(graph.outputs))
     first = model.shape_of(graph.outputs[0])
-    found = pixel_range or range_of(content, graph, model) or "0..255"
+    found = pixel_range or range_of(content, graph, model)
+    if found is None:
+        found = "0..255"
+        warnings.warn(
+            f"'{os.fspath(path)}' does not show what it takes for pixels from 0 to 255. Its metadata say 0..255. If "
+            "that is wrong, name the range: `pixel_range`.",
+            stacklevel=stacklevel_outside_the_package(),
+        )
     mean, std = _statistics(found, model.input_shape[-1])
     metadata = FileMetadata(
         name=name or Path(path).stem,
@@ -258,14 +274,15 @@ def _parsed(stored: bytes, content: bytes) -> FileMetadata:
     given = list(subgraph.tables("outputs", tables.TENSOR))
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    ranges: list[str] = []
     for unit in taken.tables("process_units", tables.PROCESS_UNIT):
         if unit.byte("kind") == tables.NORMALIZATION:
             options = unit.table("options", tables.NORMALIZATION_OPTIONS)
             if options is None:
                 raise ValueError("a normalization without mean and std")
             mean, std = options.floats("mean"), options.floats("std")
-    channels = max(len(mean), len(std))
-    ranges = [name for name in PIXEL_RANGES if _close(name, channels, mean, std)]
+            channels = max(len(mean), len(std))
+            ranges = [name for name in PIXEL_RANGES if _close(name, channels, mean, std)]
     return FileMetadata(
         name=root.text("name"),
         description=root.text("description"),
@@ -301,6 +318,8 @@ def _labels(outputs: Sequence[tables.Read], content: bytes) -> tuple[str, ...]:
 def _write_card(path: Path, metadata: FileMetadata, model: TFLiteModel) -> None:
     """The same, and shapes and number formats, as JSON beside the file."""
     scale, zero_point = model.input_quantization
+    own = model.outputs
+    outputs = [own[name] for name in metadata.outputs] if set(own) == set(metadata.outputs) else own.values()
     ends = {
         "input": {
             **{"name": metadata.input, "shape": list(model.input_shape), "type": model.input_type},
@@ -308,7 +327,7 @@ def _write_card(path: Path, metadata: FileMetadata, model: TFLiteModel) -> None:
         },
         "outputs": [
             {"name": name, "shape": list(output.shape), "type": output.type}
-            for name, output in zip(metadata.outputs, model.outputs.values(), strict=True)
+            for name, output in zip(metadata.outputs, outputs, strict=True)
         ],
     }
     content = {"file": path.name, "bytes": path.stat().st_size, **asdict(metadata), **ends}

@@ -130,14 +130,15 @@ def accuracy(path: str | os.PathLike, data: Any, threads: int = 1) -> float | di
             metadata or first operators tell.
     """
     file, stated = TFLiteModel(path, threads), read_metadata(path)
-    if stated is None:
+    if stated is None or stated.pixel_range is None:
         content = Path(path).read_bytes()
         pixel_range = range_of(content, read_file(content), file)
     else:
         pixel_range = stated.pixel_range
 
     def predict(x):
-        _check_range(pixel_range, "metadata" if stated else "first operators", np.asarray(x), path)
+        said = "metadata" if stated and stated.pixel_range else "first operators"
+        _check_range(pixel_range, said, np.asarray(x), path)
         outputs = file.predict(x)
         if not isinstance(outputs, Mapping) and outputs.shape[-1] == 1:
             raise ValueError(

@@ -18,8 +18,10 @@ def new_head(
 
     Args:
         model: A functional or Sequential classifier that ends in a `Dense` layer, with a softmax behind it or without.
-            It is not changed. A sigmoid, by which one output tells two classes apart, becomes a softmax.
-        num_classes: Number of units of the new layer, whose weights are drawn as those of a new network.
+            It is not changed. A sigmoid, by which one output tells two classes apart, becomes a softmax, and a softmax
+            becomes a sigmoid for one unit.
+        num_classes: Number of units of the new layer, whose weights are drawn as those of a new network. It learns,
+            also where the network is frozen.
         input_shape: `(height, width, channels)` of the images to come; as before by default. Another height and width
             need a network that is convolutional up to a global pooling. If the images have one channel and the network
             takes several, the channel is repeated in front of it.
@@ -42,11 +44,18 @@ def new_head(
         raise ValueError(f"Expected `num_classes` to be a positive integer. Received: num_classes={num_classes!r}.")
     graph = read_graph(model)
     head = _head(graph)
-    specs = {**graph.layers, head: graph.layers[head].with_config(units=num_classes)}
+    specs = {**graph.layers, head: graph.layers[head].with_config(units=num_classes, trainable=True)}
     ahead = {ref.layer for call in graph.calls if call.layer == head for ref in graph.ancestors()[call.output]} - {head}
     for key, spec in specs.items():
-        if key not in ahead and spec.config.get("activation") == "sigmoid" and num_classes > 1:
+        activation = None if key in ahead else spec.config.get("activation")
+        if activation == "sigmoid" and num_classes > 1:
             specs[key] = spec.with_config(activation="softmax")
+        elif activation == "softmax" and num_classes == 1:
+            specs[key] = spec.with_config(activation="sigmoid")
+        elif key not in ahead and spec.cls is keras.layers.Softmax and num_classes == 1:
+            specs[key] = LayerSpec(keras.layers.Activation, {"name": key, "activation": "sigmoid"})
+            calls = [replace(call, kwargs={}) if call.layer == key else call for call in graph.calls]  # no mask
+            graph = replace(graph, calls=calls)
     sources = {key: layer for key, layer in graph.sources.items() if key != head}
     graph = replace(graph, layers=specs, sources=sources)
     if input_shape is None:

@@ -50,10 +50,11 @@ def describe(path: str | os.PathLike, pixel_range: str | None = None) -> dict[st
     found = pixel_range or (stated and stated.pixel_range) or range_of(content, graph, model)
     (output,) = model.outputs.values()
     channels = model.input_shape[-1]
-    scale, offset = (
-        np.broadcast_to(part, channels if np.ndim(part) == 0 else np.shape(part))
-        for part in PIXEL_RANGES[found or "0..255"]
-    )
+    steps = PIXEL_RANGES[found or "0..255"]
+    if pixel_range is None and stated is not None and stated.pixel_range is None and stated.normalizes:
+        mean, std = np.array(stated.mean), np.array(stated.std)
+        steps, found = (1 / std, -mean / std), f"mean {mean[0]:g}, std {std[0]:g}"
+    scale, offset = (np.broadcast_to(part, channels if np.size(part) == 1 else np.shape(part)) for part in steps)
     if len(scale) != channels:
         raise ValueError(
             f"Expected `pixel_range` for {channels} channel, which path='{name}' takes. Received: "

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfjointrd.surgery.graph import Call, Graph, Ref
 from tfjointrd.surgery.importance.criterion import Criterion, register_importance
 from tfjointrd.surgery.importance.feature_maps import tensors_of
 from tfjointrd.surgery.rules import rule_for
@@ -17,8 +18,9 @@ from tfjointrd.surgery.tied_sets import TiedSets
 class HRank(Criterion):
     """The mean rank of a channel's feature maps over images; no labels and no gradients are needed.
 
-    Maps are those that convolutions and dense layers take, behind activations. A channel without height and width is a
-    map of one pixel: its rank is 1 where it is not zero.
+    Maps are those that convolutions and dense layers take, behind activations; where they are pooled or flattened
+    ahead of these, as they were before. A channel that never has height and width is a map of one pixel: its rank is 1
+    where it is not zero.
 
     Args:
         images: How many images are looked at, at most; 500 in the paper.
@@ -59,10 +61,23 @@ class HRank(Criterion):
 def _taken_by_kernels(sets: TiedSets) -> list:
     """Tensors with channels of sets that need not stay, taken by layers that compute channels of their own."""
     graph = sets.channels.graph
-    refs = dict.fromkeys(
-        call.inputs[0] for call in graph.calls if rule_for(call.layer, graph.layers[call.layer]).producer
-    )
+    refs = dict.fromkeys(_as_maps(graph, call.inputs[0]) for call in graph.calls if _produces(graph, call))
     return [ref for ref in refs if any(sets.sets[number].stays is None for number in sets.positions(ref))]
+
+
+def _produces(graph: Graph, call: Call) -> bool:
+    return bool(rule_for(call.layer, graph.layers[call.layer]).producer)
+
+
+def _as_maps(graph: Graph, ref: Ref) -> Ref:
+    """The tensor before it was pooled to one pixel or flattened; the same one where there is none."""
+    before = ref
+    while len(graph.shapes[before]) != 4 or graph.shapes[before][1:3] == (1, 1):
+        call = graph.producer(before)
+        if len(call.inputs) != 1 or _produces(graph, call):
+            return ref
+        (before,) = call.inputs
+    return before
 
 
 def _ranks(x: np.ndarray) -> np.ndarray:

@@ -188,13 +188,19 @@ async function take(file) {
   if (!file || !cards.length) return;
   select("file");
   complain("");
+  forget();
+  const mine = shown;
   let bitmap;
   try {
     bitmap = await createImageBitmap(file);
   } catch {
-    forget();
+    if (mine !== shown) return;
     $("preview").hidden = true;
     complain(`“${file.name}” cannot be decoded as a picture. Choose a PNG, JPEG, WebP or GIF file.`);
+    return;
+  }
+  if (mine !== shown) { // another source or picture was chosen while this one was decoded
+    bitmap.close();
     return;
   }
   const { canvas, image } = grab(bitmap, bitmap.width, bitmap.height);
