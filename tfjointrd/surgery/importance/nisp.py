@@ -124,8 +124,8 @@ def _through_kernel(graph: Graph, layer: str, scores: np.ndarray) -> np.ndarray:
     for name in ("pointwise_kernel", "kernel", "depthwise_kernel"):
         if name in weights:
             axes = rule_for(layer, spec).weight_axes(spec.config)[name]
-            axes = [*(None,) * (weights[name].ndim - len(axes)), *axes]
-            scores = _through(weights[name], axes, scores, spec.config.get("groups", 1))
+            ahead = [None] * (weights[name].ndim - len(axes))
+            scores = _through(weights[name], [*ahead, *axes], scores, spec.config.get("groups", 1))
     return scores
 
 
