@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 
 import keras
 import pytest
@@ -29,15 +30,15 @@ def test_folders_that_cannot_be_synchronized(tmp_path, monkeypatch):
     """As some network drives refuse it; of a file it is an error."""
     synchronize = os.fsync
 
-    def refuse(descriptor, kind=os.path.isdir):
-        if kind(f"/proc/self/fd/{descriptor}"):
+    def refuse(descriptor, kind=stat.S_ISDIR):
+        if kind(os.fstat(descriptor).st_mode):
             raise OSError(22, "Invalid argument")
         synchronize(descriptor)
 
     monkeypatch.setattr(os, "fsync", refuse)
     files.write(tmp_path / "table.md", "text")
     assert (tmp_path / "table.md").read_text() == "text"
-    monkeypatch.setattr(os, "fsync", lambda descriptor: refuse(descriptor, os.path.isfile))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: refuse(descriptor, stat.S_ISREG))
     with pytest.raises(OSError, match="Invalid argument"):
         files.write(tmp_path / "table.md", "other")
 

@@ -100,7 +100,7 @@ def group(options: argparse.Namespace):
 
 
 def progress(options: argparse.Namespace) -> int | str:
-    """How `fit` shows how far it is: bars on a terminal, which notebooks' `!` is too, and a line an epoch elsewhere."""
+    """How `fit` shows its progress: bars on a terminal, which `!` in notebooks is too; elsewhere lines."""
     if options.quiet:
         return 0
     return "auto" if sys.stdout.isatty() else 2

@@ -70,6 +70,8 @@ def _export(options) -> None:
         raise ValueError(
             "Expected `--data` with `--max-accuracy-drop`, images to measure accuracy with. Received: none."
         )
+    if options.pixel_range and not options.labels:
+        raise ValueError("Expected `--labels` with `--pixel-range`, which both go into the metadata. Received: none.")
     if options.network.endswith(".tflite"):
         _export_file(options, path, quantization)
         return

@@ -152,8 +152,8 @@ def test_a_line_for_each_scale_and_gains_within_one(tmp_path):
         ("AN-Full a2", "study"),
     ]
     assert lines[2].gain == pytest.approx(5)
-    assert "Rows at scale study are on smaller images" in str(paper_table("an_table4", tmp_path))
-    assert "scale study are" not in str(paper_table("an_table4", tmp_path / "study"))
+    assert "Compare rows of one scale only." in str(paper_table("an_table4", tmp_path))
+    assert "Compare rows" not in str(paper_table("an_table4", tmp_path / "study"))
 
 
 def test_settings_of_the_other_paper_do_not_count_at_paper_scale(tmp_path):

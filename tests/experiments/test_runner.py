@@ -1,5 +1,6 @@
 """Trainings that are interrupted go on; finished ones are loaded; foreign folders are left alone."""
 
+import contextlib
 import json
 import os
 import resource
@@ -180,6 +181,17 @@ def test_torn_checkpoints_make_room_for_new_ones(small, tmp_path):
     assert Checkpoints(tmp_path).newest().position == 4 and not any(path.exists() for path in torn)
 
 
+def test_a_torn_checkpoint_is_written_again_under_its_name(small, tmp_path):
+    with pytest.raises(Interrupted):
+        run(Recipe(**small), tmp_path, verbose=0, callbacks=[Press(2)])
+    (torn,) = tmp_path.glob("checkpoint_000002_00000000.npz")
+    for path in tmp_path.glob("checkpoint_*.npz"):
+        path.write_bytes(b"torn")
+    with pytest.raises(Interrupted):
+        run(Recipe(**small), tmp_path, verbose=0, callbacks=[Press(2, step=0)])
+    assert torn.stat().st_size > 100 and len(list(tmp_path.glob("checkpoint_*.npz"))) == 2
+
+
 def test_a_folder_for_tensorboard_that_cannot_be_written(small, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="a folder for TensorBoard that can be written. Received: tensorboard='.*board'"):
@@ -190,12 +202,27 @@ def test_a_folder_for_tensorboard_that_cannot_be_written(small, tmp_path):
 def test_tensorboard_on_a_full_disk_costs_no_training(small, tmp_path, monkeypatch):
     import tensorflow as tf
 
-    def full(*args, **kwargs):
-        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+    class Full:
+        """Can be opened, as on a disk that runs full later."""
 
-    monkeypatch.setattr(tf.summary, "write", full)
+        flushed = 0
+
+        def flush(self):
+            self.flushed += 1
+            if self.flushed > 1:
+                raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+        close = flush
+
+        def as_default(self):
+            return contextlib.nullcontext()
+
+    monkeypatch.setattr(tf.summary, "create_file_writer", lambda folder: Full())
     recipe = Recipe(**{**small, "epochs": 1})
-    with pytest.warns(UserWarning, match="files of epoch 1 could not be written to '.*board': No space left"):
+    with (
+        pytest.warns(UserWarning, match="files of epoch 1 could not be written to '.*board': No space left"),
+        pytest.warns(UserWarning, match="The last of TensorBoard's files could not be written"),
+    ):
         run(recipe, tmp_path / "run", verbose=0, tensorboard=tmp_path / "board")
     assert (tmp_path / "run" / "card.json").is_file()
 
@@ -213,7 +240,7 @@ def test_networks_of_a_training_are_known_by_their_weights(small, tmp_path):
     assert finished.card["recipe"]["network"] == str(moved / "small.keras")
     run(recipe, moved / "run", verbose=0, callbacks=[Never()])
     saved_network(moved / "small.keras", 8, 16)
-    with pytest.raises(ValueError, match=r"network='.*moved/small.keras', which holds other weights now"):
+    with pytest.raises(ValueError, match=r"network='.*moved/small.keras', which has changed since"):
         run(recipe, moved / "run", verbose=0)
 
 

@@ -134,6 +134,13 @@ def test_saved_and_trained_on(pruning, images, tmp_path):
     loaded.fit(x, y, epochs=4, initial_epoch=2, **options)
     for ours, theirs in zip(loaded.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    for variable in whole._masked.variables.values():  # a constraint that is not the same twice
+        variable.constraint.before = lambda w: 0.5 * w
+    before = whole.get_weights()
+    whole.drop()
+    whole.keep_zeros()
+    for ours, theirs in zip(whole.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 class Stop(keras.callbacks.Callback):
@@ -149,7 +156,7 @@ def test_a_training_that_ended_early_and_another_one(pruning, images):
         model = pruning()
         with pytest.warns(UserWarning, match=r"before the budget was reached: \d\d % of the macs are left"):
             model.fit(x, y, epochs=8, callbacks=[Stop()], **options)
-        assert model.left()[1] > 0.7
+        assert model.left()[1] > 0.55
         history = model.fit(x, y, **later, **options).history
         assert 0.45 < history["left_macs"][-1] <= 0.5
 
@@ -164,13 +171,14 @@ def test_averages_of_weights_bring_no_channel_back(pruning, images):
     np.testing.assert_allclose(model.derive().predict(x, verbose=0), expected, atol=1e-5)
 
 
-def test_callbacks_that_go_back(pruning, tmp_path):
+def test_callbacks_that_go_back(pruning, images, tmp_path):
     model = pruning()
     stop = keras.callbacks.EarlyStopping(restore_best_weights=True)
     save = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", save_best_only=True)
-    for callback, argument in ((stop, "restore_best_weights"), (save, "save_best_only")):
-        with pytest.warns(UserWarning, match=f"{argument}=True.* takes the weights of the best epoch"):
-            model.check_callbacks([callback])
+    with pytest.warns(UserWarning, match="restore_best_weights=True.* takes the weights of the best epoch"):
+        model.fit(*images, epochs=4, validation_split=0.5, callbacks=[stop], verbose=0)
+    with pytest.warns(UserWarning, match="save_best_only=True.* saves the weights of the best epoch"):
+        model.check_callbacks([save])
 
 
 def test_outputs_by_name(images):

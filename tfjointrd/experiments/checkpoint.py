@@ -115,6 +115,7 @@ class Checkpoints:
         path = self.folder / f"checkpoint_{epoch:06d}_{position:08d}.npz"
         with writing(path) as file:
             np.savez(file, header=np.array(json.dumps(header)), **arrays)
+        self.unreadable.discard(path)  # where a damaged one had this name
         readable = [path for path in self._paths() if path not in self.unreadable]
         for old in (*readable[KEPT:], *self.unreadable):
             old.unlink(missing_ok=True)

@@ -117,7 +117,7 @@ def claim(recipe: Recipe, folder: Path) -> None:
 
 
 def _contents(recipe: Recipe) -> dict[str, int]:
-    """What tells the networks apart that a recipe names by their files: the checksum of their weights."""
+    """What tells the networks apart that a recipe names by their files: the checksum of weights and optimizer."""
     found = {}
     for name in ("network", "teacher", "widths"):
         path = recipe.get(name)
@@ -141,7 +141,7 @@ def _found_again(recipe: Recipe, held: dict, contents: dict[str, int], folder: P
         elif name in contents and path == recipe.get(name):
             raise ValueError(
                 f"Expected a new folder, or the networks that its training began with. Received: folder='{folder}', "
-                f"and {name}='{path}', which holds other weights now."
+                f"and {name}='{path}', which has changed since."
             )
     return recipe
 

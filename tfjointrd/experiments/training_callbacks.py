@@ -81,10 +81,7 @@ class TensorBoard(keras.callbacks.Callback):
         try:
             self._write_all(epoch, logs or {})
         except OpError as error:
-            warnings.warn(
-                f"TensorBoard's files of epoch {epoch + 1} could not be written to '{self.folder}': {error.message}",
-                stacklevel=stacklevel_outside_the_package(),
-            )
+            self._warn(f"TensorBoard's files of epoch {epoch + 1}", error)
 
     def _write_all(self, epoch: int, logs: dict) -> None:
         parts = {"train": {}, "validation": {}}
@@ -99,9 +96,20 @@ class TensorBoard(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         """Closes the files."""
+        from tensorflow.errors import OpError
+
         for writer in self._writers.values():
-            writer.close()
+            try:
+                writer.close()
+            except OpError as error:
+                self._warn("The last of TensorBoard's files", error)
         self._writers.clear()
+
+    def _warn(self, what: str, error) -> None:
+        warnings.warn(
+            f"{what} could not be written to '{self.folder}': {error.message}",
+            stacklevel=stacklevel_outside_the_package(),
+        )
 
     def _writer(self, part: str):
         import tensorflow as tf

@@ -134,11 +134,9 @@ class TFLiteModel:
         self.interpreter.set_tensor(self._input, x)
 
     def _encode(self, x: np.ndarray) -> np.ndarray:
-        if self.input_type == "float32":
-            return x.astype("float32")
-        scale, zero_point = self.input_quantization
-        if not scale:  # numbers as they are
+        if self.input_type.startswith("float"):
             return x.astype(self.input_type)
+        scale, zero_point = self.input_quantization if self.input_quantization[0] else (1.0, 0)  # numbers as they are
         limits = np.iinfo(self.input_type)
         return np.clip(np.round(x / scale) + zero_point, limits.min, limits.max).astype(self.input_type)
 

@@ -70,7 +70,8 @@ class FileMetadata:
 
     def __str__(self) -> str:
         """A line or two."""
-        taken = f"the range {self.pixel_range}" if self.pixel_range else f"a range of mean {self.mean}, std {self.std}"
+        others = f"a range of mean {self.mean}, std {self.std}" if self.normalizes else "a range that is not named"
+        taken = f"the range {self.pixel_range}" if self.pixel_range else others
         shown = ", ".join(self.labels[:5]) + (", ..." if len(self.labels) > 5 else "")
         classes = f"; {len(self.labels)} classes: {shown}" if self.labels else ""
         return f"takes '{self.input}' in {taken}, gives {', '.join(self.outputs)}{classes}"

@@ -53,7 +53,9 @@ def new_head(
         elif activation == "softmax" and num_classes == 1:
             specs[key] = spec.with_config(activation="sigmoid")
         elif key not in ahead and spec.cls is keras.layers.Softmax and num_classes == 1:
-            specs[key] = LayerSpec(keras.layers.Activation, {"name": key, "activation": "sigmoid"})
+            specs[key] = LayerSpec(
+                keras.layers.Activation, {"name": key, "activation": "sigmoid", "dtype": spec.config["dtype"]}
+            )
             calls = [replace(call, kwargs={}) if call.layer == key else call for call in graph.calls]  # no mask
             graph = replace(graph, calls=calls)
     sources = {key: layer for key, layer in graph.sources.items() if key != head}

@@ -92,7 +92,7 @@ class FilledTable:
         parts = [f"{said}Difference is ours less the paper's figure. {self.table.gain}".strip()]
         scales = {line.ours.scale for line in self.lines if line.ours}
         if "study" in scales and len(scales) > 1:
-            parts.append("Rows at scale study are on smaller images than others. Compare them with each other only.")
+            parts.append("At scale study, images of CIFAR have 16 pixels a side. Compare rows of one scale only.")
         found = settings(self.lines)
         if found:
             each = "; ".join(f"{setting} ({', '.join(machines)})" for setting, machines in found.items())

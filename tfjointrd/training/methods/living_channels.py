@@ -52,8 +52,11 @@ class Living(keras.constraints.Constraint):
         self.alive, self.axes, self.before = alive, axes, before
 
     def __call__(self, w):
+        """The weight with zeros, behind the constraint that it had."""
+        return self.masked(w if self.before is None else self.before(w))
+
+    def masked(self, w):
         """The weight with zeros."""
-        w = w if self.before is None else self.before(w)
         for axis, places in self.axes:
             mask = ops.cast(ops.take(self.alive.value, places), w.dtype)
             w = w * ops.reshape(mask, [-1 if i == axis else 1 for i in range(len(w.shape))])
@@ -76,7 +79,7 @@ class DropChannels(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Called by Keras ahead of each epoch; one that is gone on with has been seen to.
 
-        The first epoch of a `fit` drops what earlier ones should have: they may have had more epochs ahead of them.
+        An earlier `fit` may have ended before the budget. The first epoch of the next one drops what is due.
         """
         epochs = int(ops.convert_to_numpy(self.model.total_epochs.value))
         self.model.check_epochs(epochs)
@@ -94,14 +97,14 @@ class DropChannels(keras.callbacks.Callback):
             logs[f"left_{name}"] = part
 
     def on_train_end(self, logs=None):
-        """Called behind the optimizer's last word: averages of weights, which it may set, know nothing of channels."""
+        """Keras may put averages of weights in place at the end. This sets those of dropped channels to zero again."""
         self.model.keep_zeros()
         rest_of_an_epoch = self.params["epochs"] != int(ops.convert_to_numpy(self.model.total_epochs.value))
         if self._way < 1 and not rest_of_an_epoch:
             name, part = self.model.left()
             warnings.warn(
                 f"The training ended before the budget was reached: {100 * part:.0f} % of the {name} are left. Call "
-                "`fit` again, for at least as many epochs, or `drop()` for the rest.",
+                "`fit` again, or `drop()`.",
                 stacklevel=stacklevel_outside_the_package(),
             )
 
@@ -109,10 +112,10 @@ class DropChannels(keras.callbacks.Callback):
 def warn_of_earlier_weights(callbacks: Iterable[Any]) -> None:
     """Warns of callbacks that go back to the best epoch, which is mostly one before channels were dropped."""
     for callback in callbacks:
-        for argument in ("restore_best_weights", "save_best_only"):
+        for argument, does in (("restore_best_weights", "takes"), ("save_best_only", "saves")):
             if getattr(callback, argument, False):
                 warnings.warn(
-                    f"{type(callback).__name__}({argument}=True) takes the weights of the best epoch, which may be one "
-                    f"before the budget was reached. Take {argument}=False, or look at `left()` before `derive()`.",
+                    f"{type(callback).__name__}({argument}=True) {does} the weights of the best epoch, which may be "
+                    f"one before the budget was reached. Take {argument}=False, or look at `left()` before `derive()`.",
                     stacklevel=stacklevel_outside_the_package(),
                 )

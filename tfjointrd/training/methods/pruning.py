@@ -295,7 +295,7 @@ class Pruning(ScheduledModel):
     def keep_zeros(self) -> None:
         """Sets the weights of dropped channels to zero, where something else than a step has changed them."""
         for variable in self._masked.variables.values():
-            variable.assign(variable.constraint(variable))
+            variable.assign(variable.constraint.masked(variable))
 
     def _scores(self, alive: np.ndarray) -> dict[str, np.ndarray]:
         """The importance of what is left, as the network without the rest has it; -1 for what was dropped.
