@@ -170,6 +170,18 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(small, tmp_path, capsys):
     assert torn.card["seeds"]["0"]["history"] == whole.card["seeds"]["0"]["history"]
 
 
+def test_operations_repeat_unless_they_need_not(small, tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    called = []
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: called.append(True))
+    recipe = Recipe(**{**small, "epochs": 1})
+    run(recipe, tmp_path / "free", verbose=0, deterministic=False)
+    assert not called
+    run(recipe, tmp_path / "repeatable", verbose=0)
+    assert called
+
+
 def test_torn_checkpoints_make_room_for_new_ones(small, tmp_path):
     with pytest.raises(Interrupted):
         run(Recipe(**small), tmp_path, verbose=0, callbacks=[Press(2)])

@@ -25,8 +25,8 @@ def test_pixels_are_normalised_by_channel():
     [
         (models.cifar_resnet, information.KNOWN["cifar10"].mean, information.KNOWN["cifar10"].std),
         (models.wide_resnet, information.KNOWN["cifar10"].mean, information.KNOWN["cifar10"].std),
-        (models.imagenet_resnet, information.IMAGENET_MEAN, information.IMAGENET_STD),
-        (models.xresnet, information.IMAGENET_MEAN, information.IMAGENET_STD),
+        (models.imagenet_resnet, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+        (models.xresnet, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     ],
 )
 def test_default_statistics_are_those_of_the_data(builder, mean, std):

@@ -46,7 +46,14 @@ def test_layers_of_one_channel_in_integers():
     inputs = keras.Input((8, 8, 3))
     x = L.Conv2D(1, 3, name="one")(L.Conv2D(4, 3, name="four")(inputs))
     model = keras.Model(inputs, L.Dense(2)(L.Flatten()(x)))
-    table = report.layer_latencies(model, (1, 2), ["one"], round_to=1, quantization="int8", runs=1)
+    seen = []
+
+    def timer(path):
+        seen.append(set(report.file_profile(path).weight_bytes))
+        return 1.0
+
+    table = report.layer_latencies(model, (1, 2), ["one"], round_to=1, quantization="int8", timer=timer)
+    assert seen and all(formats == {"int8"} for formats in seen)
     assert [tuple(row[:2]) for row in table["one"]] == [(4, 1), (2, 1)]
 
 

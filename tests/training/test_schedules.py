@@ -13,6 +13,7 @@ from tfjointrd.training import (
     LinearRamp,
     QuadraticRamp,
     Schedule,
+    WarmUp,
     schedules,
 )
 
@@ -45,6 +46,14 @@ def test_linear_fade():
     assert at(LinearFade(), 50) == pytest.approx(0, abs=1e-6)
 
 
+def test_warm_up_and_exponential_ramp():
+    """A weight after a part of the training; e^t - 1."""
+    for step, expected in ((0, 0), (10, 0.8), (25, 2), (100, 2)):
+        assert at(WarmUp(2.0, 0.25), step) == pytest.approx(expected, abs=1e-6)
+    assert at(WarmUp(), 20, 240) == pytest.approx(1) and at(WarmUp(), 10, 240) == pytest.approx(0.5)
+    assert at(ExponentialRamp(), 50) == pytest.approx(0.648721, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     "schedule, start, end",
     [
@@ -75,7 +84,15 @@ def test_constant_and_numbers():
 
 @pytest.mark.parametrize(
     "schedule",
-    [QuadraticRamp(), LinearRamp(), ExponentialRamp(), CosineFade(0.2, 0.7), LinearFade(0.2, 0.7), Constant(0.3)],
+    [
+        QuadraticRamp(),
+        LinearRamp(),
+        ExponentialRamp(),
+        CosineFade(0.2, 0.7),
+        LinearFade(0.2, 0.7),
+        Constant(0.3),
+        WarmUp(2.0, 0.5),
+    ],
 )
 def test_serialisation(schedule):
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(schedule)))

@@ -72,6 +72,15 @@ def test_a_cohort_is_trained_and_saved(images, tmp_path):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("name", distillers.PEER_METHODS)
+def test_a_cohort_in_a_graph(images, name):
+    cohort = Cohort([micro(), micro(4, softmax=True)], name)
+    cohort.compile(keras.optimizers.SGD(0.05))
+    history = cohort.fit(images[0][:24], images[1][:24], batch_size=16, verbose=0).history
+    assert np.isfinite(history["loss"]).all() and int(numpy(cohort.step.value)) == 2
+
+
 def test_cohorts_that_cannot_be():
     first = micro()
     for networks, method, message in (
