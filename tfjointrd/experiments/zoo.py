@@ -30,10 +30,9 @@ point means nothing. The int8 figure is that of the first seed's file. Live memo
 activations of one image take. CIFAR-10 (JPEG q75 copy) has not the original pixels: each image was written as JPEG of
 quality 75 and read again. Its accuracies cannot be compared with published ones.
 """
-# Cards from before the change have no fingerprint of the source.
 PADDING = (
-    "These networks were trained before strided windows were padded as the authors pad them; the commands now train "
-    "networks of the same size that are other functions."
+    "were trained before strided windows were padded as the authors pad them. Their cards have no `source`. The "
+    "commands now train networks of the same size that are other functions."
 )
 
 
@@ -84,9 +83,10 @@ def _section(members: Mapping[Path, dict], root: Path) -> Iterable[str]:
     yield aligned([titles, *rows])
     trainings = [training for card in members.values() for training in card["seeds"].values()]
     yield f"Trained on {'; '.join(dict.fromkeys(map(_place, trainings)))}."
-    old = not any(training.get("source") for training in trainings)
+    known = [bool(training.get("source")) for training in trainings]
+    old = "" if all(known) else f"{'Some' if any(known) else 'All'} of these networks {PADDING} "
     first = next(iter(members.values()))["command"].replace("--seeds 0 1", "--seeds 0")
-    yield f"{PADDING + ' ' if old else ''}Each card has its command, for example `{first}`."
+    yield f"{old}Each card has its command, for example `{first}`."
 
 
 def _place(training: Mapping) -> str:
