@@ -73,7 +73,6 @@ def run_named(
     if deterministic:
         make_repeatable()  # now: loading a teacher computes already
     folder, group, known = Path(out) / name, group or distribute.Single(), set()
-    images = _images_of(folder)
     if _finished(folder):
         card = cards.read(folder, recipes[0])
         known = set(card["seeds"])
@@ -94,7 +93,7 @@ def run_named(
                 needed = run_named(needed, scale, out, (recipe.seed,), tensorboard=tensorboard, **options)
                 files[field] = _of_seed(needed, recipe.seed).path(network)
         board = None if tensorboard is None else seed_folder(Path(tensorboard) / name, recipe.seed)
-        options_of_seed = {**options, "tensorboard": board, "fingerprint": images or _images_of(folder)}
+        options_of_seed = {**options, "tensorboard": board, "fingerprint": _images_of(folder)}
         run(recipe, training, **files, command=command([recipe.seed]), **options_of_seed)
     if group.chief:
         with locked(folder, timeout=60):  # another seed may be finishing

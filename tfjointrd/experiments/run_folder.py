@@ -123,7 +123,8 @@ def _contents(recipe: Recipe) -> dict[str, int]:
         path = recipe.get(name)
         if path and path.endswith(".keras") and zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as parts:
-                found[name] = parts.getinfo(_WEIGHTS).CRC
+                if _WEIGHTS in parts.namelist():
+                    found[name] = parts.getinfo(_WEIGHTS).CRC
     return found
 
 

@@ -1,8 +1,7 @@
 """Every table of both papers, row by row, with the paper's figure and what our cards say.
 
 A row names the recipe of ours that it is. What is shown as ours comes from cards alone; a row without a card reads
-"not run". A figure of a paper that we do not list, for example because a plot
-has no numbers, reads "not listed".
+"not run". A figure of a paper that we do not list, for example because a plot has no numbers, reads "not listed".
 
     python -m tfjointrd tables --table an_table3
 """

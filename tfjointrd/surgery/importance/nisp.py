@@ -123,7 +123,7 @@ def _through_kernel(graph: Graph, layer: str, scores: np.ndarray) -> np.ndarray:
         weights["kernel"] = np.abs(kernel.astype("float64"))
     for name in ("pointwise_kernel", "kernel", "depthwise_kernel"):
         if name in weights:
-            axes = rule_for(layer, spec).weight_axes(spec.config)[name]
+            axes = rule_for(layer, spec).weight_axes(spec.config).get(name, ())
             ahead = [None] * (weights[name].ndim - len(axes))
             scores = _through(weights[name], [*ahead, *axes], scores, spec.config.get("groups", 1))
     return scores

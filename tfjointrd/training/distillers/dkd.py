@@ -69,8 +69,9 @@ class DKD(OutputDistiller):
         ]
 
     def _of_output(self, student, teacher, labels):
+        if _have_their_form(labels, student):  # where they are smoothed or mixed, the largest share is the right class
+            labels = ops.argmax(labels, axis=-1)
         right = one_hot(labels, student)
-        right = ops.one_hot(ops.argmax(right, axis=-1), right.shape[-1], dtype=right.dtype)  # of smoothed or mixed ones
         both = [_right_and_wrong(logits / self.temperature, right) for logits in (teacher, student)]
         target = distillation_values(*both, 1.0)
         others = distillation_values(*(logits / self.temperature - 1e4 * right for logits in (teacher, student)), 1.0)
@@ -85,11 +86,15 @@ class DKD(OutputDistiller):
 def one_hot(labels, logits):
     """Labels of classes in the form of the logits: 1 for the right one."""
     labels = ops.convert_to_tensor(labels)
-    if len(labels.shape) == len(logits.shape) and labels.shape[-1] == logits.shape[-1] != 1:
+    if _have_their_form(labels, logits):
         return ops.cast(labels, logits.dtype)
     if len(labels.shape) == len(logits.shape):
         labels = ops.squeeze(labels, axis=-1)
     return ops.one_hot(ops.cast(labels, "int32"), logits.shape[-1], dtype=logits.dtype)
+
+
+def _have_their_form(labels, logits) -> bool:
+    return len(labels.shape) == len(logits.shape) and labels.shape[-1] == logits.shape[-1] != 1
 
 
 def _right_and_wrong(logits, right):
