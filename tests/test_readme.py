@@ -31,6 +31,22 @@ def few_digits(load):
     return loaded
 
 
+def example_with(page, words):
+    """The one example of a page that has these words."""
+    (code,) = (code for code in examples(page) if words in code)
+    return code
+
+
+@pytest.fixture
+def trained_on_digits():
+    """The names that the examples take for granted: data, a network and what it was compiled with."""
+    train, test = jrd.data.load("digits", batch_size=64)
+    train.hold_out(0.9)
+    network = jrd.models.cifar_resnet(8, num_classes=10, input_shape=(8, 8, 1))
+    network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    return {"jrd": jrd, "keras": keras, "train": train, "test": test, "network": network, "net": network}
+
+
 def test_readme(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     make_shallow(monkeypatch)
@@ -91,17 +107,51 @@ def test_several_devices_with_the_data_of_the_first_example(monkeypatch):
     assert names["pair"].small().input_shape == (None, 8, 8, 1)
 
 
-def test_from_a_trained_network():
+def test_from_a_trained_network(trained_on_digits):
     """Each way from a trained network, as it stands, on few images."""
-    train, test = jrd.data.load("digits", batch_size=64)
-    train.hold_out(0.9)
-    network = jrd.models.cifar_resnet(8, num_classes=10, input_shape=(8, 8, 1))
-    network.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    names = trained_on_digits
+    network = names["network"]
     before = network.get_weights()
-    (code,) = (code for code in examples("docs/methods.md") if "jrd.Pruning" in code)
-    names = {"jrd": jrd, "keras": keras, "train": train, "test": test, "network": network}
-    exec(code.replace("epochs=1,", "epochs=2,"), names)
+    exec(example_with("docs/methods.md", "jrd.Pruning").replace("epochs=1,", "epochs=2,"), names)
     macs = [jrd.report.profile(one).macs for one in (network, names["small"], names["pair"].small())]
     assert macs[1] <= 0.5 * macs[0] and macs[2] < macs[0]
     for ours, theirs in zip(network.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_adjoined_networks(trained_on_digits):
+    exec(example_with("docs/methods.md", "alphas=(2, 4, 8)"), trained_on_digits)
+    several, small = (trained_on_digits[name] for name in ("several", "small"))
+    macs = [jrd.report.profile(several.small(alpha=alpha)).macs for alpha in (2, 4, 8)]
+    assert sorted(macs, reverse=True) == macs and len(set(macs)) > 1
+    assert jrd.report.profile(small).macs < jrd.report.profile(trained_on_digits["net"]).macs
+
+
+def test_search(trained_on_digits, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    names = trained_on_digits
+    exec(example_with("docs/methods.md", "GateRecorder()"), names)
+    macs = [jrd.report.profile(names[name]).macs for name in ("net", "small")]
+    assert macs[1] <= 0.6 * macs[0] and names["found"]["macs"] == macs[1]
+    assert all((tmp_path / name).is_file() for name in ("widths.png", "gates.png"))
+
+
+@pytest.mark.slow
+def test_training_for_smaller_files(trained_on_digits, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    names = trained_on_digits
+    monkeypatch.setattr(jrd.export, "tflite", functools.partial(jrd.export.tflite, min_agreement=0.0))
+    exec(example_with("docs/phones.md", "prune_low_magnitude"), names)
+    assert all((tmp_path / name).is_file() for name in ("aware.tflite", "sparse.tflite"))
+    kernels = [w.numpy() for w in names["sparse"].trainable_variables if w.name == "kernel"]
+    assert any(np.mean(kernel == 0) >= 0.79 for kernel in kernels)
+    kernels = [w.numpy() for w in names["shared"].trainable_variables if w.name == "kernel"]
+    assert any(len(np.unique(kernel)) <= 16 < kernel.size for kernel in kernels)
+
+
+def test_what_a_file_says_of_itself(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    network = jrd.models.cifar_resnet(8, num_classes=10, input_shape=(32, 32, 3))
+    jrd.export.tflite(network, "resnet20.tflite")
+    exec(example_with("docs/phones.md", "describe_file"), {"jrd": jrd})
+    assert "airplane" in capsys.readouterr().out
