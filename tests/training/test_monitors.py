@@ -44,3 +44,14 @@ def test_one_network_has_the_names_that_users_expect(tiny, images):
     stop = STOP("val_accuracy", mode="max", patience=3)
     history = taught.fit(x[:16], y[:16], validation_data=(x, y), callbacks=[stop], verbose=0).history
     assert stop.best == history["val_accuracy"][0]
+
+
+def test_averages_of_two_optimizers_are_not_swapped(tiny, images):
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    searched = search(tiny(), (1, 2), round_to=1)
+    searched.compile(keras.optimizers.SGD(use_ema=True))
+    with pytest.raises(ValueError, match="two optimizers.*Received: SwapEMAWeights"):
+        searched.fit(*images, callbacks=[swap], verbose=0)
+    taught = Distillation(tiny(), tiny())
+    taught.compile(keras.optimizers.SGD(use_ema=True))
+    taught.fit(*images, callbacks=[swap], verbose=0)

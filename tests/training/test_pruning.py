@@ -295,3 +295,23 @@ def test_scores_that_are_given_are_those_of_the_full_network(pruning, tiny):
     expected = prune(network, scores, target_macs=0.5, round_to=1)
     for ours, theirs in zip(model.derive().get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "metrics", [[["mae"], ["mae"]], [["mae"], None], {"weight": "mae", "age": ["mae"]}, ["mae"]], ids=str
+)
+def test_metrics_belong_to_their_outputs(metrics, eager):
+    """The outputs' order is not that of the alphabet, by which Keras flattens labels."""
+    inputs = keras.Input((8, 8, 1))
+    x = L.GlobalAveragePooling2D()(L.Conv2D(8, 3, activation="relu")(L.Conv2D(8, 3)(inputs)))
+    network = keras.Model(inputs, [L.Dense(1, name=name)(x) for name in ("weight", "age")])
+    x, y = np.zeros((8, 8, 8, 1)), {"weight": np.full(8, 100.0), "age": np.ones(8)}
+    model = Pruning(network, target_macs=0.5, round_to=1)
+    model.compile("sgd", "mse", metrics=metrics)
+    found = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert found["weight_mae"] == pytest.approx(100, abs=1e-3)
+    assert found.get("age_mae", 1) == pytest.approx(1, abs=1e-3)
+    assert ("age_mae" in found) == (metrics != [["mae"], None])
+    y = {name: np.ones(8) for name in y}
+    weighted = model.evaluate(x, y, sample_weight=np.eye(8)[0], verbose=0, return_dict=True)
+    assert weighted["loss"] == pytest.approx(2 / 8, rel=1e-4)

@@ -344,3 +344,38 @@ def test_images_are_uploaded_once_with_a_part_that_is_held_out_of_them(monkeypat
     assert history["val_loss"][0] != 0 and set(history) == set(expected_history)
     resident.fit(dense(), train, pipeline(20, training=False), epochs=1, verbose=0)
     assert sum(value[0].shape == (20, 8, 8, 1) for value in uploaded if hasattr(value[0], "shape")) == 1
+
+
+@on_jax
+def test_a_backup_goes_on_where_it_was(tiny, tmp_path):
+    class Epochs(keras.callbacks.Callback):
+        def __init__(self, last=None):
+            super().__init__()
+            self.begun, self.last = [], last
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.begun.append(epoch)
+
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == self.last:
+                raise KeyboardInterrupt
+
+    for first in (Epochs(1), Epochs()):
+        model, train = adjoined(tiny), pipeline()
+        backup = keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))
+        try:
+            resident.fit(model, train, epochs=3, callbacks=[backup, first], verbose=0)
+        except KeyboardInterrupt:
+            assert first.last == 1
+    assert first.begun == [2] and int(model.step) == 3 * len(train) == float(model.total_steps)
+
+
+@on_jax
+def test_callbacks_and_batches_are_looked_at(tiny):
+    stop = keras.callbacks.EarlyStopping("val_accuracy", mode="max")
+    with pytest.raises(ValueError, match="val_small_accuracy"):
+        resident.fit(adjoined(tiny), pipeline(), pipeline(training=False), epochs=1, callbacks=[stop], verbose=0)
+    taught = jrd.Distillation(tiny(), tiny(), "rkd")
+    taught.compile("sgd")
+    with pytest.raises(ValueError, match="Received: .*1"):
+        resident.fit(taught, pipeline(batch_size=1), epochs=1, verbose=0)

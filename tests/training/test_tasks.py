@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfjointrd import Distillation, JointRD, adjoin, distillers, remove_shortcuts, search
+from tfjointrd import Distillation, JointRD, Pruning, adjoin, distillers, remove_shortcuts, search
 from tfjointrd.training import GradientRecorder
 from tfjointrd.training.losses import (
     bernoulli,
@@ -481,3 +481,27 @@ def test_labels_and_loss_of_another_form(loss, y, message):
         pair.fit(X, y, verbose=0)
     with pytest.raises(ValueError, match="`loss` for output 'head' with one channel"):
         adjoin(network("one"), 2, (), round_to=1).compile("sgd", loss)
+
+
+# === Losses as functions ===
+
+
+def own_mse(y, outputs):
+    return keras.ops.mean(keras.ops.square(y - outputs), axis=-1)
+
+
+@pytest.mark.parametrize("loss", [own_mse, functools.partial(own_mse), "hinge", "binary_crossentropy"])
+@pytest.mark.parametrize("shape", ["one number an image", "a number a position", "a column"])
+def test_a_function_sees_labels_as_in_keras(loss, shape):
+    """Labels `(batch,)` of outputs `(batch, 1)` would otherwise be subtracted from each other one by one."""
+    inputs = keras.Input((8, 8, 3))
+    x = body(inputs)
+    positions = shape == "a number a position"
+    model = keras.Model(inputs, L.Conv2D(1, 1, activation="sigmoid")(x) if positions else vector(x, 1, "sigmoid"))
+    y = (RNG.random((16, 4, 4) if positions else (16, 1) if shape == "a column" else 16) > 0.5).astype("float32")
+    model.compile("sgd", loss=loss)
+    expected = model.evaluate(X, y, verbose=0)
+    for training in (Pruning(model, target_macs=0.9, round_to=1), adjoin(model, 2, keep=(), round_to=1)):
+        training.compile("sgd", loss=loss)
+        found = training.evaluate(X, y, verbose=0, return_dict=True)
+        assert found.get("full_loss", found["loss"]) == pytest.approx(expected, rel=1e-5)

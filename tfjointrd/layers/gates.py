@@ -325,7 +325,7 @@ class ChannelGates(keras.layers.Layer):
             )
             # The candidates that evaluation chooses; -1 leaves it to the logits.
             self.chosen = self.add_weight(
-                name="chosen", shape=(len(self.groups),), initializer="zeros", trainable=False, dtype="int32"
+                name="chosen", shape=(len(self.groups),), initializer="zeros", trainable=False, dtype="int"
             )
             self.chosen.assign(np.full(len(self.groups), -1, "int32"))
             self.gumbel.build(shape)

@@ -15,7 +15,7 @@ from keras import ops
 
 from tfjointrd.data.labels import BINARY, CLASSES, NUMBERS
 from tfjointrd.stacklevel import stacklevel_outside_the_package
-from tfjointrd.surgery.output_activation import SIGMOID, SOFTMAX
+from tfjointrd.surgery.output_activation import SIGMOID, SOFTMAX, named_outputs
 from tfjointrd.surgery.tasks import Task
 from tfjointrd.training import losses
 from tfjointrd.training.precision import loss_dtype
@@ -34,7 +34,16 @@ class FunctionLoss(keras.losses.Loss):
         self.function = function
 
     def call(self, y_true, y_pred):
-        """The losses of the single images."""
+        """The losses of the single images; labels or outputs get or lose a last axis of 1, as in `Model.compile`."""
+        y_true, y_pred = (ops.convert_to_tensor(value) for value in (y_true, y_pred))
+        more = len(y_pred.shape) - len(y_true.shape)
+        if more == 1 and y_pred.shape[-1] == 1:
+            if len(y_true.shape) == 1:
+                y_true = ops.expand_dims(y_true, -1)
+            else:
+                y_pred = ops.squeeze(y_pred, -1)
+        elif more == -1 and y_true.shape[-1] == 1:
+            y_true = ops.squeeze(y_true, -1)
         return self.function(y_true, y_pred)
 
 
@@ -102,17 +111,37 @@ class Objective:
         values = self.by_output(value, argument, same=argument == "sample_weight")
         return {key: one for own in keys for key, one in zip(own, values, strict=True)}
 
-    def route(self, metrics: Any, keys: Sequence[Sequence[str]]) -> Any:
-        """Metrics given to `compile`, once for each output of each path; those by keys as they are."""
+    def route(self, metrics: Any, keys: Sequence[Sequence[str]] | None = None) -> Any:
+        """Metrics given to `compile`, once for each output of each path; those by keys as they are.
+
+        Args:
+            metrics: One list for all outputs; for several outputs also a list of lists, or a dict.
+            keys: As for `by_keys`; by default the outputs' names, of which a single one is not named.
+        """
+        if keys is None:
+            if len(self.names) == 1:
+                return metrics
+            keys = [self.names]
         every = {key for own in keys for key in own}
         if metrics is None or (isinstance(metrics, Mapping) and set(metrics) <= every):
             return metrics
-        by_output = self.by_output(metrics, "metrics", same=True) if isinstance(metrics, Mapping) else None
+        one_each = isinstance(metrics, (list, tuple)) and any(isinstance(one, (list, tuple)) for one in metrics)
+        by_output = None
+        if isinstance(metrics, Mapping) or (one_each and len(self.names) > 1):
+            by_output = self.by_output(metrics, "metrics", same=isinstance(metrics, Mapping))
         return {
             key: [_copy(metric) for metric in (metrics if by_output is None else _as_list(by_output[i]))]
             for own in keys
             for i, key in enumerate(own)
         }
+
+    def for_metrics(self, y: Any, outputs: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        """Labels, outputs and weights as Keras' metrics take them: of several outputs dicts by their names."""
+        if len(self.names) == 1:
+            return y, outputs, sample_weight
+        keys = [self.names]
+        outputs = named_outputs(self.names, outputs)
+        return self.by_keys(y, "y", keys), outputs, self.by_keys(sample_weight, "sample_weight", keys)
 
     # === Losses and labels ===
 
@@ -232,7 +261,7 @@ class Objective:
 
 
 def _as_list(value) -> list:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
 def _copy(metric):

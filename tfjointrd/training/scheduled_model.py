@@ -11,7 +11,7 @@ from keras import ops
 from tfjointrd.data.batches import with_first
 from tfjointrd.surgery.tasks import compiled_loss
 from tfjointrd.training.objective import Objective
-from tfjointrd.training.optimizers import exclude, undecayed
+from tfjointrd.training.optimizers import OptimizerPair, exclude, undecayed
 from tfjointrd.training.schedules import Schedule
 
 
@@ -79,8 +79,9 @@ class ScheduledModel(keras.Model):
 
     def __init__(self, name: str | None = None):
         super().__init__(name=name)
+        # "int" as Keras counts its own steps: on a GPU, TensorFlow keeps int32 variables where XLA does not reach them.
         self.step = self.add_weight(
-            name="step", shape=(), dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica"
+            name="step", shape=(), dtype="int", initializer="zeros", trainable=False, aggregation="only_first_replica"
         )
         # Half precision, which mixed policies would read it in, ends at 65,504.
         self.total_steps = self.add_weight(
@@ -184,11 +185,7 @@ class ScheduledModel(keras.Model):
         validation = kwargs.get("validation_data")
         if validation is not None:
             kwargs["validation_data"] = self._check_validation(validation)
-        if isinstance(callbacks, keras.callbacks.CallbackList):  # which `fit` hands on as it is
-            raise ValueError(f"Expected `callbacks` to be a list of callbacks. Received: callbacks={callbacks!r}.")
-        given = keras.tree.flatten(callbacks or ())
-        self.check_callbacks(given)
-        callbacks = [_Progress(kwargs.get("initial_epoch", 0)), *self.own_callbacks(), *given]
+        callbacks = [_Progress(kwargs.get("initial_epoch", 0)), *self.with_own(callbacks)]
         return super().fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks, **kwargs)
 
     def train_on_batch(self, *args, **kwargs):
@@ -277,6 +274,28 @@ class ScheduledModel(keras.Model):
         if any([objective.settle(y, place, again) for objective in self.objectives()]):
             self.train_function = self.test_function = None  # which were traced for something else
         self._labels_seen = True
+
+    def with_own(self, callbacks: Any) -> list[keras.callbacks.Callback]:
+        """The callbacks given to `fit`, which are looked at, behind the training's own.
+
+        Raises:
+            ValueError: If one does not serve this training.
+        """
+        if isinstance(callbacks, keras.callbacks.CallbackList):  # which `fit` hands on as it is
+            raise ValueError(f"Expected `callbacks` to be a list of callbacks. Received: callbacks={callbacks!r}.")
+        given = keras.tree.flatten(callbacks or ())
+        pair = isinstance(getattr(self.optimizer, "inner_optimizer", self.optimizer), OptimizerPair)
+        if pair and any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in given):
+            raise ValueError(
+                f"Expected other callbacks for '{self.name}', which is trained by two optimizers: Keras' callback "
+                "looks for the averages of one. They take the weights' places at the end of `fit`. Received: "
+                "SwapEMAWeights."
+            )
+        self.check_callbacks(given)
+        return [*self.own_callbacks(), *given]
+
+    def check_batch_size(self, size: int) -> None:
+        """Looks at the number of images a step; takes any by default."""
 
     def own_callbacks(self) -> list[keras.callbacks.Callback]:
         """The callbacks that each training needs, ahead of those given to `fit`; none by default."""

@@ -108,3 +108,16 @@ def _other(classes):
     network = micro()
     outputs = keras.layers.Dense(classes)(network.get_layer("pool").output)
     return keras.Model(network.input, outputs, name="other")
+
+
+@pytest.mark.parametrize("name", ["dml", "kdcl"])
+def test_outputs_that_turn_out_to_be_no_classes(name, images):
+    """Losses, and labels under a loss of one's own, tell it after the cohort is made."""
+    for loss in (keras.losses.BinaryCrossentropy(from_logits=True), "mse"):
+        with pytest.raises(ValueError, match="labels of classes, .* Received: 'micro' with an output of 3 for kind"):
+            Cohort([micro(), micro()], name).compile("sgd", loss)
+    cohort = Cohort([micro(), micro()], name)
+    cohort.compile("sgd", lambda y, outputs: keras.ops.mean(keras.ops.square(y - outputs), axis=-1))
+    x, y = images
+    with pytest.raises(ValueError, match="for kind 'numbers'"):
+        cohort.fit(x, np.random.default_rng(0).normal(size=(len(y), 3)).astype("float32"), verbose=0)

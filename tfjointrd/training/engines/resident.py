@@ -66,8 +66,9 @@ def fit(
         The `keras.callbacks.History`: metrics of each epoch, those of validation with the prefix `val_`.
 
     Raises:
-        ValueError: If the backend is not JAX, the model is not compiled, a data set is not an `ArrayPipeline`, labels
-            do not fit a `ScheduledModel`, or `block`, `initial_epoch` or `initial_position` are out of range.
+        ValueError: If the backend is not JAX, the model is not compiled, a data set is not an `ArrayPipeline`, labels,
+            callbacks or the batch size do not fit a `ScheduledModel`, or `block`, `initial_epoch` or
+            `initial_position` are out of range.
 
     Example:
 
@@ -82,14 +83,15 @@ def fit(
     _check(model, train, validation_data)
     block = _checked_block(block, len(train))
     _check_start(initial_epoch, initial_position, block, len(train))
-    own = []
+    callbacks = keras.tree.flatten(callbacks or ())
     if isinstance(model, ScheduledModel):
         model.check_labels(train.y)
         if validation_data is not None:
             model.check_labels(validation_data.y, " of `validation_data`", again=False)
-        own += [_Start(initial_epoch, initial_position), *model.own_callbacks()]
+        model.check_batch_size(min(train.batch_size, train.size))
+        callbacks = [_Start(initial_epoch, initial_position), *model.with_own(callbacks)]
     called = keras.callbacks.CallbackList(
-        [*own, *keras.tree.flatten(callbacks or ())],
+        callbacks,
         add_history=True,
         add_progbar=verbose != 0,
         verbose=verbose,
@@ -101,6 +103,8 @@ def fit(
     model.stop_training = False
     logs: dict[str, Any] = {}
     called.on_train_begin()
+    if model._initial_epoch:  # what `keras.callbacks.BackupAndRestore` has brought back
+        initial_epoch, initial_position = model._initial_epoch, 0
     try:
         for epoch in range(initial_epoch, epochs):
             logs = training.epoch(epoch, initial_position if epoch == initial_epoch else 0)

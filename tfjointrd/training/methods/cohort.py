@@ -87,7 +87,7 @@ class Cohort(ScheduledModel):
                 check_sizes(both)
         tasks = [tasks_of(graph)[0] for graph in graphs]
         for i, task in enumerate(tasks):
-            if task.compared != CLASSES or task.channels != tasks[0].channels:
+            if task.channels != tasks[0].channels:
                 raise ValueError(
                     "Expected networks of the same classes, one of which is right. Received: "
                     f"'{self.networks[0].name}' with {tasks[0].channels} and '{self.networks[i].name}' with "
@@ -95,6 +95,7 @@ class Cohort(ScheduledModel):
                 )
         self._objectives = SimpleNamespace(all=[Objective([task]) for task in tasks])
         self.take_over_loss(*(networks if len({task.ending for task in tasks}) == 1 else ()))
+        self._check_classes()
         self.method = method
         self.built = True
 
@@ -102,11 +103,28 @@ class Cohort(ScheduledModel):
         """The networks' losses."""
         return self._objectives.all
 
+    def _check_classes(self) -> None:
+        """Refuses outputs that are not classes, as soon as networks, losses or labels tell."""
+        for objective, network in zip(self._objectives.all, self.networks, strict=True):
+            task = objective.tasks[0]
+            if task.compared != CLASSES:
+                raise ValueError(
+                    "Expected networks, a loss and labels of classes, one of which is right: that is what networks of "
+                    f"a cohort teach each other. Received: '{network.name}' with an output of {task.channels} for "
+                    f"kind '{task.compared}'{f' by loss {task.loss}' if task.loss else ''}."
+                )
+
+    def check_labels(self, y, place="", again=True):
+        """As for `ScheduledModel`; a `ValueError` too if they are not of classes."""
+        super().check_labels(y, place, again)
+        self._check_classes()
+
     def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
         """As for `ScheduledModel`.
 
         Raises:
-            ValueError: As for `ScheduledModel`; if `loss` is to serve networks that do not end in the same.
+            ValueError: As for `ScheduledModel`; if `loss` is not one of classes, or is to serve networks that do not
+                end in the same.
         """
         endings = [objective.tasks[0].ending or "logits" for objective in self._objectives.all]
         if loss is not None and len(set(endings)) > 1:
@@ -115,6 +133,7 @@ class Cohort(ScheduledModel):
                 f"loss={loss} for networks that end in {', '.join(endings)}. Leave `loss` out."
             )
         super().compile(optimizer, loss, *args, **kwargs)
+        self._check_classes()
 
     def changing(self):
         """The method's weight, if it changes."""

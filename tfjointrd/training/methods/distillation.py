@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -235,8 +235,7 @@ class Distillation(ScheduledModel):
         """Metrics of the student."""
         if self.adjoined:
             return self.student.route_metrics(metrics)
-        objective = self.pairing.student
-        return metrics if len(objective.names) == 1 else objective.route(metrics, [objective.names])
+        return self.pairing.student.route(metrics)
 
     def check_callbacks(self, callbacks):
         """Where the student is adjoined, refuses those that look for a metric without saying of which network."""
@@ -245,19 +244,23 @@ class Distillation(ScheduledModel):
 
     # === fit ===
 
+    def check_batch_size(self, size):
+        """Refuses one image a step if a method compares images."""
+        self.comparisons.check_batch(size)
+
     def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
         """As for `ScheduledModel`; a `ValueError` too if a step has one image and a method compares images."""
         if self.comparisons.relational:
             batch, x = (None, x) if y is not None else with_first(x)
             if y is not None:
-                self.comparisons.check_batch(min(batch_size or 32, len(keras.tree.flatten(x)[0])))
+                self.check_batch_size(min(batch_size or 32, len(keras.tree.flatten(x)[0])))
             elif batch is not None:  # other data show their batches to Keras only
-                self.comparisons.check_batch(len(keras.tree.flatten(batch)[0]))
+                self.check_batch_size(len(keras.tree.flatten(batch)[0]))
         return super().fit(x, y, batch_size, *args, **kwargs)
 
     def train_on_batch(self, x, *args, **kwargs):
         """As for `ScheduledModel`; a `ValueError` too if there is one image and a method compares images."""
-        self.comparisons.check_batch(len(keras.tree.flatten(x)[0]))
+        self.check_batch_size(len(keras.tree.flatten(x)[0]))
         return super().train_on_batch(x, *args, **kwargs)
 
     # === Steps ===
@@ -348,10 +351,8 @@ class Distillation(ScheduledModel):
         output = y_pred[STUDENT] if isinstance(y_pred, dict) and STUDENT in y_pred else y_pred
         if self.adjoined:
             y, sample_weight = self.student.for_all(y), self.student.for_all(sample_weight, "sample_weight")
-        elif isinstance(output, Mapping):
-            objective = self.pairing.student
-            y = objective.by_keys(y, "y", [objective.names])
-            sample_weight = objective.by_keys(sample_weight, "sample_weight", [objective.names])
+        else:
+            y, output, sample_weight = self.pairing.student.for_metrics(y, output, sample_weight)
         return super().compute_metrics(x, y, output, sample_weight)
 
     # === Saving ===

@@ -144,7 +144,7 @@ class Pruning(ScheduledModel):
             shape=(),
             initializer=keras.initializers.Constant(-1),
             trainable=False,
-            dtype="int32",
+            dtype="int",
             aggregation="only_first_replica",
         )
         self.total_epochs = self.add_weight(
@@ -152,7 +152,7 @@ class Pruning(ScheduledModel):
             shape=(),
             initializer="zeros",
             trainable=False,
-            dtype="int32",
+            dtype="int",
             aggregation="only_first_replica",
         )
         self._masks = masks
@@ -222,6 +222,10 @@ class Pruning(ScheduledModel):
         return ops.zeros((), loss_dtype()) if self._masked.penalty is None else self._masked.penalty()
 
     # === Training ===
+
+    def route_metrics(self, metrics):
+        """Metrics of each output."""
+        return self.objective.route(metrics)
 
     def changing(self):
         """Names of the arguments by which the loss changes over the training."""
@@ -334,6 +338,10 @@ class Pruning(ScheduledModel):
                 loss = loss + per_replica(self.strength * before * self.penalty())
             self.count_step()
         return loss + per_replica(sum(self.losses)) if self.losses else loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Metrics of the network; of several outputs by their names."""
+        return super().compute_metrics(x, *self.objective.for_metrics(y, y_pred, sample_weight))
 
     # === What comes out of it ===
 
