@@ -245,6 +245,7 @@ def test_prune_without_images(narrow, tmp_path, capsys):
         ),
         (["--epochs", "0", "--target-macs", "0.5", "--ratio", "0.5"], "Expected one of `target_macs`"),
         (["--epochs", "0", "--scope", "third=0.5"], "third"),
+        (["--epochs", "0", "--note", "mine"], "Expected `--data` with --note, since without it nothing is trained"),
         (["--data", "nowhere.npz"], "nowhere.npz"),
         (["--data", "digits", "--teacher", "x.keras"], "Expected `teacher` for method"),
     ],

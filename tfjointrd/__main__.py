@@ -207,8 +207,11 @@ def _options_of_each(options) -> list[str]:
 
 
 def _print_accuracies(finished) -> None:
+    seeds = len(finished.card["seeds"])
+    of_seeds = f" (mean of {seeds} seeds)" if seeds > 1 else ""
     for name, entry in finished.card["networks"].items():
-        print(f"{finished.path(name)}: accuracy {finished.accuracy(name):.4f}, {entry['parameters']:,} parameters")
+        accuracy = f"{finished.accuracy(name):.4f}{of_seeds}"
+        print(f"{finished.path(name)}: accuracy {accuracy}, {entry['parameters']:,} parameters")
 
 
 def _add_train(commands) -> None:

@@ -72,5 +72,14 @@ def _prune(options) -> None:
         )
     if chosen.pop("method") != "pruned":
         raise ValueError(f"Expected `--data` for method '{options.method}', which trains. Received: none.")
+    trained = {
+        "--note": options.note,
+        "--tensorboard": options.tensorboard,
+        "--distribute": options.distribute,
+        "--nondeterministic": options.nondeterministic,
+    }
+    if any(trained.values()):
+        wrong = ", ".join(name for name, value in trained.items() if value)
+        raise ValueError(f"Expected `--data` with {wrong}, since without it nothing is trained. Received: none.")
     say = (lambda text: None) if options.quiet else functools.partial(print, flush=True)
     print(markdown(prune_only(network, out, runs=options.runs, say=say, **chosen)))

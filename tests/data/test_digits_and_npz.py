@@ -94,6 +94,22 @@ def test_damaged_npz(tmp_path):
         load(str(path))
 
 
+def test_what_is_not_numbers_in_a_whole_file(tmp_path):
+    path = write(tmp_path, y_train=np.array(["cat", "dog"] * 10, object))
+    with pytest.raises(ValueError, match=r"y_train in .*set.npz to hold numbers. Number names of classes: `numpy.uniq"):
+        load(path)
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    with pytest.raises(ValueError, match=r"Received: .*one.npz, which holds one array without a name"):
+        load(tmp_path / "one.npz")
+    path = write(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[300:400] = bytes(100)  # within the pixels
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"Expected a whole file. Received: .*set.npz, whose x_train is damaged"):
+        load(path)
+
+
 def test_channels_that_are_alike_everywhere(tmp_path):
     x = arrays()["x_train"].astype("float32")
     x[..., 1], x[..., 2] = 0, 0.1

@@ -153,3 +153,19 @@ def test_what_is_no_image_is_left_out_and_said(tmp_path):
         train, validation = load(tmp_path, image_size=8)
     assert caught[0].filename == __file__
     assert len(train.paths) + len(validation.paths) == 8
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("train",), ("test", "train", "val")])
+def test_parts_without_classes(tmp_path, parts):
+    """Labels are elsewhere, in a table perhaps. The parts would become classes."""
+    write(tmp_path, dict.fromkeys(parts, 3))
+    with pytest.raises(ValueError, match=f"a folder for each class within {' and '.join(sorted(parts))}, the parts of"):
+        load(tmp_path)
+
+
+def test_classes_that_a_part_has_no_image_of(tmp_path):
+    write(tmp_path / "train", {"red": 12, "blue": 12, "green": 1})
+    write(tmp_path / "val", {"red": 2, "blue": 3, "green": 2})
+    train, _ = load(tmp_path, image_size=8)
+    with pytest.warns(UserWarning, match="has no image of 1 of 3 classes: green. Accuracies there do not tell"):
+        train.hold_out(0.5, by_content=True)

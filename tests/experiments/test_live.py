@@ -57,3 +57,12 @@ def test_a_figure_holds_one_setting():
     texts = {text.get_text(): text.xy for text in figure.axes[1].texts}
     assert figure.axes[1].get_title().startswith("ours: laptop, 15 epochs")
     assert texts["full network, alone"][1] == pytest.approx(85.6, abs=0.1)  # not that of scale study
+
+
+def test_few_images_are_the_same_in_every_epoch():
+    live = Live(images=200)
+    assert "200 digits" in str(live)
+    assert len({row for epoch in range(3) for row in live.train.order(epoch).tolist()}) == 200
+    x, y = live.arrays(live.train)
+    np.testing.assert_array_equal(x, live.train.x[np.sort(live.train.order(0))])
+    assert len(y) == 200

@@ -8,6 +8,7 @@ import pytest
 from tfjointrd.__main__ import main
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog, paper_table, study
+from tfjointrd.experiments.card_images import description, same_images, with_note
 from tfjointrd.experiments.paper_tables import TABLES, adjoined_pruning, jointrd
 from tfjointrd.experiments.paper_tables.fill import SCALES, baseline_of, read_cards, same_trainings
 from tfjointrd.experiments.recipes import METHODS
@@ -136,7 +137,7 @@ def test_a_card_changes_its_cells(tmp_path):
     text, shown = (getattr(paper_table("an_table4", tmp_path, title), show)() for show in ("__str__", "_repr_html_"))
     for cell in ("91.00 ± 1.41 (2)", "92.50 (1)", "+1.01", "+1.50", "-1.01", "laptop, 15 epochs"):
         assert cell in text and cell in shown
-    assert "laptop, 15 epochs, images (CPU A, 2 cores)" in text and "not run" not in text
+    assert "laptop, 15 epochs, cifar10, images (CPU A, 2 cores)" in text and "not run" not in text
     small = lines_of("an_table3", tmp_path, "depth 20")["AN-20-Small a2"]
     assert small.ours.parameters == 81_658 and "0.07, 0.0817" in str(paper_table("an_table3", tmp_path, "depth 20"))
 
@@ -205,3 +206,35 @@ def test_on_the_command_line(tmp_path, capsys):
     assert "[resnet20_cifar10](resnet20_cifar10) | 91.00 ± 1.41 |" in printed and "| card |" in printed
     assert main(["tables", "--zoo", "--table", "an_dan"]) == 1
     assert main(["tables", "--zoo", "--cards", str(tmp_path / "missing")]) == 1
+
+
+def test_gains_are_on_the_same_images(tmp_path):
+    """Rows of another data set, as of the original of a copy, stand beside each other and are not subtracted."""
+    title, mine, theirs = "CIFAR-10, ResNet-20", tmp_path / "mine", tmp_path / "theirs"
+    write_card(theirs, "resnet20_cifar10", (0.9, 0.8), note="CIFAR-10 (JPEG q75 copy)")
+    write_card(mine, "an_resnet20_a2_cifar10", (0.95,), parts=("full", "small"), note="")
+    lines = {line.row.network: line for line in paper_table("an_table4", [mine, theirs], title).lines}
+    assert lines["AN-Full a2"].gain is None and lines["AN-Full a2"].ours.data == "cifar10"
+    text = str(paper_table("an_table4", [mine, theirs], title))
+    assert "laptop, 15 epochs, cifar10 |" in text and "laptop, 15 epochs, CIFAR-10 (JPEG q75 copy) |" in text
+    write_card(mine, "resnet20_cifar10", (0.94,), note="The validation images are the official test images.")
+    lines = {line.row.network: line for line in paper_table("an_table4", [mine, theirs], title).lines}
+    assert lines["AN-Full a2"].gain == pytest.approx(1)  # the first folder counts, not the most seeds
+    assert read_cards([theirs, mine])["resnet20_cifar10", "laptop"]["data"]["note"].startswith("CIFAR-10 (JPEG")
+
+
+def test_names_of_images():
+    def card(name, note="", fingerprint=None, size=None):
+        data = {"name": name, "note": note, **({"fingerprint": fingerprint} if fingerprint else {})}
+        return {"data": data, "recipe": {"image_size": size}}
+
+    copy, print_of_it = "CIFAR-10 (JPEG q75 copy)", "489becc06f057e0ef68dac0f61811171"
+    official = "The validation images are the official test images."
+    assert [description(card(name, official)) for name in ("cifar10", "fashion_mnist")] == ["cifar10", "fashion_mnist"]
+    assert description(card("cifar10", with_note("lr test", copy), print_of_it)) == f"{copy}, lr test"
+    assert description(card("photos", "mean and std are ImageNet's.", size=64)) == "photos at 64 pixels"
+    assert with_note("mine", official) == "mine" and with_note("", official) == official
+    assert same_images(card("cifar10", copy), card("cifar10", "lr test", print_of_it))
+    assert not same_images(card("cifar10", "", "a"), card("cifar10", "", "b"))
+    assert not same_images(card("cifar10", "", "a", 16), card("cifar10", "", "a"))
+    assert not same_images(card("cifar10"), card("cifar10", copy))

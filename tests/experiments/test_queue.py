@@ -201,3 +201,6 @@ def test_verdicts(tmp_path, in_this_process):
     mean = sum(expected.values()) / 2
     held = "held" if mean >= 0.5 else "not held"
     assert study.verdict(claim, tmp_path, "smoke").startswith(f"{held}: {mean:+.2f} points (2 seeds, ")
+    card["data"]["fingerprint"] = "that of other images"
+    (run.folder / "card.json").write_text(json.dumps(card))
+    assert study.verdict(claim, tmp_path, "smoke") == "not run"

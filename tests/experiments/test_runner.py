@@ -413,6 +413,35 @@ def test_networks_of_a_machine_without_tensorflow_load_without_their_data(finish
     assert "The networks were not exported: no data here" in capsys.readouterr().out
 
 
+def test_a_finished_training_says_so(finished, capsys):
+    run(finished.recipe, finished.folder, note="another")
+    said = capsys.readouterr().out
+    assert "holds this training, finished on 20" in said and "Its card keeps its own note." in said
+    run(finished.recipe, finished.folder, verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_a_missing_package_prevented_is_done_later(finished, tmp_path):
+    shutil.copytree(finished.folder, tmp_path / "run")
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    entry = card["networks"]["small"]
+    (tmp_path / "run" / "small_int8.tflite").unlink()
+    del entry["files"]["small_int8.tflite"], card["seeds"]["0"]["accuracy"]["small"]["int8"]
+    entry["not_exported"] = {"int8": "a package is missing: No module named 'ai_edge_litert'", "float16": "too large"}
+    (tmp_path / "run" / "card.json").write_text(json.dumps(card))
+    entry = run(finished.recipe, tmp_path / "run", verbose=0).card["networks"]["small"]
+    assert entry["not_exported"] == {"float16": "too large"} and entry["files"]["small_int8.tflite"] > 0
+    assert (tmp_path / "run" / "small_int8.tflite").is_file()
+
+
+def test_one_class_is_refused(tmp_path):
+    x, y = np.zeros((20, 8, 8, 1), "uint8"), np.zeros(20, "int64")
+    np.savez(tmp_path / "one.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    with pytest.raises(ValueError, match="two classes or more. Received: '.*one.npz' with one"):
+        run(Recipe(data=str(tmp_path / "one.npz"), epochs=1), tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_mistyped_network_leaves_the_folder_free(tmp_path):
     with pytest.raises(ValueError, match="resnet2O"):
         run(Recipe(network="resnet2O", epochs=1), tmp_path / "new" / "run", verbose=0)

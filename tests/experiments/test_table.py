@@ -4,7 +4,8 @@ import pytest
 
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
-from tfjointrd.experiments.table import Row, markdown, outcome_table, outcomes
+from tfjointrd.experiments.run_folder import Run
+from tfjointrd.experiments.table import Row, markdown, measure, outcome_table, outcomes
 
 DONE, MISSING = "resnet20_digits", "plain_resnet20_digits"
 
@@ -39,7 +40,7 @@ def write_card(folder, name=DONE, accuracies=(0.9,), machines=(CPU,), note="", *
 
 def test_mean_over_the_seeds_and_what_is_missing(tmp_path):
     machines = CPU, {"processor": "CPU B", "cores": 8, "accelerators": "GPU C"}
-    write_card(tmp_path, accuracies=(0.9, 0.8, 0.85), machines=machines, note="digits, scanned")
+    write_card(tmp_path, accuracies=(0.9, 0.8, 0.85), machines=machines, note="scanned")
     done, missing = outcomes([DONE, MISSING], tmp_path, "smoke", seeds=(0, 1, 2))
     assert done.mean == pytest.approx(0.85) and done.accuracies == {0: 0.9, 1: 0.8, 2: 0.85}
     assert (done.epochs, done.data) == (catalog.get(DONE, "smoke").epochs, "digits, scanned")
@@ -50,7 +51,7 @@ def test_mean_over_the_seeds_and_what_is_missing(tmp_path):
 
 
 def test_table(tmp_path):
-    write_card(tmp_path, accuracies=(0.9, 0.8), note="Digits, scanned.")
+    write_card(tmp_path, accuracies=(0.9, 0.8), note="scanned.")
     found = outcomes([DONE, MISSING], tmp_path, "smoke")
     text = outcome_table(dict(zip(["ResNet-20", "plain-20"], found, strict=True)))
     rows = [line for line in text.splitlines() if line.startswith("|")]
@@ -58,7 +59,7 @@ def test_table(tmp_path):
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (rows[2], rows[3])]
     assert cells[0] == ["ResNet-20", "85.00", "80.00 to 90.00", "2", "3", f"`{DONE}`"]
     assert cells[1] == ["plain-20", "not run", "", "0", "3", f"`{MISSING}`"]
-    assert "seeds. Digits, scanned.\n" in text and "CPU A, 2 cores" in text
+    assert "seeds. digits, scanned.\n" in text and "CPU A, 2 cores" in text
     assert f"```\npython -m tfjointrd run {MISSING} --scale smoke --seeds 0\n```" in text
 
 
@@ -100,3 +101,13 @@ def test_a_column_for_each_number_format_that_there_is():
     assert lines[3] == ["b", "80.00", "—", "0.00", "1,000", "2.00", "2.0", "—", "0", "—", "—"]
     with pytest.raises(TypeError, match="Expected accuracy_FORMAT, bytes_FORMAT, latency_FORMAT. Received: size_int4"):
         Row("c", 0.9, **costs, size_int4=3)
+
+
+def test_figures_of_files_are_means_over_the_seeds_too(tmp_path):
+    write_card(tmp_path, accuracies=(0.9, 0.7))
+    card = cards.read(tmp_path / DONE)
+    for seed, value in (("0", 0.88), ("1", 0.68)):
+        card["seeds"][seed]["accuracy"]["model"]["int8"] = value
+    finished = Run(catalog.get(DONE, "smoke"), tmp_path / DONE, {}, card)
+    row = measure("resnet20", finished, "model")
+    assert (row.accuracy, row.of_file("accuracy", "int8")) == pytest.approx((0.8, 0.78))

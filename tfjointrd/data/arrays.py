@@ -207,6 +207,10 @@ class ArrayPipeline(Pipeline):
             images = crop(images, self.padding, self._crops(position, epoch, len(chosen)))
         return images.astype("float32"), self.y[chosen]
 
+    def known_labels(self) -> np.ndarray:
+        """Those of the arrays."""
+        return self.y
+
     def content(self, row: int) -> bytes:
         """The digest of an image with its label."""
         if self._digests is None:

@@ -1,6 +1,7 @@
 """Arrays that need no TensorFlow: the digits of scikit-learn and .npz files."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,10 @@ def _read_arrays(path: Path) -> Arrays:
         opened = np.load(path, allow_pickle=False)
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise ValueError(f"Expected an .npz file. Received: {path}, which cannot be read ({error})") from error
+    if not isinstance(opened, np.lib.npyio.NpzFile):
+        raise ValueError(
+            f"Expected an .npz file, as `numpy.savez` writes it. Received: {path}, which holds one array without a name"
+        )
     with opened as file:
         missing = [name for name in _NPZ_NAMES if name not in file]
         if missing:
@@ -105,7 +110,7 @@ def _read_arrays(path: Path) -> Arrays:
                 f"Expected {path} to contain {', '.join(_NPZ_NAMES)}. Missing: {', '.join(missing)}. "
                 f"Received: {', '.join(file.files)}"
             )
-        x_train, y_train, x_test, y_test = (file[name] for name in _NPZ_NAMES)
+        x_train, y_train, x_test, y_test = (_read_array(file, name, path) for name in _NPZ_NAMES)
     x_train, x_test = _check_images(x_train, "x_train"), _check_images(x_test, "x_test")
     if x_train.shape[1:] != x_test.shape[1:]:
         raise ValueError(
@@ -117,6 +122,16 @@ def _read_arrays(path: Path) -> Arrays:
             f"Expected labels in y_test from 0 to {num_classes - 1}, the largest in y_train. Received: {y_test.max()}"
         )
     return x_train, y_train, x_test, y_test
+
+
+def _read_array(file, name: str, path: Path) -> np.ndarray:
+    try:
+        return file[name]
+    except ValueError as error:  # objects, which only `pickle` reads
+        hint = " Number names of classes: `numpy.unique(labels, return_inverse=True)[1]`." if name[0] == "y" else ""
+        raise ValueError(f"Expected {name} in {path} to hold numbers.{hint} Received: objects ({error})") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise ValueError(f"Expected a whole file. Received: {path}, whose {name} is damaged ({error})") from error
 
 
 def _check_images(x: np.ndarray, name: str) -> np.ndarray:

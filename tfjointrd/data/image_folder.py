@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfjointrd.data.information import DatasetInfo
+from tfjointrd.data.information import IMAGENET_STATISTICS, DatasetInfo
 from tfjointrd.data.photographs import PhotographPipeline
 from tfjointrd.pixel_ranges import IMAGENET_MEAN, IMAGENET_STD
 from tfjointrd.stacklevel import stacklevel_outside_the_package
@@ -33,12 +33,16 @@ def find_files(folder: Path, validation_split: float) -> tuple[tuple[str, ...], 
 
     Raises:
         FileNotFoundError: The folder or its images are not there.
-        ValueError: Validation has a class that training has not.
+        ValueError: Validation has a class that training has not; or there are parts without classes.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"Expected a folder of images. Received: {folder}, which does not exist")
     train_folder = folder / "train" if _holds_folders(folder / "train") else folder
     classes = _list_classes(train_folder)
+    if train_folder == folder and set(classes) <= {"train", *_VALIDATION_NAMES}:
+        raise ValueError(
+            f"Expected a folder for each class within {' and '.join(classes)}, the parts of {folder}. Received: images."
+        )
     class_names = tuple(classes)
     held_out = [folder / name for name in _VALIDATION_NAMES if (folder / name).is_dir()]
     if train_folder == folder or not held_out:
@@ -137,6 +141,10 @@ class FolderPipeline(PhotographPipeline):
         self.paths = paths
         self.labels = labels
 
+    def known_labels(self) -> np.ndarray:
+        """Those of the class folders."""
+        return self.labels
+
     def content(self, row: int) -> bytes:
         """The digest of a file's name, as for the validation part of folders without one."""
         return hashlib.sha256(Path(self.paths[row]).name.encode("utf-8", "replace")).digest()
@@ -162,7 +170,7 @@ def load_folder(
         train_size=len(train[0]),
         validation_size=len(validation[0]),
         class_names=class_names,
-        note="mean and std are ImageNet's.",
+        note=IMAGENET_STATISTICS,
         resizable=True,
     )
     return (

@@ -38,6 +38,8 @@ class DatasetInfo:
     fingerprint: str = field(default="", compare=False)
 
 
+IMAGENET_STATISTICS = "mean and std are ImageNet's."  # of photographs that are not known here
+
 # What is to be said of sets that are not what their name promises, by fingerprint.
 COPIES = {
     "489becc06f057e0ef68dac0f61811171": "CIFAR-10 (JPEG q75 copy)",

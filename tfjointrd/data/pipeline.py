@@ -3,12 +3,14 @@
 import abc
 import copy
 import threading
+import warnings
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfjointrd.data.information import DatasetInfo
+from tfjointrd.stacklevel import stacklevel_outside_the_package
 
 
 class Pipeline(keras.utils.PyDataset, abc.ABC):
@@ -100,6 +102,7 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
             order = np.array(sorted(self._rows.tolist(), key=self.content))
         else:
             order = np.random.default_rng([self.seed, 0, 0, 1]).permutation(self._rows)  # a stream that no epoch has
+        self._warn_of_missing_classes(order[:count], order[count:])
         held = self.copy()
         for pipeline, rows in ((held, order[:count]), (self, order[count:])):
             pipeline._rows = np.sort(rows)
@@ -107,6 +110,26 @@ class Pipeline(keras.utils.PyDataset, abc.ABC):
             pipeline._ordered = None, None
             pipeline.set_epoch(pipeline.epoch)
         return held
+
+    def known_labels(self) -> np.ndarray | None:
+        """The label of each image of the set, where they are known without reading it."""
+        return None
+
+    def _warn_of_missing_classes(self, held: np.ndarray, rest: np.ndarray) -> None:
+        labels = self.known_labels()
+        if labels is None:
+            return
+        all_classes = np.unique(labels[self._rows])
+        for where, rows in (("the part that is held out", held), ("what is left", rest)):
+            missing = np.setdiff1d(all_classes, labels[rows])
+            if missing.size:
+                names = [self.info.class_names[i] if self.info.class_names else str(i) for i in missing[:3].tolist()]
+                warnings.warn(
+                    f"{where.capitalize()} has no image of {missing.size} of {all_classes.size} classes: "
+                    f"{', '.join(names)}{' ...' if missing.size > 3 else ''}. Accuracies there do not tell how well "
+                    "these are learned. Hold out a larger part, or find more images.",
+                    stacklevel=stacklevel_outside_the_package(),
+                )
 
     def content(self, row: int) -> bytes:
         """What tells an image of the set from others, whatever their order: 32 bytes."""

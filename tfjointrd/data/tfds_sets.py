@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from tfjointrd.data.arrays import Arrays
-from tfjointrd.data.information import KNOWN, DatasetInfo
+from tfjointrd.data.information import IMAGENET_STATISTICS, KNOWN, DatasetInfo
 from tfjointrd.data.photographs import PhotographPipeline
 from tfjointrd.pixel_ranges import IMAGENET_MEAN, IMAGENET_STD
 
@@ -142,7 +142,7 @@ def describe(name: str, builder, splits: tuple[str, str], image_size: int | None
         input_shape=(0, 0, channels),
         mean=IMAGENET_MEAN if channels == 3 else (float(np.mean(IMAGENET_MEAN)),),
         std=IMAGENET_STD if channels == 3 else (float(np.mean(IMAGENET_STD)),),
-        note="mean and std are ImageNet's.",
+        note=IMAGENET_STATISTICS,
     )
     train_size, validation_size = (builder.info.splits[split].num_examples for split in splits)
     return replace(

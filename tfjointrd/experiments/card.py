@@ -16,6 +16,7 @@ import numpy as np
 
 from tfjointrd import data, report
 from tfjointrd.data.batches import accuracy
+from tfjointrd.experiments.card_images import with_note
 from tfjointrd.experiments.checkpoint_callback import State
 from tfjointrd.experiments.machine import machine, source, versions
 from tfjointrd.experiments.recipes import SCORED_ON, Recipe, from_stored
@@ -23,7 +24,8 @@ from tfjointrd.export import quantize
 from tfjointrd.files import replacing, write_json
 
 CARD, SCHEMA = "card.json", 1
-_OTHER_BACKEND = "trained on the backend"
+# Why there is no file, where it can be written later.
+_OTHER_BACKEND, _MISSING = "trained on the backend", "a package is missing"
 
 
 def _object(properties: dict, optional: tuple[str, ...] = ()) -> dict:
@@ -133,7 +135,7 @@ def make(
         "command": command,
         "data": {
             "name": train.info.name,
-            "note": note or train.info.note,
+            "note": with_note(note, train.info.note),
             "train_images": train.size,
             "validation_images": validation.size,
             **({"class_names": list(train.info.class_names)} if train.info.class_names else {}),
@@ -166,19 +168,20 @@ def _in_equal_batches(predict: Callable, size: int) -> Callable:
 
 
 def lacks_files(card: dict) -> bool:
-    """Whether the networks come from a machine without TensorFlow and can be exported on this one."""
+    """Whether files are missing that another machine, or this one before, could not write for want of a package."""
     return keras.backend.backend() == "tensorflow" and any(map(_to_export, card["networks"].values()))
 
 
-def _to_export(entry: Mapping) -> bool:
-    """Whether a network was not exported because of the backend."""
-    return any(why.startswith(_OTHER_BACKEND) for why in entry.get("not_exported", {}).values())
+def _to_export(entry: Mapping) -> list[str]:
+    """The formats that a network was not exported in because of the backend or a missing package."""
+    later = (_OTHER_BACKEND, _MISSING)
+    return [form for form, why in entry.get("not_exported", {}).items() if why.startswith(later)]
 
 
 def add_files(
     card: dict, networks: Mapping[str, keras.Model], folder: Path, train: data.Pipeline, validation: data.Pipeline
 ) -> dict:
-    """Exports the networks of a training that could not do it, and returns its card with what that adds.
+    """Exports the networks of a training in the formats that it lacked a package for; returns its card with them.
 
     Args:
         card: The card; of several seeds, files and networks are the first one's.
@@ -190,10 +193,12 @@ def add_files(
     card = copy.deepcopy(card)
     training = card["seeds"][min(card["seeds"], key=int)]
     for name in filter(lambda name: _to_export(card["networks"][name]), networks):
-        exported, failed = export_files(networks[name], name, folder, card["recipe"]["formats"], train, validation)
+        entry = card["networks"][name]
+        formats, others = _to_export(entry), entry.pop("not_exported")
+        exported, failed = export_files(networks[name], name, folder, formats, train, validation)
         training["accuracy"][name].update(exported)
-        card["networks"][name].pop("not_exported", None)
-        card["networks"][name].update(files_of(folder, name, failed))
+        failed = {form: failed.get(form, why) for form, why in others.items() if form in failed or form not in formats}
+        entry.update(files_of(folder, name, failed))
     return card
 
 
@@ -370,6 +375,6 @@ def export_files(
                     accuracies[kind] = export.accuracy(path, validation)
             except (ValueError, RuntimeError, ImportError) as error:
                 path.unlink(missing_ok=True)
-                failed[kind] = str(error)
+                failed[kind] = f"{_MISSING}: {error}" if isinstance(error, ImportError) else str(error)
                 print(f"{name} was not exported as {kind}: {error}")
     return accuracies, failed

@@ -25,7 +25,7 @@ class Live:
     Args:
         epochs: Epochs of each training.
         depth: Layers of the residual networks.
-        images: Number of training images; all 1,437 by default.
+        images: Number of training images, the same in every epoch; all 1,437 by default.
         seed: Seed of weights and data order.
 
     Attributes:
@@ -50,7 +50,7 @@ class Live:
             self.train.limit(64)
             self.validation.limit(64)
         elif images:
-            self.train.limit(images)
+            self.train = self.train.hold_out(images / self.train.size)
         self.results: dict[str, float] = {}
 
     def __str__(self) -> str:
@@ -67,7 +67,8 @@ class Live:
         Args:
             pipeline: One of the two.
         """
-        return pipeline.x[: pipeline.size], pipeline.y[: pipeline.size]
+        rows = np.sort(pipeline.order(0))
+        return pipeline.x[rows], pipeline.y[rows]
 
     def network(self, seed: int | None = None) -> keras.Model:
         """A residual network for the digits, with the same initial weights each time.

@@ -46,9 +46,15 @@ class Run:
         """The `.keras` file of a network."""
         return find_file(self.folder, f"{network}.keras", self.recipe.seed)
 
-    def accuracy(self, network: str) -> float:
-        """Top-1 of a network on the validation images after the last epoch, mean over the seeds."""
-        values = [entry["accuracy"][network]["keras"] for entry in self.card["seeds"].values()]
+    def accuracy(self, network: str, form: str = "keras") -> float:
+        """Top-1 on the validation images after the last epoch, mean over the seeds.
+
+        Args:
+            network: The network's name.
+            form: The number format of its files; by default the network itself, in Keras.
+        """
+        found = (entry["accuracy"][network] for entry in self.card["seeds"].values())
+        values = [accuracies[form] for accuracies in found if form in accuracies]
         return sum(values) / len(values)
 
 
@@ -236,6 +242,17 @@ def complete(folder: Path, data_file: str | os.PathLike | None = None) -> Run:
     return finished
 
 
+def already(finished: Run, note: str) -> str:
+    """That nothing was trained, and what the training was that is in the folder."""
+    card = finished.card
+    dates = sorted(entry["finished"][:10] for entry in card["seeds"].values())
+    kept = " Its card keeps its own note." if note and note not in card["data"]["note"] else ""
+    return (
+        f"{finished.folder} holds this training, finished on {dates[-1]} with {card['data']['train_images']} training "
+        f"images. Nothing was trained.{kept} For a new training, name another folder."
+    )
+
+
 class Images(NamedTuple):
     """The images of a training.
 
@@ -273,6 +290,9 @@ def load_data(recipe: Recipe, augment: bool | None = None, data_file: str | os.P
         image_size=recipe.image_size,
         data_file=data_file,
     )
+    if train.info.num_classes < 2:
+        only = f" ('{train.info.class_names[0]}')" if train.info.class_names else ""
+        raise ValueError(f"Expected images of two classes or more. Received: '{recipe.data}' with one{only}.")
     validation = test
     if recipe.held_out_for_validation:
         try:

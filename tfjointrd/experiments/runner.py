@@ -24,6 +24,7 @@ from tfjointrd.experiments.run_folder import (
     ARCHITECTURE,
     Images,
     Run,
+    already,
     check_free,
     check_recipe,
     claim,
@@ -125,7 +126,10 @@ def run(
     if (folder / cards.CARD).exists():
         check_recipe(recipe, folder)
         with group.alone():
-            return complete(folder, data_file)
+            finished = complete(folder, data_file)
+        if verbose != 0 and group.chief:
+            print(already(finished, note), flush=True)
+        return finished
     files = {"network": network, "teacher": teacher, "widths": widths}
     if recipe.get("latency_table") and (folder / LATENCIES).is_file():
         files["latency_table"] = folder / LATENCIES

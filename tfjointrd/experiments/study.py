@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
+from tfjointrd.experiments.card_images import same_images
 
 # === The order: the most informative first, seed by seed ===
 
@@ -194,17 +195,22 @@ def differences(claim: Claim, out: str | PathLike, scale: str = "study") -> dict
     Args:
         claim: The claim.
         out: Folder of the recipes' folders.
-        scale: The scale of the trainings. Cards of other settings do not count.
+        scale: The scale of the trainings. Cards of other settings do not count, nor do those of different images.
     """
     found: list[dict[int, float]] = []
+    terms: list[dict] = []
     for sign, name, network in claim.terms:
         folder = Path(out) / name
         if not (folder / cards.CARD).is_file():
             return {}
         try:
-            seeds = cards.read(folder, catalog.get(name, scale))["seeds"]
+            card = cards.read(folder, catalog.get(name, scale))
         except ValueError:  # of another training
             return {}
+        terms.append(card)
+        if not same_images(terms[0], card):
+            return {}
+        seeds = card["seeds"]
         found.append({int(seed): 100 * sign * entry["accuracy"][network]["keras"] for seed, entry in seeds.items()})
     common = set.intersection(*(set(accuracies) for accuracies in found))
     return {seed: sum(accuracies[seed] for accuracies in found) for seed in sorted(common)}

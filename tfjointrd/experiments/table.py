@@ -11,6 +11,7 @@ from typing import Any
 from tfjointrd import report
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
+from tfjointrd.experiments.card_images import description
 from tfjointrd.experiments.run_folder import Run, find_file
 
 FIGURES = ("accuracy", "bytes", "latency")  # of a file
@@ -25,9 +26,9 @@ class Row:
         parameters: Number of parameters.
         macs: Multiply-accumulates an image.
         peak_activation_bytes: Most memory that activations take at a time, float32, one image.
-        **of_files: `accuracy_float32`, top-1 of the first seed's float32 `.tflite` file; `bytes_float32`, its size;
-            `latency_float32`, its median milliseconds an image, one thread of this machine. Likewise `accuracy_int8`
-            and so on for any number format. `None` where there is none.
+        **of_files: `accuracy_float32`, top-1 of the float32 `.tflite` files, mean over the seeds; `bytes_float32`, the
+            first seed's size; `latency_float32`, its median milliseconds an image, one thread of this machine. Likewise
+            `accuracy_int8` and so on for any number format. `None` where there is none.
 
     All are attributes.
 
@@ -72,7 +73,7 @@ def measure(name: str, run: Run, network: str) -> Row:
         FileNotFoundError: If a file that the card lists is gone.
     """
     entry, seed = run.card["networks"][network], run.card["seeds"][str(run.recipe.seed)]
-    accuracies = {form: value for form, value in seed["accuracy"][network].items() if form != "keras"}
+    accuracies = {form: run.accuracy(network, form) for form in seed["accuracy"][network] if form != "keras"}
     forms = dict.fromkeys([*run.recipe.formats, *accuracies])
 
     def find(file: str) -> Path:
@@ -227,7 +228,7 @@ def _outcome(name: str, folder: Path, scale: str, seeds: Sequence[int], network:
         command=card["command"],
         accuracies={int(seed): entry["accuracy"][network]["keras"] for seed, entry in card["seeds"].items()},
         epochs=recipe.epochs,
-        data=card["data"]["note"] or card["data"]["name"],
+        data=description(card),
         machines=tuple(dict.fromkeys(machine_name(entry["machine"]) for entry in trainings)),
     )
 

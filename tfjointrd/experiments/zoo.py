@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tfjointrd.experiments import card as cards
-from tfjointrd.experiments.paper_tables.fill import data_of
+from tfjointrd.experiments.card_images import description
+from tfjointrd.experiments.paper_tables.fill import card_folders
 from tfjointrd.experiments.table import aligned, machine_name
 
 COMMAND = "python -m tfjointrd tables --zoo > saved_models/README.md"
@@ -47,7 +48,7 @@ def text(folder: str | os.PathLike = "saved_models") -> str:
         FileNotFoundError: If there is none.
     """
     root = Path(folder)
-    found = {path.parent.relative_to(root): cards.read(path.parent) for path in sorted(root.rglob(cards.CARD))}
+    found = {path.relative_to(root): cards.read(path) for path in card_folders(root)}
     if not found:
         raise FileNotFoundError(f"Expected `folder` to hold cards ({cards.CARD}). Received: folder='{folder}'.")
     parts = [HEAD.rstrip("\n")]
@@ -60,7 +61,7 @@ def text(folder: str | os.PathLike = "saved_models") -> str:
 
 
 def _title(card: Mapping) -> str:
-    recipe, data = card["recipe"], data_of(card)
+    recipe, data = card["recipe"], description(card)
     scale = f"scale {recipe['scale']}" if recipe["scale"] else "no recipe's name"
     chosen = ", chosen on held-out images" if card["data"].get("scored_on") == "held_out" else ""
     epochs = f"{recipe['epochs']} epoch{'' if recipe['epochs'] == 1 else 's'}"

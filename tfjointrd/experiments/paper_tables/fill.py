@@ -6,11 +6,12 @@ import os
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfjointrd.experiments import card as cards
 from tfjointrd.experiments import catalog
+from tfjointrd.experiments.card_images import description, same_images
 from tfjointrd.experiments.paper_tables.rows import ACCURACY, MEMORY, Group, PaperRow, PaperTable
 from tfjointrd.experiments.table import machine_name
 
@@ -32,6 +33,7 @@ class Ours:
         recipe: Under which name the card was found.
         parameters: Number of parameters, batch normalisations and biases among them.
         macs: Multiply-accumulates of one image.
+        card: The card.
     """
 
     scale: str
@@ -42,6 +44,7 @@ class Ours:
     recipe: str
     parameters: int
     macs: int
+    card: dict = field(repr=False, compare=False)
 
     @property
     def mean(self) -> float:
@@ -67,7 +70,7 @@ class Filled:
         group: The group that it is in.
         row: The row.
         ours: What our card says; `None` if it was not run.
-        gain: The row less its baseline, ours at the same scale; `None` if either is missing.
+        gain: The row less its baseline, ours at the same scale and on the same images; `None` if either is missing.
         paper_gain: Likewise, of the figures that the paper prints.
     """
 
@@ -86,8 +89,9 @@ class Filled:
 def read_cards(folders: str | os.PathLike | Iterable[str | os.PathLike]) -> dict[tuple[str, str], dict]:
     """The cards in folders, at any depth, by the recipe's name and its scale.
 
-    A training that has no recipe's name goes by that of its folder. Of several cards of one recipe and scale the one
-    with the most seeds counts; the cards of single seeds, in `seed0` and so on, are in that of their recipe.
+    A training that has no recipe's name goes by that of its folder. Of several cards of one recipe and scale those of
+    the first folder count, and of these the one with the most seeds; the cards of single seeds, in `seed0` and so on,
+    are in that of their recipe.
 
     Args:
         folders: One folder or several.
@@ -97,14 +101,21 @@ def read_cards(folders: str | os.PathLike | Iterable[str | os.PathLike]) -> dict
     """
     several = [folders] if isinstance(folders, (str, os.PathLike)) else list(folders)
     found: dict[tuple[str, str], dict] = {}
-    for path in sorted(path for folder in several for path in Path(folder).rglob(cards.CARD)):
-        if re.fullmatch(r"seed\d+", path.parent.name):
-            continue
-        card = cards.read(path.parent)
-        key = card["recipe"]["name"] or path.parent.name, card["recipe"]["scale"] or OWN
-        if key not in found or len(card["seeds"]) > len(found[key]["seeds"]):
-            found[key] = card
+    for folder in several:
+        own: dict[tuple[str, str], dict] = {}
+        for card_folder in card_folders(folder):
+            card = cards.read(card_folder)
+            key = card["recipe"]["name"] or card_folder.name, card["recipe"]["scale"] or OWN
+            if key not in own or len(card["seeds"]) > len(own[key]["seeds"]):
+                own[key] = card
+        found = own | found
     return found
+
+
+def card_folders(folder: str | os.PathLike) -> list[Path]:
+    """The folders with cards within a folder, at any depth, in order; not those of single seeds, as in `read_cards`."""
+    folders = sorted(path.parent for path in Path(folder).rglob(cards.CARD))
+    return [path for path in folders if not re.fullmatch(r"seed\d+", path.name)]
 
 
 def same_trainings(recipe: str, scale: str) -> tuple[str, ...]:
@@ -136,20 +147,14 @@ def ours_of(table: PaperTable, group: Group, row: PaperRow, found: Cards) -> dic
             scale=scale,
             values=tuple(values),
             epochs=card["recipe"]["epochs"],
-            data=data_of(card),
+            data=description(card),
+            card=card,
             machines=tuple(dict.fromkeys(machine_name(training["machine"]) for training in trainings)),
             recipe=name,
             parameters=network["parameters"],
             macs=network["macs"],
         )
     return results
-
-
-def data_of(card: Mapping) -> str:
-    """What a card's training saw: the images, and their size where they came in another than their own."""
-    size = card["recipe"].get("image_size")
-    name = (card["data"]["note"] or card["data"]["name"]).rstrip(".")
-    return f"{name} at {size} pixels" if size else name
 
 
 def _card(recipe: str, scale: str, found: Cards) -> tuple[dict | None, str]:
@@ -195,7 +200,8 @@ def fill(table: PaperTable, found: Cards) -> list[Filled]:
         own = ours_of(table, group, row, found)
         others = ours_of(table, group, base, found) if base is not None else {}
         for scale, ours in own.items():
-            gain = ours.mean - others[scale].mean if scale in others else None
+            other = others.get(scale)
+            gain = ours.mean - other.mean if other is not None and same_images(ours.card, other.card) else None
             lines.append(Filled(group, row, ours, gain, paper_gain))
         if not own:
             lines.append(Filled(group, row, paper_gain=paper_gain))

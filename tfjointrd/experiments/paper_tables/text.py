@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tfjointrd.experiments.card_images import set_of
 from tfjointrd.experiments.paper_tables.fill import Filled, settings
 from tfjointrd.experiments.paper_tables.rows import ACCURACY, PaperTable
 from tfjointrd.experiments.table import aligned
@@ -76,7 +78,8 @@ class FilledTable:
         if any(row.parameters for _, row in self.table.rows()):
             columns["parameters (M): paper, ours"] = _parameters
             columns["MACs (M): paper, ours"] = _macs
-        return columns | {"setting": _setting, "recipe": _recipe}
+        several = len({set_of(line.ours.card) for line in self.lines if line.ours}) > 1
+        return columns | {"setting": functools.partial(_setting, with_data=several), "recipe": _recipe}
 
     def _titles(self) -> list[str]:
         return list(self._columns())
@@ -150,8 +153,10 @@ def _macs(line: Filled) -> str:
     return _millions(line.row.macs, line.ours.macs if line.ours else None)
 
 
-def _setting(line: Filled) -> str:
-    return NOTHING if line.ours is None else f"{line.ours.scale}, {line.ours.epochs} epochs"
+def _setting(line: Filled, with_data: bool) -> str:
+    if line.ours is None:
+        return NOTHING
+    return line.ours.setting if with_data else f"{line.ours.scale}, {line.ours.epochs} epochs"
 
 
 def _recipe(line: Filled) -> str:

@@ -72,7 +72,7 @@ class Recipe:
     schedule: str = option(
         "one_cycle",
         "`one_cycle`: the learning rate rises over the first part `warmup` of the training and falls along a cosine to "
-        "zero. `steps`: it is divided by 10 at each of `milestones`.",
+        "zero. `steps`: it is divided by 10 at each of `milestones`; without any it stays as it is.",
         choices=("one_cycle", "steps"),
     )
     learning_rate: float = option(
@@ -151,6 +151,11 @@ class Recipe:
             raise ValueError(
                 f"Expected `milestones` for schedule 'steps' only. Received: schedule='{self.schedule}', "
                 f"milestones={self.milestones}."
+            )
+        if self.milestones and self.epochs and min(self.milestones) >= self.epochs:
+            raise ValueError(
+                f"Expected a milestone below `epochs`, since the learning rate would stay as it is. Received: "
+                f"milestones={self.milestones}, epochs={self.epochs}."
             )
         if self.network.endswith(".keras") and self.initializer != "he_normal":
             raise ValueError(
