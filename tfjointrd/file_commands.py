@@ -44,7 +44,7 @@ def add_export(commands, formatter_class) -> None:
         "--labels",
         metavar="FILE_OR_NAMES",
         help="write metadata with the names of the classes into the file, and a card beside it: a file with one name a "
-        "line, names with commas between them, or a data set",
+        "line, names with commas between them, or a data set; of several outputs, OUTPUT=FILE_OR_NAMES",
     )
     parser.add_argument(
         "--pixel-range",
@@ -102,7 +102,9 @@ def _describe(options, path: str) -> None:
     from tfjointrd import export
 
     if options.labels:
-        print(export.describe_file(path, options.labels, pixel_range=options.pixel_range))
+        output, given, names = options.labels.partition("=")
+        labels = {output: names} if given and not Path(options.labels).exists() else options.labels
+        print(export.describe_file(path, labels, pixel_range=options.pixel_range))
 
 
 def _export_file(options, path: str, quantization) -> None:

@@ -86,6 +86,12 @@ def test_what_never_ends_is_taken_as_far_as_it_is_wanted():
     assert [len(next(taken)[0]) for _ in range(3)] == [10, 10, 10]
 
 
+def test_labels_by_output_of_an_array():
+    found = list(batches((X, {"a": Y, "b": Y[::-1]}), 4))
+    assert [len(x) for x, _ in found] == [4, 4, 2]
+    np.testing.assert_array_equal(np.concatenate([y["b"] for _, y in found]), Y[::-1])
+
+
 def test_several_inputs():
     ((x, y),) = batches([((X, X[..., 0]), Y)])
     assert len(x) == 2 and y is Y

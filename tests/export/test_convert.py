@@ -161,6 +161,31 @@ def test_nested_networks_and_operators_are_rebuilt_in_float32():
     np.testing.assert_allclose(rebuilt(images), ops.cast(model(images), "float32"), rtol=0.05, atol=0.02)
 
 
+def test_layers_that_networks_share_stay_shared_in_float32():
+    policy = {"dtype": "mixed_bfloat16"}
+    shared = keras.layers.Conv2D(4, 3, padding="same", **policy)
+
+    def member():
+        image = keras.Input((8, 8, 3))
+        return keras.Model(image, keras.layers.ReLU(**policy)(shared(image)))
+
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Add(**policy)([member()(image), member()(image)])
+    model = keras.Model(image, keras.layers.Dense(3, **policy)(keras.layers.Flatten(**policy)(x)))
+    rebuilt = in_float32(model)
+    assert rebuilt.count_params() == model.count_params()
+    images = pixels(4, (8, 8, 3)) / 255
+    np.testing.assert_allclose(rebuilt(images), ops.cast(model(images), "float32"), rtol=0.1, atol=0.05)
+
+
+def test_outputs_of_one_name_in_the_file(tmp_path):
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(image)
+    model = keras.Model(image, {"a b": keras.layers.Dense(3)(x), "a_b": keras.layers.Dense(3)(x)})
+    with pytest.raises(ValueError, match="outputs whose names differ in letters, .* Received: 'a b', 'a_b'"):
+        export.tflite(model, tmp_path / "model.tflite")
+
+
 def test_sequential_network(tmp_path):
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
     assert export.tflite(model, tmp_path / "model.tflite").top1_agreement == 1.0

@@ -102,3 +102,30 @@ def test_file_profile(network, int8_file, tmp_path):
     assert profile.operators["CONV_2D", "int8", "int8"] == 1 and profile.weight_bytes.keys() == {"int8"}
     assert "1  FULLY_CONNECTED  int8" in str(profile)
     assert profile.weight_bytes["int8"] >= 3 * 3 * 8 + 4 * 8 * 64
+
+
+def test_augmentation_does_not_count_as_an_error(images, tmp_path):
+    """Keras' layers for it augment unless they are told not to."""
+    x = image = keras.Input((8, 8, 3))
+    for layer in (layers.RandomFlip(), layers.RandomContrast(0.9), layers.Conv2D(4, 3, name="first"), layers.ReLU()):
+        x = layer(x)
+    model = with_random_statistics(keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(x))))
+    file = export.tflite(model, tmp_path / "augmented.tflite", representative_data=images)
+    found = report.quantization_error(file.path, model, images[:6]).layers
+    assert "first" in [name for one in found for name in one.fused] and max(one.own_error for one in found) < 1e-5
+
+
+def test_layers_of_one_name_in_two_networks_are_left_out(images, tmp_path):
+    def member(name):
+        image = keras.Input((8, 8, 3))
+        x = layers.ReLU(name="activation")(layers.Conv2D(4, 3, padding="same", name="conv")(image))
+        return keras.Model(image, layers.Conv2D(4, 3, padding="same", name=f"{name}_conv")(x), name=name)
+
+    image = keras.Input((8, 8, 3))
+    x = layers.Add(name="both")([member("a")(image), member("b")(image)])
+    model = keras.Model(image, layers.Dense(3, name="scores")(layers.GlobalAveragePooling2D()(x)))
+    model = with_random_statistics(model)
+    file = export.tflite(model, tmp_path / "members.tflite", representative_data=images)
+    found = {one.layer: one.own_error for one in report.quantization_error(file.path, model, images[:6]).layers}
+    assert "scores" in found and not {"conv", "b_conv_1", "activation"} & found.keys()
+    assert max(found.values()) < 1e-5

@@ -9,10 +9,11 @@ import pytest
 from small_networks import pixels, small_network
 
 import tfjointrd as jrd
-from tfjointrd.export import TFLiteModel, describe_file, metadata, read_metadata, tflite
+from tfjointrd.export import TFLiteModel, describe_file, metadata, quantize_file, read_metadata, tflite
 from tfjointrd.export import metadata_tables as tables
 from tfjointrd.export.file_graph import unpack
 from tfjointrd.export.page.describe import describe
+from tfjointrd.report import file_profile
 
 NAMES = ["top", "left", "bottom", "right"]
 
@@ -170,8 +171,19 @@ def test_several_outputs(tmp_path):
     network = small_network()
     both = keras.Model(network.input, {"a": network.output, "b": network.output * 2.0})
     tflite(both, tmp_path / "both.tflite")
-    found = describe_file(tmp_path / "both.tflite", NAMES)
-    assert sorted(found.outputs) == ["a", "b"] and read_metadata(tmp_path / "both.tflite") == found
+    path = tmp_path / "both.tflite"
+    for name in ("a", "b"):
+        found = describe_file(path, {name: NAMES})
+        assert sorted(found.outputs) == ["a", "b"] and read_metadata(path) == found
+        assert (found.labels_of, found.labels) == (name, tuple(NAMES)) and f"classes of {name}: " in str(found)
+    for labels, message in (
+        (NAMES, "`labels` to be a dict that says of which output"),
+        ({"c": NAMES}, "`labels` of one output, by its name in the file: .* Received: c"),
+        ({"a": NAMES, "b": NAMES}, "Received: a, b"),
+        ({"a": ["one\ntwo", *NAMES[1:]]}, "a name of several lines"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            describe_file(path, labels)
 
 
 def test_the_card_gives_each_output_its_own_shape(tmp_path):
@@ -212,3 +224,25 @@ def test_a_range_that_nothing_tells(files):
     assert not describe(path)["range_is_assumed"] and describe(path, "0..1")["pixels"]["range"] == "0..1"
     images = (np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 1)), np.arange(4))
     assert 0 <= jrd.export.accuracy(path, images) <= 1
+
+
+@pytest.mark.parametrize("quantization", ["dynamic", "int8"])
+def test_metadata_stay_in_another_format(quantization, files):
+    described = describe_file(files / "float.tflite", NAMES)
+    images = np.random.default_rng(0).uniform(0, 255, (8, 8, 8, 1)).astype("float32")
+    path = files / "other.tflite"
+    quantize_file(files / "float.tflite", path, quantization, images, min_agreement=None, max_error=1.0)
+    assert read_metadata(path) == described
+    assert file_profile(path).operators
+
+
+def test_colours_of_four_channels_are_not_known(tmp_path):
+    image = keras.Input((8, 8, 4))
+    network = keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(image)))
+    tflite(network, path := tmp_path / "four.tflite")
+    describe_file(path, pixel_range="0..1")
+    stored = tables.Read.root(metadata._stored(unpack(path.read_bytes())))
+    (graph,) = stored.tables("subgraphs", tables.SUBGRAPH)
+    (taken,) = graph.tables("inputs", tables.TENSOR)
+    properties = taken.table("content", tables.CONTENT).table("properties", tables.IMAGE_PROPERTIES)
+    assert properties.byte("color_space") == tables.UNKNOWN_COLORS

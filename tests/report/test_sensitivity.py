@@ -38,6 +38,20 @@ def test_accuracies_are_those_of_narrow_networks(normalization):
         np.testing.assert_array_equal(variable, value)
 
 
+def test_a_norm_behind_an_activation_that_makes_something_of_zeros():
+    inputs, rng = keras.Input((6, 6, 2)), np.random.default_rng(0)
+    x = L.UnitNormalization()(L.Conv2D(12, 3, activation="sigmoid", name="a")(inputs))
+    model = keras.Model(inputs, L.Dense(3)(L.GlobalAveragePooling2D()(L.Conv2D(6, 3, name="b")(x))))
+    for variable in model.weights:
+        variable.assign(rng.normal(0, 1, variable.shape))
+    x = rng.normal(size=(256, 6, 6, 2)).astype("float32")
+    y = model.predict_on_batch(x).argmax(-1)
+    scores = channel_importance(model, "l1")["a"]
+    small = slim(model, {"a": sorted(np.argsort(-scores)[:6].tolist())})
+    (found,) = (row for row in report.sensitivity(model, (x, y), "l1", (0.5,)) if row["set"] == "a" and row["ratio"])
+    assert found["accuracy"] == accuracy(small.predict_on_batch, (x, y)) < 1
+
+
 def test_a_heat_map(tmp_path):
     sets = [tied.name for tied in tied_sets(network())][:2]
     rows = [{"set": name, "ratio": r, "accuracy": 1 - r / (i + 1)} for i, name in enumerate(sets) for r in (0.0, 0.5)]

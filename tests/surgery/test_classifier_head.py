@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tfjointrd import adjoin, export, models, new_head, remove_shortcuts
+from tfjointrd.surgery.output_activation import final_activation
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (3, 16, 16, 3)).astype("float32")
 
@@ -87,6 +88,39 @@ def test_a_softmax_for_one_unit_becomes_a_sigmoid(behind):
     one = new_head(keras.Model(inputs, layers.Softmax()(x) if behind else x), 1)
     found = np.asarray(one(IMAGES[:, :8, :8] / 255))
     assert found.shape[1:] == (1,) and ((found > 0) & (found < 1)).all() and np.ptp(found) > 1e-4
+
+
+def ending_in(units, *behind, **options):
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Dense(units, **options)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(inputs)))
+    for function in behind:
+        x = function(x)
+    return keras.Model(inputs, x)
+
+
+def test_sigmoids_of_several_units_stay():
+    """Several classes may be right."""
+    for model in (ending_in(5, activation="sigmoid"), ending_in(5, keras.layers.Activation("sigmoid"))):
+        assert final_activation(new_head(model, 7)) == "sigmoid"
+
+
+def test_endings_that_are_not_recognised():
+    for model, units, ending in (
+        (ending_in(3, keras.ops.softmax), 1, "softmax"),
+        (ending_in(3, activation=keras.layers.Softmax()), 1, "softmax"),
+        (ending_in(1, keras.ops.sigmoid), 3, "sigmoid"),
+    ):
+        with pytest.raises(ValueError, match=f"without a {ending} behind its last Dense layer, .*num_classes={units}"):
+            new_head(model, units)
+    assert new_head(ending_in(3, activation="log_softmax"), 1).layers[-1].activation is keras.activations.log_sigmoid
+
+
+def test_initial_biases_of_the_old_classes_are_dropped():
+    bias = keras.initializers.Constant([0.1, 0.2, 0.3])
+    network = new_head(ending_in(3, bias_initializer=bias), 4)
+    np.testing.assert_array_equal(network.layers[-1].bias, np.zeros(4))
+    np.testing.assert_allclose(new_head(ending_in(3, bias_initializer=bias), 3).layers[-1].bias, [0.1, 0.2, 0.3])
 
 
 def test_the_head_of_a_frozen_network_learns(trained):

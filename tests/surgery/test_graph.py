@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import tfjointrd
+from tfjointrd import new_head, report
 from tfjointrd.surgery import Ref, functional, read_graph, swap_layers
 from tfjointrd.surgery.weights import assign_weights
 
@@ -279,3 +280,62 @@ def test_adapted_normalizations_stay_adapted():
     found = (read_graph(model).build(), tfjointrd.slim(model, {"a": range(8)}), pair.full())
     for outputs in (*(network.predict(x, verbose=0) for network in found), pair.predict(x, verbose=0)["full"]):
         np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
+class Reordered(keras.layers.Layer):
+    """A batch normalisation that makes its weights in another order, and takes no mask."""
+
+    def __init__(self, name=None, trainable=True, dtype=None, **_):
+        super().__init__(name=name, trainable=trainable, dtype=dtype)
+
+    def build(self, shape):
+        for name in ("beta", "gamma"):
+            setattr(self, name, self.add_weight(name=name, shape=(shape[-1],)))
+        for name in ("moving_variance", "moving_mean"):
+            setattr(self, name, self.add_weight(name=name, shape=(shape[-1],), trainable=False))
+
+    def call(self, x):
+        return (x - self.moving_mean) / keras.ops.sqrt(self.moving_variance + 1e-3) * self.gamma + self.beta
+
+
+def test_weights_of_a_swapped_layer_go_by_their_names(randomised):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(inputs))
+    model = keras.Model(inputs, x)
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    swapped = swap_layers(model, {keras.layers.BatchNormalization: Reordered})
+    images = rng.normal(size=(2, 8, 8, 3)).astype("float32")
+    np.testing.assert_allclose(swapped(images), model(images), atol=1e-5)
+    with pytest.raises(ValueError, match="the same configuration, arguments and weights. Received: Conv2D -> PReLU"):
+        swap_layers(model, {keras.layers.Conv2D: keras.layers.PReLU})
+
+
+@keras.saving.register_keras_serializable(package="test")
+class Transposed(keras.layers.Layer):
+    """Computes with the kernel of another convolution."""
+
+    def __init__(self, other, **options):
+        super().__init__(**options)
+        self.other = other
+
+    def call(self, x):
+        return keras.ops.conv_transpose(x, self.other.kernel, padding="same")
+
+    def get_config(self):
+        return {**super().get_config(), "other": keras.saving.serialize_keras_object(self.other)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "other": keras.saving.deserialize_keras_object(config["other"])})
+
+
+def test_weights_that_two_layers_share():
+    inputs, convolution = keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, padding="same", name="encoder")
+    x = Transposed(convolution, name="decoder")(convolution(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
+    costs = report.profile(model)
+    assert costs.parameters == costs.trainable_parameters == model.count_params()
+    with pytest.raises(ValueError, match="where 'encoder' and 'decoder' share 'kernel', and would no longer"):
+        new_head(model, 2)

@@ -186,3 +186,16 @@ def test_adapters_are_merged():
     dense.build((None, 6))
     dense.enable_lora(2)
     assert in_network(dense, (3, 6)) == 3 * 42
+
+
+def test_functions_of_ones_own_are_not_free():
+    """What a Lambda or a layer of one's own computes without weights is not known."""
+
+    class Squared(keras.layers.Layer):
+        def call(self, x):
+            return keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1)))
+
+    inputs = keras.Input((8, 4))
+    for layer in (layers.Lambda(lambda x: keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1)))), Squared()):
+        costs = report.profile(keras.Model(inputs, layer(layers.Dense(4)(inputs))))
+        assert costs.macs == 8 * 16 and len(costs.uncounted) == 1

@@ -145,14 +145,19 @@ def _pairs(data: Any, batch_size: int | None, argument: str) -> Iterator[tuple[A
     data = getattr(data, "input_gen", data)  # of a `tf.lite.RepresentativeDataset`
     if callable(data) and not isinstance(data, keras.Model):
         data = _called(data, argument)
-    if _is_array(data) or (isinstance(data, tuple) and _is_labelled(data)):
+    if _is_array(data) or (isinstance(data, tuple) and (_is_labelled(data) or _is_labelled_by_output(data))):
         x, y = _pair(data, argument)
         size = max(len(x), 1) if batch_size is None else batch_size
         for start in range(0, len(x), size):
-            yield x[start : start + size], None if y is None else y[start : start + size]
+            part = slice(start, start + size)
+            yield x[part], {name: own[part] for name, own in y.items()} if isinstance(y, Mapping) else _part(y, part)
         return
     for batch in _iterated(data, argument):
         yield _pair(batch, argument)
+
+
+def _part(values: Any, part: slice) -> Any:
+    return None if values is None else values[part]
 
 
 def _called(function: Callable, argument: str) -> Any:
@@ -197,6 +202,11 @@ def _is_labelled(parts: tuple) -> bool:
     if len(parts) not in (2, 3) or not all(map(_is_array, parts)):
         return False
     return tuple(parts[1].shape[1:]) != tuple(parts[0].shape[1:])
+
+
+def _is_labelled_by_output(parts: tuple) -> bool:
+    """Whether a tuple is an array of images with a dict of labels."""
+    return len(parts) in (2, 3) and _is_array(parts[0]) and isinstance(parts[1], Mapping)
 
 
 def _is_array(value: Any) -> bool:

@@ -23,8 +23,10 @@ def read_labels(labels: str | os.PathLike | Sequence[str], classes: int) -> list
         ValueError: If there are more or fewer names than classes, or if the file is no text.
     """
     names = _names(labels)
-    if len(names) != classes or not all(names):
+    broken = [name for name in names if len(name.splitlines()) > 1]
+    if len(names) != classes or not all(names) or broken:
         received = f"{len(names)} names" if len(names) != classes else "a name that is empty"
+        received = f"a name of several lines, {broken[0]!r}" if broken else received
         raise ValueError(
             f"Expected `labels` to be {classes} names, one for each class. "
             f"Received: labels={_short(labels)}, {received}"

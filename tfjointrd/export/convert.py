@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ from tfjointrd.export import quantize
 from tfjointrd.export.accuracy_drop import check_accuracy_drop, check_limit
 from tfjointrd.export.file_graph import names_classes, read_file, takes_pixels
 from tfjointrd.export.interpreter import TFLiteModel
+from tfjointrd.export.metadata import with_metadata_of
 from tfjointrd.export.quantize import FLOAT32, Quantizer
 from tfjointrd.export.samples import flat_layers, random_images, sample, sample_of_shape
 from tfjointrd.export.source import FileSource, Source, file_name, in_float32
@@ -23,6 +25,8 @@ from tfjointrd.export.verify import ExportReport, check_agreement, compare
 from tfjointrd.files import replacing
 from tfjointrd.surgery.graph import functional, sizes_error
 from tfjointrd.surgery.name_patterns import matching
+from tfjointrd.surgery.output_activation import output_names
+from tfjointrd.surgery.read_graph import read_graph
 from tfjointrd.surgery.tasks import classifying
 
 
@@ -206,7 +210,7 @@ def quantize_file(
             )
         calibration, check = _parted(images, quantizer)
         source = FileSource(network.content, network.name, input_type, output_type)
-        part.write_bytes(quantizer.function(source, calibration))
+        part.write_bytes(with_metadata_of(quantizer.function(source, calibration), network.content))
         report = compare(network, part, check, Path(path), quantization, classes, named=str)
         check_agreement(report, quantizer.exact, 1e-3, least, max_error)
     return report
@@ -263,6 +267,14 @@ def check_network(model: keras.Model) -> None:
         raise ValueError(
             "Expected `model` to have one input; make a `keras.Model(input, outputs)` of the part to deploy. Received: "
             f"'{model.name}' with {len(model.inputs)} inputs"
+        )
+    names = output_names(read_graph(model))
+    in_file = Counter(map(file_name, names))
+    alike = [name for name in names if in_file[file_name(name)] > 1]
+    if alike:
+        raise ValueError(
+            f"Expected outputs whose names differ in letters, digits or `_`, which is all that a file keeps. Received: "
+            f"{', '.join(map(repr, alike))}"
         )
     shape, dtype = model.inputs[0].shape, keras.backend.standardize_dtype(model.inputs[0].dtype)
     if None in shape[1:]:

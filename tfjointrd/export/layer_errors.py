@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +62,8 @@ class _Match:
 def layer_errors(path: str | os.PathLike, network: keras.Model, images: Any) -> list[LayerError]:
     """Compares the layers of a file with those of its network.
 
-    A layer is found by the names that TensorFlow's converter and litert-quantizer give to tensors. What is called
-    several times, and what leaves no trace in the names, is left out.
+    A layer is found by the names that TensorFlow's converter and litert-quantizer give to tensors. Left out is what is
+    called several times, what leaves no trace in the names, and layers of one name in several networks within.
 
     Args:
         path: The file, in any number format.
@@ -79,7 +81,7 @@ def layer_errors(path: str | os.PathLike, network: keras.Model, images: Any) -> 
     runner = TFLiteModel(path, keep_tensors=True)
     runner.check_images(images)
     keras_graph = read_graph(network)
-    file_graph = read_file(Path(path).read_bytes(), keras_graph.layers, network.name)
+    file_graph = read_file(Path(path).read_bytes(), _told_apart(keras_graph), network.name)
     matches = _matches(file_graph, keras_graph, runner)
     tensors = {name: Ref(name) for name in matches}
     for start in range(0, len(images), _AT_ONCE):
@@ -96,6 +98,13 @@ def layer_errors(path: str | os.PathLike, network: keras.Model, images: Any) -> 
             match.reference += float(np.sum(np.square(reference)))
     found = [_layer_error(name, match, file_graph) for name, match in matches.items()]
     return sorted(found, key=lambda one: -one.own_error)
+
+
+def _told_apart(network: Graph) -> list[str]:
+    """The layers whose names in the file no other layer bears, as one of another network within may."""
+    own = {name: getattr(network.sources[name], "name", name) for name in network.layers}
+    bearers = Counter(own.values())
+    return [name for name in network.layers if bearers[own[name]] == 1]
 
 
 def _matches(file: FileGraph, network: Graph, runner: TFLiteModel) -> dict[str, _Match]:
@@ -176,7 +185,9 @@ class _Evaluation:
         return self.known[ref]
 
     def _compute(self, call: Call) -> None:
-        run: Callable = self.graph.sources[call.layer]
+        run: Any = self.graph.sources[call.layer]
         args, kwargs = (substitute(part, self.known.__getitem__) for part in (call.args, call.kwargs))
+        if kwargs.get("training") is None and "training" in inspect.signature(run.call).parameters:
+            kwargs = {**kwargs, "training": False}  # Keras' layers for augmentation augment by default
         for index, value in enumerate(keras.tree.flatten(run(*args, **kwargs))):
             self.known[Ref(call.layer, call.number, index)] = value

@@ -10,9 +10,10 @@ import io
 import os
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,7 @@ class FileMetadata:
         labels: Names of the classes; empty where they are not known.
         author: Who made it.
         license: Under what licence it may be used.
+        labels_of: Name of the output that has these classes.
     """
 
     name: str
@@ -62,6 +64,7 @@ class FileMetadata:
     labels: tuple[str, ...] = ()
     author: str = ""
     license: str = ""
+    labels_of: str = ""
 
     @property
     def normalizes(self) -> bool:
@@ -73,13 +76,14 @@ class FileMetadata:
         others = f"a range of mean {self.mean}, std {self.std}" if self.normalizes else "a range that is not named"
         taken = f"the range {self.pixel_range}" if self.pixel_range else others
         shown = ", ".join(self.labels[:5]) + (", ..." if len(self.labels) > 5 else "")
-        classes = f"; {len(self.labels)} classes: {shown}" if self.labels else ""
+        of_output = f" of {self.labels_of}" if len(self.outputs) > 1 else ""
+        classes = f"; {len(self.labels)} classes{of_output}: {shown}" if self.labels else ""
         return f"takes '{self.input}' in {taken}, gives {', '.join(self.outputs)}{classes}"
 
 
 def describe_file(
     path: str | os.PathLike,
-    labels: str | os.PathLike | Sequence[str] | None = None,
+    labels: str | os.PathLike | Sequence[str] | Mapping[str, Any] | None = None,
     *,
     name: str = "",
     description: str = "",
@@ -94,8 +98,9 @@ def describe_file(
 
     Args:
         path: The file, with one input `(1, height, width, channels)`.
-        labels: Names of the classes of its first output: a list, a text file with one a line, names with commas between
-            them, or a data set of `tfjointrd.data.load`. By default no labels are written.
+        labels: Names of the classes: a list, a text file with one a line, names with commas between them, or a data set
+            of `tfjointrd.data.load`. If the file has several outputs, a dict of one of these by the name of the output.
+            By default no labels are written.
         name: What it is called; the file's name without its ending by default.
         description: What it does, in a sentence.
         pixel_range: What the network takes for pixels from 0 to 255: `"0..255"`, `"0..1"`, `"-1..1"` or `"imagenet"`.
@@ -110,7 +115,8 @@ def describe_file(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no `.tflite` file, if there are more or fewer labels than classes, or no such range.
+        ValueError: If it is no `.tflite` file, if there are more or fewer labels than classes, if `labels` do not say
+            of which of several outputs they are, or if there is no such range.
         OSError: If the file cannot be written.
 
     Example:
@@ -126,7 +132,7 @@ def describe_file(
         raise ValueError(f"Expected `pixel_range` to be one of {list(PIXEL_RANGES)}. Received: {pixel_range!r}")
     inputs, outputs = graph.signature
     names = tuple(outputs.get(index, f"output{number}") for number, index in enumerate(graph.outputs))
-    first = model.shape_of(graph.outputs[0])
+    labelled, own = _output_of(labels, names)
     found = pixel_range or range_of(content, graph, model)
     if found is None:
         found = "0..255"
@@ -144,7 +150,8 @@ def describe_file(
         pixel_range=found,
         mean=mean,
         std=std,
-        labels=() if labels is None else tuple(read_labels(labels, first[-1])),
+        labels=() if own is None else tuple(read_labels(own, model.shape_of(graph.outputs[labelled])[-1])),
+        labels_of="" if own is None else names[labelled],
         author=author,
         license=license,
     )
@@ -182,6 +189,28 @@ def read_metadata(path: str | os.PathLike) -> FileMetadata | None:
         raise ValueError(f"Expected whole metadata in path='{os.fspath(path)}'. Received: {error}") from error
 
 
+def _output_of(labels: Any, names: Sequence[str]) -> tuple[int, Any]:
+    """The position of the output that labels are of, and the labels."""
+    by_name = isinstance(labels, Mapping)
+    if by_name and (len(labels) != 1 or not set(labels) <= set(names)):
+        raise ValueError(
+            f"Expected `labels` of one output, by its name in the file: {', '.join(names)}. Received: "
+            f"{', '.join(map(str, labels))}"
+        )
+    if labels is not None and not by_name and len(names) > 1:
+        raise ValueError(
+            "Expected `labels` to be a dict that says of which output they are, since the file has several: "
+            f"labels={{'{names[0]}': ...}} for one of {', '.join(names)}. Received: a {type(labels).__name__}"
+        )
+    return next(((names.index(name), own) for name, own in labels.items()), (0, None)) if by_name else (0, labels)
+
+
+def with_metadata_of(content: bytes, source: bytes) -> bytes:
+    """A file with the metadata and labels of another one, if that has any."""
+    stored = _stored(unpack(source))
+    return content if stored is None else _with(content, stored, _parsed(stored, source).labels)
+
+
 def _statistics(pixel_range: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation that lead from pixels between 0 and 255 to a range."""
     scale, offset = (np.atleast_1d(np.asarray(part, "float64")) for part in PIXEL_RANGES[pixel_range])
@@ -201,7 +230,7 @@ def _table(metadata: FileMetadata, model: TFLiteModel, kinds: Sequence[str]) -> 
     mean, std = list(metadata.mean), list(metadata.std)
     normalization = make(tables.NORMALIZATION_OPTIONS, {"mean": mean, "std": std})
     low, high = ([(edge - m) / s for m, s in zip(mean, std, strict=True)] for edge in (0.0, 255.0))
-    color = tables.RGB if model.input_shape[-1] == 3 else tables.GRAYSCALE
+    color = {1: tables.GRAYSCALE, 3: tables.RGB}.get(model.input_shape[-1], tables.UNKNOWN_COLORS)
     image = make(tables.IMAGE_PROPERTIES, {"color_space": tables.Byte(color)})
     unit = {"kind": tables.Byte(tables.NORMALIZATION), "options": normalization}
     taken = {
@@ -218,9 +247,9 @@ def _table(metadata: FileMetadata, model: TFLiteModel, kinds: Sequence[str]) -> 
             "name": name,
             "description": f"{kind[0].upper()}{kind[1:]}.",
             "content": make(tables.CONTENT, feature),
-            "files": [make(tables.FILE, file)] if number == 0 and metadata.labels else None,
+            "files": [make(tables.FILE, file)] if name == metadata.labels_of and metadata.labels else None,
         }
-        for number, (name, kind) in enumerate(zip(metadata.outputs, kinds, strict=True))
+        for name, kind in zip(metadata.outputs, kinds, strict=True)
     ]
     subgraph = {
         "inputs": [make(tables.TENSOR, taken)],
@@ -284,6 +313,7 @@ def _parsed(stored: bytes, content: bytes) -> FileMetadata:
             mean, std = options.floats("mean"), options.floats("std")
             channels = max(len(mean), len(std))
             ranges = [name for name in PIXEL_RANGES if _close(name, channels, mean, std)]
+    labelled, labels = _labels(given, content)
     return FileMetadata(
         name=root.text("name"),
         description=root.text("description"),
@@ -292,9 +322,10 @@ def _parsed(stored: bytes, content: bytes) -> FileMetadata:
         pixel_range=ranges[0] if ranges else None,
         mean=mean,
         std=std,
-        labels=_labels(given, content),
+        labels=labels,
         author=root.text("author"),
         license=root.text("license"),
+        labels_of=labelled,
     )
 
 
@@ -306,14 +337,14 @@ def _close(name: str, channels: int, mean: Sequence[float], std: Sequence[float]
     return all(np.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(expected, (mean, std), strict=True))
 
 
-def _labels(outputs: Sequence[tables.Read], content: bytes) -> tuple[str, ...]:
-    """The names of the classes of the first output that has any."""
+def _labels(outputs: Sequence[tables.Read], content: bytes) -> tuple[str, tuple[str, ...]]:
+    """The first output that has names of classes, and these."""
     for output in outputs:
         for file in output.tables("files", tables.FILE):
             if file.byte("type") == tables.AXIS_LABELS:
                 with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                    return tuple(archive.read(file.text("name")).decode().splitlines())
-    return ()
+                    return output.text("name"), tuple(archive.read(file.text("name")).decode().splitlines())
+    return "", ()
 
 
 def _write_card(path: Path, metadata: FileMetadata, model: TFLiteModel) -> None:

@@ -19,7 +19,7 @@ MINIMUM_VERSION = "1.0.0"  # of a reader: nothing newer is used
 AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
 FEATURE, IMAGE = 1, 2  # ContentProperties
 NORMALIZATION = 1  # ProcessUnitOptions
-RGB, GRAYSCALE = 1, 2  # ColorSpaceType
+UNKNOWN_COLORS, RGB, GRAYSCALE = 0, 1, 2  # ColorSpaceType
 
 # Numbers of the fields of each table, in the order of the schema.
 MODEL = {"name": 0, "description": 1, "version": 2, "subgraphs": 3, "author": 4, "license": 5, "minimum_version": 7}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from tfjointrd.export.samples import flat_layers
 from tfjointrd.files import write
 from tfjointrd.surgery.output_activation import named_outputs, output_names
 from tfjointrd.surgery.read_graph import read_graph
-from tfjointrd.surgery.weights import settle
 
 
 class Source:
@@ -107,13 +107,9 @@ def in_float32(model: keras.Model) -> keras.Model:
     """The network itself, or if it computes in another precision, the same network in float32."""
     if all(layer.dtype_policy.name == "float32" for layer in flat_layers(model)):
         return model
-    clone = keras.models.clone_model(
-        model, clone_function=lambda layer: type(layer).from_config(_float32_config(layer.get_config()))
-    )
-    clone.set_weights(model.get_weights())
-    for layer in flat_layers(clone):
-        settle(layer)
-    return clone
+    graph = read_graph(model)
+    layers = {name: replace(spec, config=_float32_config(spec.config)) for name, spec in graph.layers.items()}
+    return replace(graph, layers=layers).build()
 
 
 def _float32_config(config: Any) -> Any:

@@ -14,7 +14,7 @@ from tfjointrd.report.live_memory import live_bytes
 from tfjointrd.surgery.graph import Call, Graph, Ref, substitute
 from tfjointrd.surgery.macs import layer_macs
 from tfjointrd.surgery.read_graph import read_graph
-from tfjointrd.surgery.rules.counters import kernel_parameters, weight_sizes
+from tfjointrd.surgery.rules.counters import is_kernel, weight_sizes
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,9 @@ def profile(model: keras.Model, batch_size: int = 1) -> Profile:
     itemsizes = _itemsizes(graph)
     sizes = {ref: math.prod(shape) * itemsizes[ref.layer, ref.call] for ref, shape in shapes.items()}
     live = live_bytes(graph, sizes)
+    counted: set[int] = set()
     rows = [
-        _layer_profile(graph, call, graph.outputs_of(call), shapes, sizes, bytes_)
+        _layer_profile(graph, call, graph.outputs_of(call), shapes, sizes, bytes_, counted)
         for call, bytes_ in zip(graph.calls, live, strict=True)
     ]
     return Profile(graph.name, batch_size, tuple(rows))
@@ -224,12 +225,20 @@ def _itemsize(dtype: str) -> int:
 
 
 def _layer_profile(
-    graph: Graph, call: Call, outputs: list[Ref], shapes: Mapping[Ref, tuple], sizes: Mapping[Ref, int], live: int
+    graph: Graph,
+    call: Call,
+    outputs: list[Ref],
+    shapes: Mapping[Ref, tuple],
+    sizes: Mapping[Ref, int],
+    live: int,
+    counted: set[int],
 ) -> LayerProfile:
+    """The costs of a call; weights in `counted` are those of a layer before, by which this one computes too."""
     layer = graph.sources[call.layer]
     output_shapes = [shapes[ref] for ref in outputs]
     first = call.number == 0
-    sizes_of_weights = weight_sizes(layer) if first else []
+    sizes_of_weights = [(w, size) for w, size in weight_sizes(layer) if id(w) not in counted] if first else []
+    counted.update(id(weight) for weight, _ in sizes_of_weights)
     trained = {id(weight) for weight in getattr(layer, "trainable_weights", ())}
     return LayerProfile(
         name=call.layer,
@@ -237,7 +246,7 @@ def _layer_profile(
         output_shape=output_shapes[0] if len(output_shapes) == 1 else tuple(output_shapes),
         parameters=sum(size for _, size in sizes_of_weights),
         trainable_parameters=sum(size for weight, size in sizes_of_weights if id(weight) in trained),
-        kernel_parameters=kernel_parameters(layer) if first else 0,
+        kernel_parameters=sum(size for weight, size in sizes_of_weights if is_kernel(weight.name)),
         macs=layer_macs(layer, [shapes[ref] for ref in call.inputs], output_shapes),
         output_bytes=sum(sizes[ref] for ref in outputs),
         live_bytes=live,

@@ -13,6 +13,7 @@ from tfjointrd.data.batches import accuracy, batches
 from tfjointrd.extras import require
 from tfjointrd.report.figures import rows_of, save
 from tfjointrd.surgery import Channels, read_graph, slim
+from tfjointrd.surgery.graph import LayerSpec
 from tfjointrd.surgery.importance.criterion import resolve, scores_of
 from tfjointrd.surgery.importance.feature_maps import image_shape
 from tfjointrd.surgery.pruning_steps import PruningSteps
@@ -96,10 +97,16 @@ def _checked(ratios: Iterable[float]) -> list[float]:
     return sorted(set(found))
 
 
+def _counts(spec: LayerSpec) -> bool:
+    """Whether a layer divides by a statistic of all channels."""
+    return describe(spec).normalizes == "channels" or spec.cls.__name__ in ("UnitNormalization", "Normalize")
+
+
 class _Zeroed:
     """A copy of a network in which the weights of dropped channels are zero, which is the same function as without.
 
-    It is built and compiled once. Where a layer normalisation counts channels, the narrow network is built instead.
+    It is built and compiled once. Where a layer normalisation counts channels, the narrow network is built instead, and
+    where a norm over channels may follow an activation that makes something of zeros.
     """
 
     def __init__(self, sets: TiedSets, held: list):
@@ -108,7 +115,7 @@ class _Zeroed:
         self.sites: dict[str, list] = {}
         for site in sets.sites():
             self.sites.setdefault(site.tied, []).append(site)
-        counting = [call.output for call in graph.calls if describe(graph.layers[call.layer]).normalizes == "channels"]
+        counting = [call.output for call in graph.calls if _counts(graph.layers[call.layer])]
         self.counted = {sets.sets[number].name for ref in counting for number in sets.positions(ref)}
 
     def accuracy(self, kept: Mapping[str, np.ndarray]) -> Any:

@@ -8,7 +8,13 @@ from dataclasses import replace
 import keras
 
 from tfjointrd.surgery.graph import Call, Graph, LayerSpec, Ref, refs_in, substitute
+from tfjointrd.surgery.narrow_forms import without_arrays
+from tfjointrd.surgery.output_activation import SIGMOID, SOFTMAX, final_activation
 from tfjointrd.surgery.read_graph import read_graph
+
+# What stands for yes or no of one unit, and for one of several classes.
+_OF_ONE = {"sigmoid": "softmax", "log_sigmoid": "log_softmax"}
+_OF_SEVERAL = {several: one for one, several in _OF_ONE.items()}
 
 
 def new_head(
@@ -18,8 +24,8 @@ def new_head(
 
     Args:
         model: A functional or Sequential classifier that ends in a `Dense` layer, with a softmax behind it or without.
-            It is not changed. A sigmoid, by which one output tells two classes apart, becomes a softmax, and a softmax
-            becomes a sigmoid for one unit.
+            It is not changed. A sigmoid of one unit, which tells two classes apart, becomes a softmax for several
+            units, and a softmax becomes a sigmoid for one unit. Sigmoids of several units stay.
         num_classes: Number of units of the new layer, whose weights are drawn as those of a new network. It learns,
             also where the network is frozen.
         input_shape: `(height, width, channels)` of the images to come; as before by default. Another height and width
@@ -31,8 +37,8 @@ def new_head(
         A functional `keras.Model` with the same layer names.
 
     Raises:
-        ValueError: If the network does not end in a `Dense` layer, has several inputs or outputs, or cannot take
-            images of `input_shape`; the message names the layer.
+        ValueError: If the network does not end in a `Dense` layer, has several inputs or outputs, cannot take images of
+            `input_shape`, or ends in a function that does not serve `num_classes`; the message names the layer.
 
     Example:
 
@@ -44,14 +50,17 @@ def new_head(
         raise ValueError(f"Expected `num_classes` to be a positive integer. Received: num_classes={num_classes!r}.")
     graph = read_graph(model)
     head = _head(graph)
-    specs = {**graph.layers, head: graph.layers[head].with_config(units=num_classes, trainable=True)}
+    spec, one_unit = graph.layers[head], graph.layers[head].config["units"] == 1
+    without = {} if spec.config["units"] == num_classes else without_arrays(spec.config)
+    specs = {**graph.layers, head: spec.with_config(units=num_classes, trainable=True, **without)}
     ahead = {ref.layer for call in graph.calls if call.layer == head for ref in graph.ancestors()[call.output]} - {head}
     for key, spec in specs.items():
         activation = None if key in ahead else spec.config.get("activation")
-        if activation == "sigmoid" and num_classes > 1:
-            specs[key] = spec.with_config(activation="softmax")
-        elif activation == "softmax" and num_classes == 1:
-            specs[key] = spec.with_config(activation="sigmoid")
+        activation = activation if isinstance(activation, str) else None
+        if activation in _OF_ONE and num_classes > 1 and one_unit:
+            specs[key] = spec.with_config(activation=_OF_ONE[activation])
+        elif activation in _OF_SEVERAL and num_classes == 1:
+            specs[key] = spec.with_config(activation=_OF_SEVERAL[activation])
         elif key not in ahead and spec.cls is keras.layers.Softmax and num_classes == 1:
             specs[key] = LayerSpec(
                 keras.layers.Activation, {"name": key, "activation": "sigmoid", "dtype": spec.config["dtype"]}
@@ -61,16 +70,30 @@ def new_head(
     sources = {key: layer for key, layer in graph.sources.items() if key != head}
     graph = replace(graph, layers=specs, sources=sources)
     if input_shape is None:
-        return graph.build(name)
+        return _checked(graph.build(name), model, num_classes, one_unit)
     reshaped = _with_input(graph, tuple(input_shape))
     try:
-        return reshaped.build(name)
+        network = reshaped.build(name)
     except ValueError as error:
         raise ValueError(
             "Expected `model` to be convolutional up to a global pooling, so that it takes images of another size. "
             f"Received: '{model.name}' for images of {model.input_shape[1:]} and input_shape={tuple(input_shape)}. "
             f"Keras says: {error}"
         ) from error
+    return _checked(network, model, num_classes, one_unit)
+
+
+def _checked(network: keras.Model, before: keras.Model, num_classes: int, one_unit: bool) -> keras.Model:
+    """The network, unless it ends in a function that was not recognised and does not serve that many classes."""
+    ending = final_activation(network)
+    wrong = (ending == SOFTMAX and num_classes == 1) or (ending == SIGMOID and num_classes > 1 and one_unit)
+    if wrong:
+        raise ValueError(
+            f"Expected `model` without a {ending} behind its last Dense layer, or with it as an activation by name, "
+            f"which is replaced. Received: '{before.name}' and num_classes={num_classes}. Take the network up to that "
+            "layer: `keras.Model(model.input, model.get_layer(NAME).output)`."
+        )
+    return network
 
 
 def _head(graph: Graph) -> str:

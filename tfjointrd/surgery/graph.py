@@ -232,6 +232,7 @@ class Graph:
             ValueError: If a weight has another shape than the layer built here.
         """
         given = {} if weights is None else weights
+        self._check_tied()
         layers = {key: spec.make() for key, spec in self.layers.items()}
         model = self.assemble(lambda call, *args, **kwargs: layers[call.layer](*args, **kwargs), layers, name)
         for key, layer in layers.items():
@@ -240,6 +241,17 @@ class Graph:
             elif getattr(self.sources.get(key), "weights", ()):
                 settle(layer, self.sources[key].get_weights())  # by position: names need not differ in a layer
         return model
+
+    def _check_tied(self) -> None:
+        owners: dict[int, str] = {}
+        for name in self.layers:
+            for weight in getattr(self.sources.get(name), "weights", ()):
+                if owners.setdefault(id(weight), name) != name:
+                    raise ValueError(
+                        f"Expected layers with weights of their own. Received: '{self.name}', where "
+                        f"'{owners[id(weight)]}' and '{name}' share '{weight.name}', and would no longer in a network "
+                        "of new layers. Call one layer twice, or let one layer do what both do."
+                    )
 
     def assemble(
         self, apply: Callable, layers: Mapping[str, Any], name: str | None = None, model_class: type = keras.Model

@@ -1,6 +1,7 @@
 """Multiply-accumulates of layers, looked up in the table of rules.
 
-The multiply-accumulates of a layer with weights but without a way to count them are unknown, not zero.
+The multiply-accumulates of a layer without a way to count them are unknown, not zero, if it has weights, is a Lambda or
+is no class of Keras.
 """
 
 from __future__ import annotations
@@ -47,4 +48,5 @@ def layer_macs(layer: Any, input_shapes: Sequence[Shape], output_shapes: Sequenc
     count = rule_of(type(layer)).macs
     if count is not None and len(input_shapes) == len(output_shapes) == 1:
         return count(layer, input_shapes, output_shapes[0])
-    return None if count is unknown or bool(getattr(layer, "weights", ())) else 0
+    own = isinstance(layer, keras.layers.Lambda) or not type(layer).__module__.startswith(("keras.", "tfjointrd."))
+    return None if count is unknown or bool(getattr(layer, "weights", ())) or (count is None and own) else 0

@@ -23,7 +23,7 @@ def narrow_spec(graph: Graph, kept: Kept, name: str) -> LayerSpec:
     outputs = [kept[ref] for ref in graph.outputs_of(call) if ref in kept]
     kept_in = kept[call.inputs[0]] if call.inputs else outputs[0]
     changes = rule_for(name, spec).narrow(spec.config, kept_in, outputs[0] if len(outputs) == 1 else outputs)
-    return spec.with_config(**changes, **({} if _same(graph, kept, call) else _without_arrays(spec.config)))
+    return spec.with_config(**changes, **({} if _same(graph, kept, call) else without_arrays(spec.config)))
 
 
 def kept_entries(
@@ -124,7 +124,7 @@ def _same(graph: Graph, kept: Kept, call: Call) -> bool:
     return all(_whole(graph, kept, ref) for ref in (*call.inputs, *graph.outputs_of(call)) if ref in kept)
 
 
-def _without_arrays(config: Config) -> Config:
+def without_arrays(config: Config) -> Config:
     """Zeros for initial values with an entry for each channel, of which a narrow layer gets its part as weights."""
 
     def is_array(initializer: Any) -> bool:

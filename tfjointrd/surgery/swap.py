@@ -8,6 +8,7 @@ from dataclasses import replace
 import keras
 
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
+from tfjointrd.surgery.graph import Call
 from tfjointrd.surgery.read_graph import read_graph
 
 
@@ -23,11 +24,28 @@ def swap_layers(model: keras.Model, classes: Mapping[type, type], name: str | No
         A functional `keras.Model` with the same layer names and weights.
 
     Raises:
-        ValueError: If `model` is not functional.
+        ValueError: If `model` is not functional, or a new class takes another configuration or has other weights.
     """
     graph = read_graph(model)
-    layers = {key: replace(spec, cls=classes.get(spec.cls, spec.cls)) for key, spec in graph.layers.items()}
-    return replace(graph, layers=layers).build(name)
+    swapped = {key for key, spec in graph.layers.items() if classes.get(spec.cls, spec.cls) is not spec.cls}
+    layers = {
+        key: replace(spec, cls=classes[spec.cls]) if key in swapped else spec for key, spec in graph.layers.items()
+    }
+    calls = [_without_mask(call) if call.layer in swapped else call for call in graph.calls]
+    by_name = {key: graph.weights(key) for key in swapped}  # another class may make them in another order
+    try:
+        return replace(graph, layers=layers, calls=calls).build(name, by_name)
+    except (TypeError, ValueError) as error:
+        pairs = ", ".join(f"{old.__name__} -> {new.__name__}" for old, new in classes.items())
+        raise ValueError(
+            f"Expected classes that take the same configuration, arguments and weights. Received: {pairs} for "
+            f"'{model.name}'. {error}"
+        ) from error
+
+
+def _without_mask(call: Call) -> Call:
+    """A call without the `mask` that Keras notes down as `None`, which not every class takes."""
+    return replace(call, kwargs={key: value for key, value in call.kwargs.items() if key != "mask" or value})
 
 
 def with_fused_batch_normalization(model: keras.Model) -> keras.Model:
