@@ -187,7 +187,7 @@ class _Evaluation:
     def _compute(self, call: Call) -> None:
         run: Any = self.graph.sources[call.layer]
         args, kwargs = (substitute(part, self.known.__getitem__) for part in (call.args, call.kwargs))
-        if kwargs.get("training") is None and "training" in inspect.signature(run.call).parameters:
-            kwargs = {**kwargs, "training": False}  # Keras' layers for augmentation augment by default
+        if "training" in inspect.signature(run.call).parameters:  # which `model(x, training=False)` sets for all
+            kwargs = {**kwargs, "training": False}
         for index, value in enumerate(keras.tree.flatten(run(*args, **kwargs))):
             self.known[Ref(call.layer, call.number, index)] = value
