@@ -89,7 +89,8 @@ class AdjoinedGraph:
             if all(self._whole(path, ref) for ref in kept):
                 raise ValueError(
                     f"Expected channels to drop in network '{graph.name}'. Received: nothing to drop for '{path}'; "
-                    "every layer is in `keep`, too narrow for `alpha` and `round_to`, or has to stay full."
+                    "every layer is in `keep`, too narrow for `alpha` and `round_to`, or has to stay full. A network "
+                    "that never makes its maps smaller is all first stage, which `keep=()` narrows too."
                 )
         if len(list(refs_in(graph.inputs))) != 1:
             raise ValueError(f"Expected a network with one input. Received: '{graph.name}'.")
