@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from tfjointrd.export import quantize
@@ -103,7 +104,7 @@ def _describe(options, path: str) -> None:
 
     if options.labels:
         output, given, names = options.labels.partition("=")
-        labels = {output: names} if given and not Path(options.labels).exists() else options.labels
+        labels = {output: names} if given and not os.path.exists(options.labels) else options.labels
         print(export.describe_file(path, labels, pixel_range=options.pixel_range))
 
 

@@ -434,6 +434,13 @@ def test_what_a_missing_package_prevented_is_done_later(finished, tmp_path):
     assert (tmp_path / "run" / "small_int8.tflite").is_file()
 
 
+def test_milestones_behind_the_last_epoch_are_refused(tmp_path):
+    recipe = Recipe(milestones=(60, 80), schedule="steps", epochs=50)  # as an older card may have it
+    with pytest.raises(ValueError, match=r"a milestone below `epochs`, .* Received: milestones=\(60, 80\), epochs=50"):
+        run(recipe, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
 def test_one_class_is_refused(tmp_path):
     x, y = np.zeros((20, 8, 8, 1), "uint8"), np.zeros(20, "int64")
     np.savez(tmp_path / "one.npz", x_train=x, y_train=y, x_test=x, y_test=y)

@@ -236,6 +236,24 @@ def test_metadata_stay_in_another_format(quantization, files):
     assert file_profile(path).operators
 
 
+def test_metadata_of_others_are_copied_as_they_are(files):
+    """Labels under another name, and labels whose archive was lost."""
+    path, make = files / "float.tflite", tables.TableOf
+    entry = make(tables.FILE, {"name": "labelmap.txt", "type": tables.Byte(tables.AXIS_LABELS)})
+    taken, given = ({"name": name} for name in ("image", "scores"))
+    given = make(tables.TENSOR, {**given, "files": [entry]})
+    parts = make(tables.SUBGRAPH, {"inputs": [make(tables.TENSOR, taken)], "outputs": [given]})
+    stored = tables.written(make(tables.MODEL, {"name": "theirs", "subgraphs": [parts]}))
+    content = path.read_bytes()
+    path.write_bytes(metadata._with(content, stored, {"labelmap.txt": "\n".join(NAMES).encode(), "about.txt": b"x"}))
+    quantize_file(path, files / "dynamic.tflite", "dynamic", min_agreement=None)
+    assert read_metadata(files / "dynamic.tflite").labels == tuple(NAMES)
+    assert set(zipfile.ZipFile(files / "dynamic.tflite").namelist()) == {"labelmap.txt", "about.txt"}
+    path.write_bytes(metadata._with(content, stored, {}))
+    quantize_file(path, files / "dynamic.tflite", "dynamic", min_agreement=None)
+    assert TFLiteModel(files / "dynamic.tflite").predict(pixels(2)).shape == (2, 4)
+
+
 def test_colours_of_four_channels_are_not_known(tmp_path):
     image = keras.Input((8, 8, 4))
     network = keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(image)))

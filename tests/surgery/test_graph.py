@@ -298,6 +298,13 @@ class Reordered(keras.layers.Layer):
         return (x - self.moving_mean) / keras.ops.sqrt(self.moving_variance + 1e-3) * self.gamma + self.beta
 
 
+class Renamed(keras.layers.BatchNormalization):
+    """Another name for one weight; the order is the same."""
+
+    def add_weight(self, *args, name, **options):
+        return super().add_weight(*args, name="scale" if name == "gamma" else name, **options)
+
+
 def test_weights_of_a_swapped_layer_go_by_their_names(randomised):
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(inputs))
@@ -308,6 +315,8 @@ def test_weights_of_a_swapped_layer_go_by_their_names(randomised):
     swapped = swap_layers(model, {keras.layers.BatchNormalization: Reordered})
     images = rng.normal(size=(2, 8, 8, 3)).astype("float32")
     np.testing.assert_allclose(swapped(images), model(images), atol=1e-5)
+    with_others = swap_layers(model, {keras.layers.BatchNormalization: Renamed})
+    np.testing.assert_allclose(with_others(images), model(images), atol=1e-5)
     with pytest.raises(ValueError, match="the same configuration, arguments and weights. Received: Conv2D -> PReLU"):
         swap_layers(model, {keras.layers.Conv2D: keras.layers.PReLU})
 
@@ -337,5 +346,9 @@ def test_weights_that_two_layers_share():
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
     costs = report.profile(model)
     assert costs.parameters == costs.trainable_parameters == model.count_params()
-    with pytest.raises(ValueError, match="where 'encoder' and 'decoder' share 'kernel', and would no longer"):
-        new_head(model, 2)
+    for change in (lambda: new_head(model, 2), lambda: swap_layers(model, {})):
+        with pytest.raises(ValueError, match="where 'encoder' and 'decoder' share 'kernel', and would no longer"):
+            change()
+    copy = read_graph(model).build()  # as of a frozen teacher, which is only computed with
+    images = np.ones((1, 8, 8, 3), "float32")
+    np.testing.assert_allclose(copy(images), model(images), atol=1e-5)

@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 import tfjointrd
-from tfjointrd import report
+from tfjointrd import report, surgery
 from tfjointrd.surgery.macs import layer_macs
 from tfjointrd.surgery.rules.counters import kernel_parameters
 
@@ -195,7 +195,13 @@ def test_functions_of_ones_own_are_not_free():
         def call(self, x):
             return keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1)))
 
+    class Gate(keras.layers.Layer):
+        def call(self, x):
+            return x * keras.ops.sigmoid(x)
+
+    surgery.register_rule(Gate, surgery.pointwise(elementwise=True))  # is described
     inputs = keras.Input((8, 4))
+    assert report.profile(keras.Model(inputs, Gate()(layers.Dense(4)(inputs)))).uncounted == ()
     for layer in (layers.Lambda(lambda x: keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1)))), Squared()):
         costs = report.profile(keras.Model(inputs, layer(layers.Dense(4)(inputs))))
         assert costs.macs == 8 * 16 and len(costs.uncounted) == 1

@@ -49,7 +49,7 @@ class Live:
         if self.smoke:
             self.train.limit(64)
             self.validation.limit(64)
-        elif images:
+        elif images and images < self.train.size:
             self.train = self.train.hold_out(images / self.train.size)
         self.results: dict[str, float] = {}
 

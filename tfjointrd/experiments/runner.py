@@ -22,6 +22,7 @@ from tfjointrd.experiments.optimizer import make_optimizer
 from tfjointrd.experiments.recipes import Pruned, Recipe
 from tfjointrd.experiments.run_folder import (
     ARCHITECTURE,
+    RECIPE,
     Images,
     Run,
     already,
@@ -130,6 +131,8 @@ def run(
         if verbose != 0 and group.chief:
             print(already(finished, note), flush=True)
         return finished
+    if not (folder / RECIPE).exists():
+        recipe.check_milestones()
     files = {"network": network, "teacher": teacher, "widths": widths}
     if recipe.get("latency_table") and (folder / LATENCIES).is_file():
         files["latency_table"] = folder / LATENCIES

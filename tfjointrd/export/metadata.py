@@ -157,7 +157,8 @@ def describe_file(
     )
     kinds = [_PROBABILITIES.get(final_operator(graph, index), "logits or numbers") for index in graph.outputs]
     with replacing(path) as part:
-        part.write_bytes(_with(content, _table(metadata, model, kinds), metadata.labels))
+        names_file = {_LABELS: ("\n".join(metadata.labels) + "\n").encode()} if metadata.labels else {}
+        part.write_bytes(_with(content, _table(metadata, model, kinds), names_file))
         TFLiteModel(part)  # that it still runs
     if card:
         _write_card(Path(path), metadata, model)
@@ -207,8 +208,13 @@ def _output_of(labels: Any, names: Sequence[str]) -> tuple[int, Any]:
 
 def with_metadata_of(content: bytes, source: bytes) -> bytes:
     """A file with the metadata and labels of another one, if that has any."""
-    stored = _stored(unpack(source))
-    return content if stored is None else _with(content, stored, _parsed(stored, source).labels)
+    stored, files = _stored(unpack(source)), {}
+    if stored is None:
+        return content
+    if zipfile.is_zipfile(io.BytesIO(source)):
+        with zipfile.ZipFile(io.BytesIO(source)) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+    return _with(content, stored, files)
 
 
 def _statistics(pixel_range: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -271,8 +277,8 @@ def _table(metadata: FileMetadata, model: TFLiteModel, kinds: Sequence[str]) -> 
     )
 
 
-def _with(content: bytes, stored: bytes, labels: Sequence[str]) -> bytes:
-    """A file with metadata in the place of those that it may have, and an archive of the labels behind it."""
+def _with(content: bytes, stored: bytes, files: Mapping[str, bytes]) -> bytes:
+    """A file with metadata in the place of those that it may have, and an archive of files behind it."""
     schema = require("ai_edge_litert.schema_py_generated")
     model = unpack(content)
     entry = next((entry for entry in model.metadata or [] if entry.name == _ENTRY), None)
@@ -283,11 +289,12 @@ def _with(content: bytes, stored: bytes, labels: Sequence[str]) -> bytes:
         model.metadata = [*(model.metadata or []), entry]
     model.buffers[entry.buffer].data = np.frombuffer(stored, "uint8")
     packed = pack(model, len(content) + len(stored))
-    if not labels:
+    if not files:
         return packed
     archive = io.BytesIO(packed)
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_STORED) as zipped:  # readers on phones take stored ones alone
-        zipped.writestr(zipfile.ZipInfo(_LABELS), "\n".join(labels) + "\n")
+        for name, data in files.items():
+            zipped.writestr(zipfile.ZipInfo(name), data)
     return archive.getvalue()
 
 

@@ -15,6 +15,7 @@ from tfjointrd.export.samples import flat_layers
 from tfjointrd.files import write
 from tfjointrd.surgery.output_activation import named_outputs, output_names
 from tfjointrd.surgery.read_graph import read_graph
+from tfjointrd.surgery.weights import settle
 
 
 class Source:
@@ -107,8 +108,26 @@ def in_float32(model: keras.Model) -> keras.Model:
     """The network itself, or if it computes in another precision, the same network in float32."""
     if all(layer.dtype_policy.name == "float32" for layer in flat_layers(model)):
         return model
-    graph = read_graph(model)
-    layers = {name: replace(spec, config=_float32_config(spec.config)) for name, spec in graph.layers.items()}
+    try:
+        clone = keras.models.clone_model(
+            model, clone_function=lambda layer: type(layer).from_config(_float32_config(layer.get_config()))
+        )
+        clone.set_weights(model.get_weights())
+    except (TypeError, ValueError):  # networks within that share layers, or hold what Keras does not make again
+        return _written_out(model)
+    for layer in flat_layers(clone):
+        settle(layer)
+    return clone
+
+
+def _written_out(model: keras.Model) -> keras.Model:
+    """The network in float32 as the layers that it calls, in one."""
+    graph, layers = read_graph(model), {}
+    for name, spec in graph.layers.items():
+        config = _float32_config(spec.config)
+        if spec.cls.__name__ == "Cast" and config.get("dtype") in ("float16", "bfloat16"):
+            config["dtype"] = "float32"
+        layers[name] = replace(spec, config=config)
     return replace(graph, layers=layers).build()
 
 

@@ -81,6 +81,7 @@ class AdjoinedGraph:
                 f"Expected `batch_normalization` to be one of {BATCH_NORMALIZATION_MODES}. "
                 f"Received: batch_normalization={batch_normalization!r}."
             )
+        graph.check_tied()
         self.graph = graph
         self.shared = batch_normalization == "shared"
         channels = Channels(graph)

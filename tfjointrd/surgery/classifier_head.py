@@ -49,6 +49,7 @@ def new_head(
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"Expected `num_classes` to be a positive integer. Received: num_classes={num_classes!r}.")
     graph = read_graph(model)
+    graph.check_tied()
     head = _head(graph)
     spec, one_unit = graph.layers[head], graph.layers[head].config["units"] == 1
     without = {} if spec.config["units"] == num_classes else without_arrays(spec.config)

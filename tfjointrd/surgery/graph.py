@@ -232,7 +232,6 @@ class Graph:
             ValueError: If a weight has another shape than the layer built here.
         """
         given = {} if weights is None else weights
-        self._check_tied()
         layers = {key: spec.make() for key, spec in self.layers.items()}
         model = self.assemble(lambda call, *args, **kwargs: layers[call.layer](*args, **kwargs), layers, name)
         for key, layer in layers.items():
@@ -242,7 +241,12 @@ class Graph:
                 settle(layer, self.sources[key].get_weights())  # by position: names need not differ in a layer
         return model
 
-    def _check_tied(self) -> None:
+    def check_tied(self) -> None:
+        """Looks at whether two layers share a weight, which in a network of new layers each would have for itself.
+
+        Raises:
+            ValueError: If they do.
+        """
         owners: dict[int, str] = {}
         for name in self.layers:
             for weight in getattr(self.sources.get(name), "weights", ()):

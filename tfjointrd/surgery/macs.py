@@ -1,7 +1,7 @@
 """Multiply-accumulates of layers, looked up in the table of rules.
 
 The multiply-accumulates of a layer without a way to count them are unknown, not zero, if it has weights, is a Lambda or
-is no class of Keras.
+is neither of Keras nor has a rule.
 """
 
 from __future__ import annotations
@@ -48,5 +48,7 @@ def layer_macs(layer: Any, input_shapes: Sequence[Shape], output_shapes: Sequenc
     count = rule_of(type(layer)).macs
     if count is not None and len(input_shapes) == len(output_shapes) == 1:
         return count(layer, input_shapes, output_shapes[0])
-    own = isinstance(layer, keras.layers.Lambda) or not type(layer).__module__.startswith(("keras.", "tfjointrd."))
-    return None if count is unknown or bool(getattr(layer, "weights", ())) or (count is None and own) else 0
+    described = rule_of(type(layer)).channels is not None or type(layer).__module__.startswith(("keras.", "tfjointrd."))
+    if count is unknown or bool(getattr(layer, "weights", ())) or isinstance(layer, keras.layers.Lambda):
+        return None
+    return 0 if described else None

@@ -92,6 +92,7 @@ def remove_shortcuts(
         Residual Distillation (NeurIPS 2020), section 1.
     """
     graph = read_graph(model)
+    graph.check_tied()
     skipped = _skipped(graph, keep_projections, branches)
     if not any(shortcuts for _, shortcuts in skipped):
         kinds = {False: "a shortcut", True: "an identity shortcut", DOWNSAMPLING: "a shortcut within a resolution"}

@@ -46,6 +46,7 @@ def slim(model: keras.Model, keep: Mapping[str, Iterable[int]], name: str | None
     16
     """
     graph = read_graph(model)
+    graph.check_tied()
     channels = Channels(graph)
     keep = {layer: list(positions) for layer, positions in keep.items()}
     kept = channels.keep(keep)

@@ -8,8 +8,10 @@ from dataclasses import replace
 import keras
 
 from tfjointrd.layers.batch_normalization import FusedBatchNormalization
+from tfjointrd.layers.weight_names import weight_name
 from tfjointrd.surgery.graph import Call
 from tfjointrd.surgery.read_graph import read_graph
+from tfjointrd.surgery.weights import assign_weights, settle, weights_of
 
 
 def swap_layers(model: keras.Model, classes: Mapping[type, type], name: str | None = None) -> keras.Model:
@@ -27,20 +29,33 @@ def swap_layers(model: keras.Model, classes: Mapping[type, type], name: str | No
         ValueError: If `model` is not functional, or a new class takes another configuration or has other weights.
     """
     graph = read_graph(model)
+    graph.check_tied()
     swapped = {key for key, spec in graph.layers.items() if classes.get(spec.cls, spec.cls) is not spec.cls}
     layers = {
         key: replace(spec, cls=classes[spec.cls]) if key in swapped else spec for key, spec in graph.layers.items()
     }
     calls = [_without_mask(call) if call.layer in swapped else call for call in graph.calls]
-    by_name = {key: graph.weights(key) for key in swapped}  # another class may make them in another order
+    sources = {key: layer for key, layer in graph.sources.items() if key not in swapped}
     try:
-        return replace(graph, layers=layers, calls=calls).build(name, by_name)
+        network = replace(graph, layers=layers, calls=calls, sources=sources).build(name)
+        for key in swapped:
+            _take_weights(network.get_layer(key), graph.sources[key])
+        return network
     except (TypeError, ValueError) as error:
         pairs = ", ".join(f"{old.__name__} -> {new.__name__}" for old, new in classes.items())
         raise ValueError(
             f"Expected classes that take the same configuration, arguments and weights. Received: {pairs} for "
             f"'{model.name}'. {error}"
         ) from error
+
+
+def _take_weights(layer: keras.Layer, source: keras.Layer) -> None:
+    """Gives a layer another one's weights, by name if all are the same: a class may make them in another order."""
+    own, others = ([weight_name(one, weight) for weight in one.weights] for one in (layer, source))
+    if len(set(own)) == len(own) and set(own) == set(others):
+        assign_weights(layer, weights_of(source))
+    else:
+        settle(layer, source.get_weights())
 
 
 def _without_mask(call: Call) -> Call:

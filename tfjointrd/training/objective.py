@@ -115,7 +115,8 @@ class Objective:
         """Metrics given to `compile`, once for each output of each path; those by keys as they are.
 
         Args:
-            metrics: One list for all outputs; for several outputs also a list of lists, or a dict.
+            metrics: One list for all outputs. For several outputs also, as Keras takes them, a dict, or a list with an
+                entry for each output.
             keys: As for `by_keys`; by default the outputs' names, of which a single one is not named.
         """
         if keys is None:
@@ -125,10 +126,8 @@ class Objective:
         every = {key for own in keys for key in own}
         if metrics is None or (isinstance(metrics, Mapping) and set(metrics) <= every):
             return metrics
-        one_each = isinstance(metrics, (list, tuple)) and any(isinstance(one, (list, tuple)) for one in metrics)
-        by_output = None
-        if isinstance(metrics, Mapping) or (one_each and len(self.names) > 1):
-            by_output = self.by_output(metrics, "metrics", same=isinstance(metrics, Mapping))
+        one_each = len(metrics) == len(self.names) > 1 or any(isinstance(one, (list, tuple)) for one in metrics)
+        by_output = self.by_output(metrics, "metrics", same=False) if one_each or isinstance(metrics, Mapping) else None
         return {
             key: [_copy(metric) for metric in (metrics if by_output is None else _as_list(by_output[i]))]
             for own in keys

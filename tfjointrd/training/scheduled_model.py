@@ -121,7 +121,8 @@ class ScheduledModel(keras.Model):
                 probabilities as the network returns them; binary cross-entropy for a sigmoid, or for one output and
                 labels 0 and 1; the mean squared error for other numbers. Where labels fit several of these, `fit`
                 says so.
-            metrics: As for a `keras.Model` with one output, e.g. `["accuracy"]`.
+            metrics: As for a `keras.Model` with one output, e.g. `["accuracy"]`. For several outputs the same list for
+                all, or as Keras takes them: a list with an entry for each output, or a dict by the outputs' names.
             **kwargs: As for `keras.Model.compile`.
 
         Raises:
@@ -284,7 +285,8 @@ class ScheduledModel(keras.Model):
         if isinstance(callbacks, keras.callbacks.CallbackList):  # which `fit` hands on as it is
             raise ValueError(f"Expected `callbacks` to be a list of callbacks. Received: callbacks={callbacks!r}.")
         given = keras.tree.flatten(callbacks or ())
-        pair = isinstance(getattr(self.optimizer, "inner_optimizer", self.optimizer), OptimizerPair)
+        optimizer = getattr(self, "optimizer", None)
+        pair = isinstance(getattr(optimizer, "inner_optimizer", optimizer), OptimizerPair)
         if pair and any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in given):
             raise ValueError(
                 f"Expected other callbacks for '{self.name}', which is trained by two optimizers: Keras' callback "

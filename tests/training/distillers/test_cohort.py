@@ -117,6 +117,8 @@ def test_outputs_that_turn_out_to_be_no_classes(name, images):
         with pytest.raises(ValueError, match="labels of classes, .* Received: 'micro' with an output of 3 for kind"):
             Cohort([micro(), micro()], name).compile("sgd", loss)
     cohort = Cohort([micro(), micro()], name)
+    with pytest.raises(ValueError, match="must call `compile"):
+        cohort.fit(*images, verbose=0)
     cohort.compile("sgd", lambda y, outputs: keras.ops.mean(keras.ops.square(y - outputs), axis=-1))
     x, y = images
     with pytest.raises(ValueError, match="for kind 'numbers'"):

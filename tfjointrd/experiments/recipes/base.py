@@ -152,15 +152,22 @@ class Recipe:
                 f"Expected `milestones` for schedule 'steps' only. Received: schedule='{self.schedule}', "
                 f"milestones={self.milestones}."
             )
-        if self.milestones and self.epochs and min(self.milestones) >= self.epochs:
-            raise ValueError(
-                f"Expected a milestone below `epochs`, since the learning rate would stay as it is. Received: "
-                f"milestones={self.milestones}, epochs={self.epochs}."
-            )
         if self.network.endswith(".keras") and self.initializer != "he_normal":
             raise ValueError(
                 "Expected `initializer` for a network by name, since one from a .keras file keeps its weights. "
                 f"Received: network='{self.network}', initializer='{self.initializer}'."
+            )
+
+    def check_milestones(self) -> None:
+        """Checks that the learning rate of a new training falls at one of them. Cards may hold older ones.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        if self.milestones and self.epochs and min(self.milestones) >= self.epochs:
+            raise ValueError(
+                f"Expected a milestone below `epochs`, since the learning rate would stay as it is. Received: "
+                f"milestones={self.milestones}, epochs={self.epochs}."
             )
 
     def check_files(self) -> None:
