@@ -59,7 +59,9 @@ def test_a_figure_holds_one_setting():
     assert texts["full network, alone"][1] == pytest.approx(85.6, abs=0.1)  # not that of scale study
 
 
-def test_few_images_are_the_same_in_every_epoch():
+def test_few_images_are_the_same_in_every_epoch(monkeypatch):
+    monkeypatch.delenv("TFJOINTRD_SCALE", raising=False)
+    assert Live(images=5000).train.size == 1437
     live = Live(images=200)
     assert "200 digits" in str(live)
     assert len({row for epoch in range(3) for row in live.train.order(epoch).tolist()}) == 200
