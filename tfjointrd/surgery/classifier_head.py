@@ -86,9 +86,10 @@ def new_head(
 
 def _checked(network: keras.Model, before: keras.Model, num_classes: int, one_unit: bool) -> keras.Model:
     """The network, unless it ends in a function that was not recognised and does not serve that many classes."""
+    if one_unit == (num_classes == 1):
+        return network
     ending = final_activation(network)
-    wrong = (ending == SOFTMAX and num_classes == 1) or (ending == SIGMOID and num_classes > 1 and one_unit)
-    if wrong:
+    if ending == (SOFTMAX if num_classes == 1 else SIGMOID):
         raise ValueError(
             f"Expected `model` without a {ending} behind its last Dense layer, or with it as an activation by name, "
             f"which is replaced. Received: '{before.name}' and num_classes={num_classes}. Take the network up to that "
